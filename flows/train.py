@@ -1,0 +1,86 @@
+"""Training: generate, verify, score, persist, learn; every so often evaluate, save, reset the reference.
+
+    reval train configs/quickstart.yaml
+
+Run again, the same configuration and seed execute no stage a second time; killed, the same command goes on where it
+stopped. See docs/architecture.md for what happens in each stage.
+"""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from reval_core.config import Config
+from reval_core.home import Home
+from tasks.checkpoint import checkpoint
+from tasks.context import flow_run_id
+from tasks.evaluate import evaluate
+from tasks.generate import generate
+from tasks.learn import learn
+from tasks.open_run import Fork, open_run
+from tasks.outcome import Outcome, outcome
+from tasks.persist import persist
+from tasks.progress import Progress
+from tasks.report import report
+from tasks.run import Here
+from tasks.score import calibrate_reference, score, score_window
+from tasks.track import show_round, track
+from tasks.verify import verify
+
+
+@flow(name="train", flow_run_name="train {config.run.name}", validate_parameters=False)
+def train(config: Config, home: Home, progress: Progress, fork: Fork | None = None) -> Outcome:
+    """Train a policy by ReVal, or by one of its baselines.
+
+    Args:
+        config: the resolved configuration.
+        home: the root under which everything lies.
+        progress: where live progress is shown.
+        fork: branch off another run at an iteration; None for a run of its own.
+    """
+    with open_run(config, home, progress=progress, fork=fork, flow_run_id=flow_run_id()) as run:
+        policy = run.policy_after(run.iterations_done() - 1)
+        if config.evaluation.before:
+            evaluate_all(Here(run, -1), run.record.base_policy_id)
+
+        for here in run.rounds():
+            policy = one_round(here, policy)
+            if here.checkpoint_due:
+                checkpoint(here, policy)
+            if here.evaluation_due:
+                evaluate_all(here, policy)
+            show_round(here)
+            track(run)
+
+        last = Here(run, config.run.iterations - 1)
+        checkpoint(last, policy)
+        if config.evaluation.after:
+            evaluate_all(last, policy)
+        report(last)
+        track(run, finished=True)
+        return outcome(run)
+
+
+def one_round(here: Here, policy: str) -> str:
+    """One iteration; returns the new policy's id."""
+    reference = here.run.reference_during(here.iteration)
+    if here.reset_due and reference is not None:
+        checkpoint(Here(here.run, here.iteration - 1), policy)
+        score_window(here, reference)
+
+    batch = generate(here, policy)
+    verdicts = verify(here, batch)
+    if reference is not None:
+        score(here, batch, reference)
+        if here.is_first_of_attempt or here.reset_due:
+            calibrate_reference(here, batch, reference)
+    persist(here, batch, verdicts)
+    return learn(here, policy, reference).policy_id
+
+
+def evaluate_all(here: Here, policy: str) -> None:
+    """Every configured benchmark."""
+    for benchmark in here.run.config.evaluation.benchmarks:
+        evaluate(here, policy, benchmark)
+
+

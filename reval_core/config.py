@@ -1,0 +1,418 @@
+"""The configuration of a run: one tree, complete, with a sentence and a unit for every field.
+
+Unknown keys are errors that name the nearest known key. Values are kept as written: ``${REVAL_DATA}`` in a path stays
+so in the stored configuration and is expanded only where the file is opened, so a secret in the environment
+can never reach the store, a digest or a report. Fields marked as not part of identity (worker counts, logging,
+evaluation, ...) do not change what is learned, and changing them continues the same run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reval_core.errors import ConfigError
+from reval_core.identity import digest
+
+
+def neutral(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that changes how a run is carried out but not what it learns: no part of the run's identity."""
+    return Field(default, json_schema_extra={"identity": False}, **kwargs)
+
+
+class Section(BaseModel):
+    """Base of every part of the tree: unknown keys are errors, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(Section):
+    """What the run is called and how long it goes on."""
+
+    name: str = neutral("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run, for people.")
+    seed: int = Field(0, ge=0, description="Seed of problem order, samples and draws.")
+    iterations: int = neutral(30, ge=0, description="Generation rounds; raising it continues the run.")
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    path: str = Field(
+        "builtin:tiny", description="Folder in Hugging Face layout, hub id, builtin:tiny or builtin:bytes."
+    )
+    revision: str | None = Field(None, description="Hub revision; a commit hash makes the base exact.")
+    seed: int = Field(0, ge=0, description="Seed of a built-in model's own training or random weights.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Compute precision; masters stay float32.")
+    device: str = neutral("auto", description="auto, cpu, cuda or cuda:N.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; bits depend on it. None: torch's own.")
+    token_env: str = neutral("HF_TOKEN", description="Name of the environment variable with the hub's token.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+
+
+class PromptConfig(Section):
+    """How a problem becomes token ids."""
+
+    template: str = Field("tokenizer", description="tokenizer (its chat template), none, or a Jinja file's path.")
+    system: str | None = Field(None, description="System message put before the conversation.")
+    prefix: str = Field("", description="Text before the question (the last user message).")
+    suffix: str = Field("", description="Text after the question (the last user message).")
+    template_args: dict[str, Any] = Field(default_factory=dict, description="Extra variables for the template.")
+    stop: tuple[str, ...] = Field((), description="Single-token strings that end a response beside EOS.")
+
+
+class ProblemSource(Section):
+    """One file, glob, folder, hub data set or built-in set of problems."""
+
+    path: str = Field(
+        description="File, glob or folder of .jsonl/.json/.parquet (.gz), hf:NAME, or builtin:arithmetic/train."
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict, description="Our name (question, answer, id, messages) to the file's column."
+    )
+    filter: str | None = Field(None, description="SQL condition on the file's columns; rows that meet it are kept.")
+    weight: float = Field(1.0, gt=0, description="Times each problem is drawn in an epoch; 0.5 draws a seeded half.")
+    limit: int | None = Field(None, ge=1, description="Keep the first rows only, after the filter.")
+    split: str = Field("train", description="Split of a hub data set.")
+
+
+class EngineConfig(Section):
+    """What samples the responses."""
+
+    use: str = Field("transformers", description="transformers, vllm, or package.module:attribute.")
+    max_batch_sequences: int = neutral(256, ge=1, description="Sequences decoded together.")
+    max_batch_tokens: int = neutral(
+        1_000_000, ge=1, description="Prompt plus response tokens held in one decoded batch."
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Further settings of the engine.")
+
+
+class RolloutConfig(Section):
+    """Generation of one round."""
+
+    prompts_per_iteration: int = Field(32, ge=1, description="Problems in a round.")
+    rollouts_per_prompt: int = Field(8, ge=1, description="Responses per problem (the group).")
+    max_prompt_tokens: int = Field(1024, ge=1, description="A longer prompt is an error.")
+    max_new_tokens: int = Field(1024, ge=1, description="Response tokens at most; a response cut here is truncated.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 is off.")
+    top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
+    engine: EngineConfig = EngineConfig()
+
+
+class RewardConfig(Section):
+    """Verification of answers and the reward that is learned from."""
+
+    use: str = Field("math", description="math, or package.module:attribute of your own reward.")
+    args: dict[str, Any] = Field(default_factory=dict, description="Arguments of your own reward.")
+    extraction: Literal["boxed", "lenient"] = Field("boxed", description="Where an answer is looked for.")
+    policy: dict[str, Any] = Field(default_factory=dict, description="Options of GradingPolicy.")
+    transform: Literal["binary", "centred", "signed", "raw"] = Field(
+        "binary", description="0/1; minus the group's mean; +1/-1; or a custom reward's own number."
+    )
+    truncated: Literal["keep", "mask_negative", "drop"] = Field(
+        "keep", description="A response cut at max_new_tokens: keep it, take it as wrong, or leave it out of learning."
+    )
+    workers: int = neutral(2, ge=1, description="Grading processes.")
+    timeout_s: float = Field(2.0, gt=0, description="Hard limit for one answer in seconds.")
+    memory_gb: float = Field(2.0, gt=0, description="Memory limit of a grading process in GB.")
+    max_failure_share: float = neutral(
+        0.05, ge=0, le=1, description="A round with more timeouts and errors stops the run."
+    )
+
+
+class ReplayConfig(Section):
+    """The replay buffer and the draws from it."""
+
+    capacity: int = Field(1280, ge=1, description="Trajectories in the FIFO window (M).")
+    draw: str = Field("uniform", description="uniform, or package.module:attribute.")
+    excludes_fresh: bool = Field(False, description="Draw from the window without the fresh batch.")
+
+
+class UpdatesConfig(Section):
+    """Optimizer steps per round (K = on_policy + off_policy)."""
+
+    on_policy: int = Field(1, ge=0, description="Updates on the whole fresh batch, first.")
+    off_policy: int = Field(1, ge=0, description="Updates on batches of the same size drawn from the window.")
+
+
+class ObjectiveConfig(Section):
+    """What is minimised."""
+
+    use: str = Field(
+        "reval", description="reval, tbrm, regression, vargrad, grpo, dr_grpo, or package.module:attribute."
+    )
+    beta: float = Field(0.002, gt=0, description="Weight of the KL to the reference; beta times length is about 10.")
+    value_gradient: Literal["full", "detach"] = Field(
+        "full", description="Gradient through V(s1); detach is an ablation."
+    )
+    policy_temperature: float = Field(1.0, gt=0, description="The deployed policy is softmax(logits / this).")
+    clip_low: float = Field(0.2, ge=0, description="Lower clip of the token ratio (grpo, dr_grpo).")
+    clip_high: float = Field(0.28, ge=0, description="Upper clip of the token ratio (grpo, dr_grpo).")
+    updates: UpdatesConfig = UpdatesConfig()
+    reference_reset_every: int | None = Field(
+        None, ge=1, description="Rounds between reference <- policy; None: never."
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW on float32 master weights."""
+
+    lr: float = Field(1e-6, gt=0, description="Learning rate.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments.")
+    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay; above 0 it moves weights without reward.")
+    clip_norm: float = Field(1.0, gt=0, description="Global gradient norm at most.")
+    warmup_updates: int = Field(0, ge=0, description="Updates over which the learning rate rises linearly.")
+    max_tokens_per_micro_batch: int = Field(16384, ge=1, description="Padded tokens in one forward and backward.")
+    max_skipped_in_a_row: int = Field(3, ge=1, description="Non-finite updates in a row that stop the run.")
+
+
+class EvaluationConfig(Section):
+    """Benchmarks during and after training."""
+
+    every: int | None = neutral(None, ge=1, description="Rounds between evaluations; None: only before and after.")
+    before: bool = neutral(True, description="Evaluate the base policy.")
+    after: bool = neutral(True, description="Evaluate the last policy.")
+    benchmarks: tuple[str, ...] = neutral((), description="Registered names, or paths of problem files.")
+    samples_per_problem: int = neutral(16, ge=1, description="k of avg@k.")
+    limit: int | None = neutral(None, ge=1, description="Problems of a benchmark at most, a fixed subset.")
+    temperature: float = neutral(1.0, gt=0, description="Sampling temperature.")
+    top_p: float = neutral(1.0, gt=0, le=1, description="Nucleus sampling mass.")
+    top_k: int = neutral(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
+    max_new_tokens: int | None = neutral(None, ge=1, description="Response tokens at most; None: as in rollouts.")
+    seed: int = neutral(
+        0, ge=0, description="Seed of the samples; the same for every policy, so comparisons are paired."
+    )
+    extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
+
+
+class CheckpointConfig(Section):
+    """Saved policies with their optimizer state."""
+
+    every: int = neutral(
+        10, ge=1, description="Rounds between checkpoints; the rounds since are learned again, not generated."
+    )
+
+
+class StoreConfig(Section):
+    """The database."""
+
+    flush_seconds: float = neutral(30.0, gt=0, description="Seconds of generated work at risk at most.")
+    lock_wait_s: float = neutral(600.0, gt=0, description="Seconds to wait for a program that holds the database.")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    experiment: str = neutral("reval", description="MLflow experiment.")
+    uri: str | None = neutral(None, description="Tracking URI; None: a SQLite file under the root.")
+    system_metrics: bool = neutral(True, description="Log CPU, memory and GPU use.")
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    prompt: PromptConfig = PromptConfig()
+    problems: tuple[ProblemSource, ...] = Field(min_length=1, description="Where training problems come from.")
+    rollouts: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    replay: ReplayConfig = ReplayConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    store: StoreConfig = StoreConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def batch_size(self) -> int:
+        """Trajectories generated in a round (B = prompts x rollouts)."""
+        return self.rollouts.prompts_per_iteration * self.rollouts.rollouts_per_prompt
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Config:
+        if self.reward.transform == "centred" and self.rollouts.rollouts_per_prompt == 1:
+            raise ValueError(
+                "reward.transform 'centred' subtracts the group's mean, which with rollouts.rollouts_per_prompt = 1 "
+                "leaves every reward 0. Use 'binary', or at least 2 rollouts per prompt."
+            )
+        if self.objective.updates.on_policy + self.objective.updates.off_policy == 0:
+            raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")
+        if self.objective.updates.off_policy and self.replay.capacity < self.batch_size:
+            raise ValueError(
+                f"replay.capacity is {self.replay.capacity}, smaller than one batch of {self.batch_size} "
+                "(prompts_per_iteration x rollouts_per_prompt). Raise it to at least one batch."
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the tree that decides what is learned, as plain JSON data."""
+        return _identity_part(self)
+
+    @property
+    def config_id(self) -> str:
+        """Digest of ``identity()``."""
+        return digest("cfg", self.identity())
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key to value, for tables, differences and MLflow parameters."""
+        return flatten(self.model_dump(mode="json"))
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML, in the order of the tree."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _identity_part(section: BaseModel) -> dict[str, Any]:
+    part: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("identity") is False:
+            continue
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            inner = _identity_part(value)
+            if inner:
+                part[name] = inner
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            part[name] = [_identity_part(item) for item in value]
+        else:
+            part[name] = list(value) if isinstance(value, tuple) else value
+    return part
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists of mappings get their index as a key."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {str(index): item for index, item in enumerate(value)}
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read a YAML file and apply ``key.path=value`` overrides (values are read as YAML).
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, a value is out of its limits.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(p.name for p in Path("configs").glob("*.yaml"))) or "none here"
+        raise ConfigError(f"There is no configuration file {path}. In configs/: {shipped}.") from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no mapping of keys to values at its top.")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, where=str(path))
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one ``key.path=value`` in a raw tree, in place; list items are named by index.
+
+    Raises:
+        ConfigError: there is no ``=``, or the path runs through a value.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override!r}: write it as key.path=value, for example objective.beta=0.05.")
+    value = _scientific(yaml.safe_load(text))
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for parent in parents:
+        if isinstance(node, list) and parent.isdigit() and int(parent) < len(node):
+            node = node[int(parent)]
+        elif isinstance(node, dict):
+            node = node.setdefault(parent, {})
+        else:
+            raise ConfigError(f"--set {key}: {parent!r} lies inside a value, not a section.")
+        if node is None:
+            raise ConfigError(f"--set {key}: {parent!r} is empty in the file.")
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"--set {key}: {last!r} lies inside a value, not a section.")
+
+
+def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
+    """Validate a raw tree.
+
+    Raises:
+        ConfigError: one line for each wrong key or value, the nearest known key named.
+    """
+    try:
+        return Config.model_validate(_scientific(tree))
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"{where} is not usable:\n" + "\n".join(f"  - {line}" for line in lines)) from error
+
+
+def _scientific(value: Any) -> Any:
+    """YAML 1.1 reads 1e-6 (no dot) as text; take such text as the number that was meant."""
+    if isinstance(value, dict):
+        return {key: _scientific(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_scientific(item) for item in value]
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _explain(item: Any) -> str:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location) or "(top)"
+    if item["type"] == "extra_forbidden":
+        known = known_keys()
+        name = re.sub(r"\.\d+\.", ".", key)
+        # the same word in another section is a likelier slip than a similar word here
+        same = [other for other in known if other.rsplit(".", 1)[-1] == location[-1]]
+        near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
+    return f"{key}: {message}{given}" if location else message
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the tree; items of lists without their index."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        arguments = [a for a in getattr(inner, "__args__", ()) if isinstance(a, type)]
+        nested = next((t for t in [inner, *arguments] if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if nested is not None:
+            keys += known_keys(nested, f"{prefix}{name}.")
+        keys.append(f"{prefix}{name}")
+    return keys
+
+
+def expand(path: str) -> Path:
+    """A path with ``~`` and ``${NAME}`` replaced from the environment.
+
+    Raises:
+        ConfigError: a named variable is not set.
+    """
+    missing = [name for name in re.findall(r"\$\{(\w+)\}", path) if name not in os.environ]
+    if missing:
+        raise ConfigError(f"{path!r} uses ${{{missing[0]}}}, which is not set: export {missing[0]}=<folder> first.")
+    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], path)).expanduser()

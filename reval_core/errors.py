@@ -1,0 +1,43 @@
+"""Errors that a user can act on: each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class RevalError(Exception):
+    """Base of the errors that are the user's to mend; the command line prints them without a traceback."""
+
+
+class ConfigError(RevalError):
+    """The configuration is not usable as written."""
+
+
+class ProblemError(RevalError):
+    """A problem file cannot be read as problems."""
+
+
+class PolicyError(RevalError):
+    """A model folder cannot be used as a policy."""
+
+
+class PromptError(RevalError):
+    """A prompt cannot be rendered or does not fit the model's context."""
+
+
+class StoreError(RevalError):
+    """The store cannot be opened, read or written."""
+
+
+class StoreLocked(StoreError):
+    """Another process held the database for longer than the configured wait."""
+
+
+class LeaseLost(RevalError):
+    """Another attempt took over the stage that this one was computing; its result was not written."""
+
+
+class LearningError(RevalError):
+    """Learning cannot go on (non-finite losses in a row, a failed calibration, an impossible combination)."""
+
+
+class VerificationError(RevalError):
+    """Too many answers could not be graded."""

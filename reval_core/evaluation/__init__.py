@@ -1,0 +1,1 @@
+"""Evaluation: avg@k, pass@k and maj@k with intervals, and which benchmarks there are."""

@@ -1,0 +1,361 @@
+"""The learner: gradients of an update in micro-batches, AdamW on float32 master weights, and the optimizer's state.
+
+Each micro-batch's loss is divided by the counts of the whole update, so gradients add up to the same sum however the
+update is split. A step with a non-finite loss or gradient is skipped; several in a row stop the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.errors import LearningError
+from reval_core.learning.batch import PaddedBatch, TrainingExample, group_indices, micro_batches
+from reval_core.learning.objectives import Batch, Objective, Update, objective_for
+from reval_core.learning.reference import (
+    Floats,
+    column,
+    head_precision,
+    is_bfloat16,
+    require,
+    score_examples,
+    set_learning_mode,
+    to_numpy,
+)
+from reval_core.learning.scoring import Scores
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated:
+    """What an update's gradient pass found, per example in the order given; NaN where the objective has none."""
+
+    loss: float
+    residual: Floats
+    """[N] nats"""
+    log_ratio: Floats
+    """[N] log pi - log pi_ref of the response, nats"""
+    root_gap: Floats
+    """[N] V(s_1) - V_ref(s_1), nats"""
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateReport:
+    """What one update did."""
+
+    loss: float
+    grad_norm: float
+    """Global norm before clipping."""
+    lr: float
+    skipped: bool
+    """Loss or gradient was not finite; the weights did not change."""
+    n_tokens: int
+    """Response tokens."""
+    n_examples: int
+    residual: Floats
+    """[N] nats, before the step; NaN where the objective has none."""
+    log_ratio: Floats
+    """[N] log pi - log pi_ref, nats, before the step; NaN where no reference score was given."""
+    root_gap: Floats
+    """[N] V(s_1) - V_ref(s_1), nats, before the step; NaN where no reference score was given."""
+
+
+class Learner:
+    """Updates a model in place.
+
+    Master weights are float32: a model in half precision is converted in place, since an update of 1e-6 would vanish
+    in 8 significant bits. With compute_dtype bfloat16 the forward pass runs under autocast. The model stays in
+    evaluation mode, so that the policy is scored as its reference was; gradient checkpointing, which works in
+    training mode only, is refused together with dropout.
+
+    Args:
+        model: causal language model, changed in place.
+        objective, optimizer: settings.
+        updates_done: updates before this one, for the warm-up.
+        pad_id: token put into padding; it never reaches the model.
+        compute_dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: ObjectiveConfig,
+        optimizer: OptimizerConfig,
+        *,
+        updates_done: int = 0,
+        pad_id: int = 0,
+        compute_dtype: torch.dtype | str = "float32",
+    ) -> None:
+        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters()):
+            model.float()
+        self.model = model
+        self.objective: Objective = objective_for(objective)
+        self.objective_config = objective
+        self.optimizer_config = optimizer
+        self.updates_done = updates_done
+        self.skipped_in_a_row = 0
+        self._pad_id = pad_id
+        self._compute_dtype = compute_dtype
+        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._device = next(model.parameters()).device
+        self._adamw = torch.optim.AdamW(
+            list(self._parameters.values()),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
+        )
+        self._old_logprob: dict[str, Tensor] = {}
+        is_bfloat16(compute_dtype)  # a wrong dtype is an error now, not at the first update
+        set_learning_mode(model)
+
+    def begin_round(self, fresh: Sequence[TrainingExample]) -> None:
+        """Take the policy's log-probs per token at the start of a round, where the objective needs them."""
+        self._old_logprob = {}
+        if "old_logprob" not in self.objective.needs:
+            return
+        set_learning_mode(self.model)
+        for indices in self._split(fresh):
+            chosen = [fresh[index] for index in indices]
+            batch, scores = self._score(chosen, gradient=False)
+            assert scores.token_logprob is not None
+            for example, row, mask in zip(chosen, scores.token_logprob, batch.response_mask, strict=True):
+                self._old_logprob[example.trajectory_id] = row[mask].cpu()
+
+    def update(self, examples: Sequence[TrainingExample]) -> UpdateReport:
+        """One optimizer step on the examples.
+
+        Raises:
+            LearningError: an example lacks a reference score that the objective needs, or too many updates in a row
+                were not finite.
+        """
+        self.zero_grad()
+        found = self.accumulate(examples)
+        grad_norm, lr, skipped = self.step(found.loss)
+        return UpdateReport(
+            loss=found.loss,
+            grad_norm=grad_norm,
+            lr=lr,
+            skipped=skipped,
+            n_tokens=_count_tokens(examples),
+            n_examples=len(examples),
+            residual=found.residual,
+            log_ratio=found.log_ratio,
+            root_gap=found.root_gap,
+        )
+
+    def zero_grad(self) -> None:
+        """Drop the gradients and their memory."""
+        self._adamw.zero_grad(set_to_none=True)
+
+    def accumulate(
+        self,
+        examples: Sequence[TrainingExample],
+        *,
+        count: int | None = None,
+        token_count: int | None = None,
+    ) -> Accumulated:
+        """Add the gradient of the examples' share of an update to the parameters' `.grad`.
+
+        Args:
+            examples: an update, or one rank's part of it; groups whole where the objective needs them.
+            count, token_count: trajectories and response tokens of the whole update, by default of the examples. With
+                them the gradients of several ranks' parts are to be added, not averaged.
+        """
+        if not examples:
+            raise LearningError("An update was asked for without any trajectory. Is the batch or the window empty?")
+        self._check_reference(examples)
+        set_learning_mode(self.model)  # a rollout engine may have changed it
+        count = len(examples) if count is None else count
+        token_count = _count_tokens(examples) if token_count is None else token_count
+        constant = self._constant(examples)
+        loss = 0.0
+        columns = {name: np.full(len(examples), np.nan) for name in ("residual", "log_ratio", "root_gap")}
+        for indices in self._split(examples):
+            chosen = [examples[index] for index in indices]
+            padded, scores = self._score(chosen, gradient=True)
+            batch = self._batch(
+                chosen,
+                padded,
+                scores,
+                None if constant is None else constant[indices],
+                count,
+                token_count,
+            )
+            part = self.objective.loss(batch, self.objective_config)
+            with head_precision(self._device, self._compute_dtype):
+                part.total.backward()
+            loss += part.total.item()
+            if part.residual is not None:
+                columns["residual"][indices] = to_numpy(part.residual)
+            columns["log_ratio"][indices] = to_numpy(scores.logprob) - column(chosen, "ref_logprob")
+            columns["root_gap"][indices] = to_numpy(scores.root_value) - column(chosen, "ref_root_value")
+        return Accumulated(loss=loss, **columns)
+
+    def step(self, loss: float) -> tuple[float, float, bool]:
+        """Clip the accumulated gradient and step AdamW, or skip if loss or gradient is not finite.
+
+        Returns:
+            Global gradient norm before clipping, learning rate, whether the step was skipped.
+
+        Raises:
+            LearningError: `max_skipped_in_a_row` steps in a row were skipped.
+        """
+        gradients = [value.grad for value in self._parameters.values() if value.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=False)
+        lr = self.learning_rate()
+        skipped = not (math.isfinite(loss) and bool(norm.isfinite()))
+        if not skipped:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
+            for group in self._adamw.param_groups:
+                group["lr"] = lr
+            self._adamw.step()
+        self.zero_grad()
+        self.updates_done += 1
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+        if self.skipped_in_a_row >= self.optimizer_config.max_skipped_in_a_row:
+            raise LearningError(
+                f"Update {self.updates_done}: loss {loss:g} and gradient norm {norm.item():g}; "
+                f"{self.skipped_in_a_row} updates in a row were not finite. Lower optimizer.lr, raise objective.beta, "
+                "or compute in float32 (model.dtype); then go on from the last checkpoint."
+            )
+        return norm.item(), lr, skipped
+
+    def learning_rate(self) -> float:
+        """Rate of the next update: linear from lr / warmup_updates up to lr, then constant."""
+        warmup = self.optimizer_config.warmup_updates
+        return self.optimizer_config.lr * min(1.0, (self.updates_done + 1) / warmup if warmup else 1.0)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Copies on the CPU of all that the next update depends on beside the weights, ready for safetensors."""
+        state = {
+            "learner.updates_done": torch.tensor(self.updates_done, dtype=torch.int64),
+            "learner.skipped_in_a_row": torch.tensor(self.skipped_in_a_row, dtype=torch.int64),
+        }
+        for name, parameter in self._parameters.items():
+            for moment, value in self._adamw.state.get(parameter, {}).items():
+                state[f"adamw.{moment}.{name}"] = value.detach().to("cpu", copy=True).contiguous()
+        return state
+
+    def load_state_tensors(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_tensors` gave; the next update is then the same bit for bit.
+
+        Raises:
+            LearningError: tensors are missing, unknown, or of another model's shape; nothing is taken over.
+        """
+        left = dict(state)
+        moments: dict[nn.Parameter, dict[str, Tensor]] = {}
+        try:
+            updates_done = int(left.pop("learner.updates_done"))
+            skipped_in_a_row = int(left.pop("learner.skipped_in_a_row"))
+            for name, parameter in self._parameters.items():
+                if f"adamw.step.{name}" in left:
+                    moments[parameter] = {moment: left.pop(f"adamw.{moment}.{name}") for moment in MOMENTS}
+        except KeyError as error:
+            raise LearningError(f"The optimizer state lacks {error}; the checkpoint is not complete.") from error
+        if left:
+            raise LearningError(f"The optimizer state is of another model: it has {sorted(left)[:3]}, unknown here.")
+        for owner, values in moments.items():
+            shapes = {tuple(values[moment].shape) for moment in ("exp_avg", "exp_avg_sq")}
+            if shapes != {tuple(owner.shape)}:
+                raise LearningError(
+                    f"The optimizer state is of another model: moments {shapes}, parameter {tuple(owner.shape)}."
+                )
+        self.updates_done, self.skipped_in_a_row = updates_done, skipped_in_a_row
+        self._adamw.state.clear()
+        for owner, values in moments.items():
+            self._adamw.state[owner] = {
+                "step": values["step"].clone(),  # AdamW keeps the count on the CPU
+                "exp_avg": values["exp_avg"].to(owner.device, copy=True),
+                "exp_avg_sq": values["exp_avg_sq"].to(owner.device, copy=True),
+            }
+
+    def _split(self, examples: Sequence[TrainingExample]) -> list[list[int]]:
+        return micro_batches(examples, self.optimizer_config.max_tokens_per_micro_batch)
+
+    def _score(self, examples: Sequence[TrainingExample], *, gradient: bool) -> tuple[PaddedBatch, Scores]:
+        return score_examples(
+            self.model,
+            examples,
+            gradient=gradient,
+            token_logprobs="old_logprob" in self.objective.needs,
+            temperature=self.objective_config.policy_temperature,
+            compute_dtype=self._compute_dtype,
+            pad_id=self._pad_id,
+        )
+
+    def _constant(self, examples: Sequence[TrainingExample]) -> Tensor | None:
+        """What couples the update's trajectories, before the gradient pass."""
+        if self.objective.constant is None:
+            return None
+        needs = self.objective.needs
+        logprob = None
+        if "update_logprob" in needs:
+            logprob = torch.empty(len(examples), dtype=torch.float64, device=self._device)
+            for indices in self._split(examples):
+                _, scores = self._score([examples[index] for index in indices], gradient=False)
+                logprob[indices] = scores.logprob.double()
+        update = Update(
+            reward=self._tensor(examples, "reward"),
+            group=torch.from_numpy(group_indices(examples)).to(self._device) if "group" in needs else None,
+            ref_logprob=self._tensor(examples, "ref_logprob") if "ref_logprob" in needs else None,
+            logprob=logprob,
+        )
+        return self.objective.constant(update, self.objective_config)
+
+    def _batch(
+        self,
+        examples: Sequence[TrainingExample],
+        padded: PaddedBatch,
+        scores: Scores,
+        constant: Tensor | None,
+        count: int,
+        token_count: int,
+    ) -> Batch:
+        needs = self.objective.needs
+        return Batch(
+            logprob=scores.logprob,
+            root_value=scores.root_value,
+            reward=self._tensor(examples, "reward"),
+            weight=self._tensor(examples, "weight"),
+            response_mask=padded.response_mask,
+            count=count,
+            token_count=token_count,
+            ref_logprob=self._tensor(examples, "ref_logprob") if "ref_logprob" in needs else None,
+            ref_root_value=self._tensor(examples, "ref_root_value") if "ref_root_value" in needs else None,
+            constant=constant,
+            token_logprob=scores.token_logprob,
+            old_token_logprob=self._old(examples, padded) if "old_logprob" in needs else None,
+        )
+
+    def _old(self, examples: Sequence[TrainingExample], padded: PaddedBatch) -> Tensor:
+        missing = [example.trajectory_id for example in examples if example.trajectory_id not in self._old_logprob]
+        if missing:
+            raise LearningError(
+                f"Objective {self.objective.name!r}: trajectory {missing[0]} has no log-probs from the round's start. "
+                "Call begin_round with the batch that is learned from."
+            )
+        flat = torch.cat([self._old_logprob[example.trajectory_id] for example in examples]).to(self._device)
+        old = torch.zeros(padded.response_mask.shape, dtype=flat.dtype, device=self._device)
+        old[padded.response_mask] = flat
+        return old
+
+    def _tensor(self, examples: Sequence[TrainingExample], name: str) -> Tensor:
+        """[N] float64: the scalars are few, and rounding stored ones would move the residual."""
+        return torch.from_numpy(column(examples, name)).to(self._device)
+
+    def _check_reference(self, examples: Sequence[TrainingExample]) -> None:
+        for name in ("ref_logprob", "ref_root_value"):
+            if name in self.objective.needs:
+                require(examples, name, f"objective {self.objective.name!r}")
+
+
+def _count_tokens(examples: Sequence[TrainingExample]) -> int:
+    return sum(len(example.response_ids) for example in examples)

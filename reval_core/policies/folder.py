@@ -1,0 +1,211 @@
+"""A policy is a folder in Hugging Face layout plus a manifest: weights as safetensors, tokenizer, optimizer state.
+
+Nothing pickled is ever read, no code of a model folder is run. A folder is written aside, fsynced and renamed, so what
+stands under its final name is whole; a folder that contradicts its own manifest is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from reval_core.errors import PolicyError
+from reval_core.identity import files_digest
+
+MANIFEST = "reval.json"
+OPTIMIZER = "optimizer.safetensors"
+TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a saved policy says of itself."""
+
+    policy_id: str
+    weights_checksum: str
+    tokenizer_id: str
+    parent_policy_id: str | None
+    reference_policy_id: str | None
+    updates_done: int
+    run_id: str | None
+    iteration: int | None
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be a policy, with the reason and the cure.
+
+    Raises:
+        PolicyError: it is missing, has no config.json, no safetensors, pickled weights only, or no tokenizer.
+    """
+    if not folder.is_dir():
+        raise PolicyError(f"There is no model folder {folder}. Give a folder in Hugging Face layout, or a hub id.")
+    names = [path.name for path in folder.iterdir()]
+    if "config.json" not in names:
+        raise PolicyError(f"{folder} has no config.json, so it is not a model in Hugging Face layout.")
+    if not any(name.endswith(".safetensors") and name != OPTIMIZER for name in names):
+        pickled = [name for name in names if name.endswith(PICKLED)]
+        if pickled:
+            raise PolicyError(
+                f"{folder} has pickled weights only ({pickled[0]}), and unpickling can run code. Convert it once with "
+                "transformers' save_pretrained, which writes safetensors."
+            )
+        raise PolicyError(f"{folder} has no weights (*.safetensors).")
+    if not any(name.startswith(TOKENIZER_FILES) for name in names):
+        raise PolicyError(f"{folder} has no tokenizer (tokenizer.json); save the model's tokenizer into the folder.")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; no remote code."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"The tokenizer in {folder} cannot be loaded: {error}") from error
+
+
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> nn.Module:
+    """The folder's model in evaluation mode; safetensors only, no remote code.
+
+    Args:
+        folder: Hugging Face layout, checked by `check_folder`.
+        dtype: precision of the weights in memory.
+        device: torch device.
+    """
+    check_folder(folder)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"The model in {folder} cannot be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def tokenizer_id(folder: Path) -> str:
+    """Digest of the tokenizer's files: which token ids mean what."""
+    names = [p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(TOKENIZER_FILES)]
+    return files_digest("tok", folder, names)
+
+
+def base_policy_id(folder: Path) -> str:
+    """Id of a base policy: digest of its weights, architecture and tokenizer files."""
+    names = [
+        path.name
+        for path in folder.iterdir()
+        if path.is_file()
+        and path.name not in (MANIFEST, OPTIMIZER, "generation_config.json")
+        and (path.name.endswith((".safetensors", ".safetensors.index.json")) or path.name == "config.json")
+    ]
+    names += [p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(TOKENIZER_FILES)]
+    return files_digest("pol", folder, sorted(set(names)))
+
+
+def weights_checksum(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and bytes of all parameters (tied ones once) and buffers that are saved."""
+    state = hashlib.sha256()
+    saved = model.state_dict().keys()
+    tensors = dict(model.named_parameters()) | {k: v for k, v in model.named_buffers() if k in saved}
+    for name in sorted(tensors):
+        value = tensors[name].detach().to("cpu").contiguous()
+        state.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        state.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256_{state.hexdigest()}"
+
+
+def save_policy(
+    folder: Path, model: nn.Module, tokenizer_folder: Path, manifest: Manifest, optimizer: Mapping[str, Tensor] | None
+) -> None:
+    """Write a policy folder aside, make it durable and rename it; an existing one of that name is replaced.
+
+    Args:
+        folder: final place.
+        model: saved by its own `save_pretrained` as safetensors.
+        tokenizer_folder: where the tokenizer files are copied from, byte for byte.
+        manifest: what the folder says of itself.
+        optimizer: tensors of the optimizer's state, or None for a policy that is not to be learned from here on.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(folder.name + f".tmp-{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        model.save_pretrained(aside)  # type: ignore[operator]
+        for path in tokenizer_folder.iterdir():
+            if path.is_file() and path.name.startswith(TOKENIZER_FILES):
+                shutil.copyfile(path, aside / path.name)
+        if optimizer is not None:
+            save_file(dict(optimizer), aside / OPTIMIZER)
+        (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+        _make_durable(aside)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The folder's manifest; None for a folder that ReVal did not write.
+
+    Raises:
+        PolicyError: the manifest is damaged.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
+
+
+def load_saved(folder: Path, policy_id: str, *, device: str) -> nn.Module:
+    """Load a policy that ReVal saved and hold it against its manifest.
+
+    Raises:
+        PolicyError: the folder is another policy, or its weights are not the ones it was saved with.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.policy_id != policy_id:
+        found = manifest.policy_id if manifest else "no manifest"
+        raise PolicyError(f"{folder} should hold {policy_id} but says {found}. Remove it; the policy is learned again.")
+    model = load_model(folder, device=device)
+    checksum = weights_checksum(model)
+    if checksum != manifest.weights_checksum:
+        raise PolicyError(
+            f"The weights in {folder} were changed: checksum {checksum}, the manifest says {manifest.weights_checksum}. "
+            "Remove the folder; the policy is learned again."
+        )
+    return model
+
+
+def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
+    """The saved optimizer state, or None when the folder was saved without one."""
+    path = folder / OPTIMIZER
+    return load_file(path) if path.exists() else None
+
+
+def _make_durable(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""Reads problems from files, folders, globs, hub data sets and the built-in set.
+
+Bad input is an error that names file and line, and nothing is dropped in silence: a missing question, an empty gold answer
+or a broken line stops the start of a run, before anything is generated.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reval_core.config import ProblemSource, expand
+from reval_core.errors import ProblemError
+from reval_core.problems.arithmetic import arithmetic_problems
+from reval_core.problems.problem import Problem, ask
+
+Row = dict[str, Any]
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+OURS = ("question", "answer", "id", "messages")
+"""Names that `fields` maps to a file's columns; every other column is metadata."""
+
+
+def load_problems(source: ProblemSource, check_gold: Callable[[str], None] | None = None) -> list[Problem]:
+    """Read one source.
+
+    Args:
+        source: path, mapping of fields, filter and limit.
+        check_gold: raises ValueError for a gold answer that cannot be graded against; None when the reward needs none.
+
+    Raises:
+        ProblemError: a file is missing or malformed (with its line), a field is missing, a gold answer is unusable.
+    """
+    unknown = sorted(set(source.fields) - set(OURS))
+    if unknown:
+        raise ProblemError(f"{source.path}: fields maps {unknown[0]!r}, which is none of {', '.join(OURS)}.")
+    problems: list[Problem] = []
+    for label, rows in _tables(source):
+        kept = _filtered(rows, source.filter, label) if source.filter else rows
+        problems += [_problem(row, line, label, source.fields, check_gold) for line, row in kept]
+    if source.limit is not None:
+        problems = problems[: source.limit]
+    if not problems:
+        raise ProblemError(
+            f"{source.path}: no problem is left" + (f" after filter {source.filter!r}." if source.filter else ".")
+        )
+    return problems
+
+
+def _tables(source: ProblemSource) -> Iterator[tuple[str, list[tuple[int, Row]]]]:
+    if source.path.startswith("builtin:"):
+        kind, _, split = source.path.removeprefix("builtin:").partition("/")
+        if kind != "arithmetic" or split not in ("train", "heldout"):
+            raise ProblemError(f"{source.path!r} is not built in; there are builtin:arithmetic/train and .../heldout.")
+        yield source.path, list(enumerate((dict(row) for row in arithmetic_problems(split)), start=1))
+    elif source.path.startswith("hf:"):
+        yield source.path, list(enumerate(_hub_rows(source.path.removeprefix("hf:"), source.split), start=1))
+    else:
+        for path in _files(source.path):
+            yield path.name, _read(path)
+
+
+def _files(pattern: str) -> list[Path]:
+    path = expand(pattern)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES))
+    elif path.is_file():
+        found = [path]
+    else:
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+    if not found:
+        raise ProblemError(f"There is no problem file at {path} (from {pattern!r}). Give a file, a folder or a glob.")
+    return found
+
+
+def _read(path: Path) -> list[tuple[int, Row]]:
+    if not path.name.endswith(SUFFIXES):
+        raise ProblemError(f"{path.name}: cannot read this kind of file; known are {', '.join(SUFFIXES)}.")
+    if path.suffix == ".parquet":
+        try:
+            return list(enumerate(pq.read_table(path).to_pylist(), start=1))
+        except pa.ArrowInvalid as error:
+            raise ProblemError(f"{path} is not a readable Parquet file: {error}") from error
+    text = _text(path)
+    if ".jsonl" in path.name:
+        return [(n, _json_line(line, path, n)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ProblemError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProblemError(f"{path}: expected a JSON list of objects.")
+    return list(enumerate(rows, start=1))
+
+
+def _text(path: Path) -> str:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return data.decode("utf-8")
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ProblemError(f"{path} is not a whole gzip file: {error}") from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ProblemError(f"{path}, line {line}: not UTF-8 text.") from error
+
+
+def _json_line(line: str, path: Path, number: int) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ProblemError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from error
+    if not isinstance(row, dict):
+        raise ProblemError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
+    return row
+
+
+def _hub_rows(name: str, split: str) -> Iterable[Row]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise ProblemError(f"hf:{name} needs the library datasets: pip install 'reval[hub]'.") from error
+    repository, _, subset = name.partition("#")
+    return datasets.load_dataset(repository, subset or None, split=split)
+
+
+def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[tuple[int, Row]]:
+    """Rows that meet a SQL condition on their columns."""
+    columns = list(dict.fromkeys(key for _, row in rows for key in row))
+    try:
+        table = pa.table({name: pa.array([row.get(name) for _, row in rows]) for name in columns})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ProblemError(f"{label}: a column mixes types, so it cannot be filtered ({error}).") from error
+    with duckdb.connect(":memory:") as connection:
+        connection.register("problems", table.append_column("_row", pa.array(range(len(rows)), pa.int64())))
+        try:
+            kept = connection.execute(f"SELECT _row FROM problems WHERE {condition} ORDER BY _row").fetchall()
+        except duckdb.Error as error:
+            raise ProblemError(
+                f"{label}: filter {condition!r} failed: {error} Columns: {', '.join(columns)}."
+            ) from error
+    return [rows[index] for (index,) in kept]
+
+
+def _problem(
+    row: Row, line: int, label: str, fields: Mapping[str, str], check_gold: Callable[[str], None] | None
+) -> Problem:
+    where = f"{label}, line {line}"
+    column = {name: fields.get(name, name) for name in OURS}
+    messages = row.get(column["messages"])
+    question = messages if messages is not None else row.get(column["question"])
+    if question is None:
+        raise ProblemError(
+            f"{where}: there is no column {column['question']!r}. It has {', '.join(row)}; map it with fields: {{question: ...}}."
+        )
+    gold = row.get(column["answer"])
+    gold_text = "" if gold is None else str(gold)
+    if check_gold is not None:
+        if gold is None:
+            raise ProblemError(
+                f"{where}: there is no column {column['answer']!r}. It has {', '.join(row)}; map it with fields: {{answer: ...}}."
+            )
+        try:
+            check_gold(gold_text)
+        except ValueError as error:
+            raise ProblemError(
+                f"{where}: the gold answer {gold_text[:80]!r} cannot be graded against: {error}"
+            ) from error
+    used = set(column.values())
+    return Problem(
+        messages=_messages(question, where),
+        gold=gold_text,
+        source=str(row.get("source", label)),
+        external_id=str(row.get(column["id"], line)),
+        metadata={key: value for key, value in row.items() if key not in used and key != "source"},
+    )
+
+
+def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
+    if isinstance(question, str):
+        if not question.strip():
+            raise ProblemError(f"{where}: the question is empty.")
+        return ask(question)
+    whole = (
+        isinstance(question, list)
+        and question
+        and all(
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+            for m in question
+        )
+    )
+    if not whole:
+        raise ProblemError(f"{where}: a question is text or a list of messages with role and content.")
+    if question[-1]["role"] != "user":
+        raise ProblemError(
+            f"{where}: the last message is by {question[-1]['role']!r}; the model answers a user message."
+        )
+    return tuple({"role": m["role"], "content": m["content"]} for m in question)

@@ -1,0 +1,50 @@
+"""A problem: what the model is asked, the answer that counts, and what the file says beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reval_core.identity import digest
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem. Its id is the digest of the messages; gold answer and metadata are versioned apart.
+
+    Mending a gold answer therefore regrades stored completions and never generates them again.
+    """
+
+    messages: tuple[Message, ...]
+    """The conversation that the model answers: mappings with ``role`` and ``content``."""
+    gold: str
+    """The answer that counts; empty for rewards that need none."""
+    source: str = ""
+    """Where it was read."""
+    external_id: str = ""
+    """The file's own id, or its line number."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The file's other columns, for rewards and SQL."""
+
+    @property
+    def problem_id(self) -> str:
+        """Digest of what the model is asked."""
+        return digest("prb", [dict(message) for message in self.messages])
+
+    @property
+    def gold_digest(self) -> str:
+        """Digest of the gold answer."""
+        return digest("gld", self.gold)
+
+    @property
+    def question(self) -> str:
+        """Text of the last user message."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+
+def ask(question: str) -> tuple[Message, ...]:
+    """A conversation of one user message."""
+    return ({"role": "user", "content": question},)

@@ -1,0 +1,119 @@
+"""Renders problems as token ids, the way the model was trained to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+
+from reval_core.config import PromptConfig, expand
+from reval_core.errors import PromptError
+from reval_core.problems.problem import Problem
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered problem."""
+
+    problem_id: str
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class PromptRenderer:
+    """Applies prefix, suffix, system message and template, and says which tokens end a response.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        config: the prompt part of the configuration.
+
+    Raises:
+        PromptError: the tokenizer has no chat template or EOS, or a stop string is not one token.
+    """
+
+    def __init__(self, tokenizer: Any, config: PromptConfig) -> None:
+        self._tokenizer = tokenizer
+        self._config = config
+        self._template: str | None = None
+        if config.template == "tokenizer":
+            if not tokenizer.chat_template:
+                raise PromptError(
+                    "prompt.template is 'tokenizer', but this tokenizer has no chat template. "
+                    "Use prompt.template: none, or give a Jinja file."
+                )
+        elif config.template != "none":
+            path = expand(config.template)
+            if not path.is_file():
+                raise PromptError(f"prompt.template: there is no file {path}. Use 'tokenizer', 'none' or a Jinja file.")
+            self._template = path.read_text(encoding="utf-8")
+        elif config.system is not None:
+            raise PromptError("prompt.system needs a template that knows roles; with template: none use prompt.prefix.")
+        self.stop_ids = self._stop_ids()
+
+    def _stop_ids(self) -> tuple[int, ...]:
+        eos = self._tokenizer.eos_token_id
+        if eos is None:
+            raise PromptError("The tokenizer has no EOS token, so no response could ever end.")
+        stop = [int(eos)]
+        for text in self._config.stop:
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+            if len(ids) != 1:
+                raise PromptError(f"prompt.stop {text!r} is {len(ids)} tokens here; it has to be a single token.")
+            stop.append(int(ids[0]))
+        return tuple(dict.fromkeys(stop))
+
+    def render(self, problem: Problem) -> Prompt:
+        """Text and token ids of a problem; special tokens of the template are not doubled."""
+        messages = self._messages(problem)
+        if self._config.template == "none":
+            if len(messages) != 1:
+                raise PromptError(
+                    f"Problem {problem.external_id} of {problem.source} is a conversation; prompt.template: none "
+                    "takes single questions. Use the tokenizer's template or a Jinja file."
+                )
+            text = messages[0]["content"]
+            ids = self._tokenizer.encode(text)
+        else:
+            text = self._apply(messages)
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+        if not ids:
+            raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
+        if ids[-1] == self._tokenizer.eos_token_id and self._config.template == "none":
+            ids = ids[:-1]  # some tokenizers close every text; a prompt is not closed
+        return Prompt(problem.problem_id, text, tuple(int(token) for token in ids))
+
+    def _messages(self, problem: Problem) -> list[dict[str, str]]:
+        *earlier, last = (dict(message) for message in problem.messages)
+        last["content"] = f"{self._config.prefix}{last['content']}{self._config.suffix}"
+        system = [{"role": "system", "content": self._config.system}] if self._config.system is not None else []
+        if system and earlier and earlier[0]["role"] == "system":
+            raise PromptError(f"Problem {problem.external_id} of {problem.source} brings its own system message.")
+        return [*system, *earlier, last]
+
+    def _apply(self, messages: list[dict[str, str]]) -> str:
+        arguments: Mapping[str, Any] = self._config.template_args
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True, **arguments
+            )
+        except TemplateError as error:
+            raise PromptError(f"The prompt template failed: {error}") from error
+
+
+def check_lengths(prompts: list[Prompt], problems: Mapping[str, Problem], *, max_prompt_tokens: int) -> None:
+    """Refuse prompts that are too long, before anything is generated.
+
+    Raises:
+        PromptError: names the longest one and how many there are.
+    """
+    long = [prompt for prompt in prompts if len(prompt.token_ids) > max_prompt_tokens]
+    if long:
+        worst = max(long, key=lambda prompt: len(prompt.token_ids))
+        problem = problems[worst.problem_id]
+        raise PromptError(
+            f"{len(long)} prompts are longer than rollouts.max_prompt_tokens = {max_prompt_tokens}; the longest has "
+            f"{len(worst.token_ids)} tokens (id {problem.external_id} of {problem.source}). Raise the limit, or leave "
+            "such problems out with a filter."
+        )

@@ -1,0 +1,1 @@
+"""What people look at: the figures of a run and its one-page HTML report."""

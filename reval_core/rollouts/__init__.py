@@ -1,0 +1,30 @@
+"""Rollouts: engines that sample responses, token ids in and token ids out."""
+
+from __future__ import annotations
+
+from reval_core.config import EngineConfig
+from reval_core.registry import resolve
+from reval_core.rollouts.engine import RolloutEngine, Sample, SampleRequest, SamplingSettings
+from reval_core.rollouts.transformers_engine import TransformersEngine
+
+ENGINES = {"transformers": TransformersEngine}
+"""Registered engines; another one is ``package.module:Class``."""
+
+
+def make_engine(config: EngineConfig, *, compute_dtype: str, pad_id: int) -> RolloutEngine:
+    """The engine that the configuration names.
+
+    Raises:
+        ConfigError: no engine has that name.
+    """
+    engine = resolve("engine", config.use, ENGINES)
+    return engine(
+        compute_dtype=compute_dtype,
+        pad_id=pad_id,
+        max_batch_sequences=config.max_batch_sequences,
+        max_batch_tokens=config.max_batch_tokens,
+        **config.args,
+    )
+
+
+__all__ = ["ENGINES", "RolloutEngine", "Sample", "SampleRequest", "SamplingSettings", "make_engine"]

@@ -1,0 +1,176 @@
+"""The default engine: transformers' forward pass with a KV cache and our own sampling loop.
+
+The loop is ours because `generate` applies the defaults of a model's generation_config.json (top-p, top-k, repetition
+penalty) in silence and has one random state for a whole batch. Here only the settings of the run count, and each
+sample has its own noise. Sequences of like length are decoded together; finished ones leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from reval_core.rollouts.engine import Sample, SampleRequest, SamplingSettings
+from reval_core.rollouts.noise import uniform
+from reval_core.rollouts.sampling import sample_step
+
+
+class TransformersEngine:
+    """Samples with the model object it is given, so learner and engine share one copy of the weights.
+
+    Args:
+        compute_dtype: precision of the forward pass; float32, or bfloat16 under autocast.
+        pad_id: token put into padding; it never reaches the model.
+        max_batch_sequences: sequences decoded together.
+        max_batch_tokens: prompt plus response tokens of a decoded batch, which bounds the KV cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        compute_dtype: str = "float32",
+        pad_id: int = 0,
+        max_batch_sequences: int = 256,
+        max_batch_tokens: int = 1_000_000,
+    ) -> None:
+        self.name = f"transformers/{compute_dtype}"
+        self._autocast = compute_dtype == "bfloat16"
+        self._pad_id = pad_id
+        self._max_sequences = max_batch_sequences
+        self._max_tokens = max_batch_tokens
+        self._model: Any = None
+
+    def load(self, policy_id: str, model: Any) -> None:
+        """Sample from this model object from now on."""
+        self._model = model
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+        """Finished responses; a batch of like prompt lengths at a time, each response as soon as it ends."""
+        training = self._model.training
+        self._model.eval()
+        try:
+            for batch in self._batches(requests, settings):
+                yield from self._decode(batch, settings)
+        finally:
+            self._model.train(training)
+
+    def _batches(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[list[SampleRequest]]:
+        batch: list[SampleRequest] = []
+        # longest first: a batch that does not fit the memory fails at once
+        for request in sorted(requests, key=lambda r: -len(r.prompt_ids)):
+            longest = len(batch[0].prompt_ids if batch else request.prompt_ids) + settings.max_new_tokens
+            if batch and (len(batch) >= self._max_sequences or (len(batch) + 1) * longest > self._max_tokens):
+                yield batch
+                batch = []
+            batch.append(request)
+        if batch:
+            yield batch
+
+    def _decode(self, requests: list[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+        device = next(self._model.parameters()).device
+        stop = torch.tensor(settings.stop_ids, device=device)
+        state = _Rows.start(requests, self._pad_id, device)
+        logits = self._forward(state, state.prompt)
+        for step in range(settings.max_new_tokens):
+            noise = torch.from_numpy(uniform(state.seeds, step))
+            tokens, logprobs = sample_step(logits, noise, settings)
+            state.append(tokens, logprobs)
+            ended = torch.isin(tokens, stop)
+            last = step + 1 == settings.max_new_tokens
+            yield from state.finished(ended, last=last)
+            if last or bool(ended.all()):
+                return
+            state.leave(ended)
+            logits = self._forward(state, state.newest())
+
+    def _forward(self, state: _Rows, input_ids: Tensor) -> Tensor:
+        """[B, V] logits behind the last token of each row."""
+        positions = (state.mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self._autocast):
+            output = self._model(
+                input_ids=input_ids,
+                attention_mask=state.mask,
+                position_ids=positions,
+                past_key_values=state.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        return output.logits[:, -1]
+
+
+@dataclass
+class _Rows:
+    """The sequences that are still decoded; every field has one row each."""
+
+    requests: list[SampleRequest]
+    prompt: Tensor
+    """[B, P] left-padded prompt ids"""
+    mask: Tensor
+    """[B, P + t] 1 where a token stands"""
+    seeds: np.ndarray
+    """[B] uint64"""
+    responses: list[list[int]]
+    logprobs: list[float]
+    cache: DynamicCache
+
+    @classmethod
+    def start(cls, requests: list[SampleRequest], pad_id: int, device: torch.device) -> _Rows:
+        width = max(len(request.prompt_ids) for request in requests)
+        prompt = np.full((len(requests), width), pad_id, dtype=np.int64)
+        mask = np.zeros((len(requests), width), dtype=np.int64)
+        for row, request in enumerate(requests):
+            prompt[row, width - len(request.prompt_ids) :] = request.prompt_ids
+            mask[row, width - len(request.prompt_ids) :] = 1
+        return cls(
+            requests=list(requests),
+            prompt=torch.from_numpy(prompt).to(device),
+            mask=torch.from_numpy(mask).to(device),
+            seeds=np.array([request.seed for request in requests], dtype=np.uint64),
+            responses=[[] for _ in requests],
+            logprobs=[0.0] * len(requests),
+            cache=DynamicCache(),
+        )
+
+    def append(self, tokens: Tensor, logprobs: Tensor) -> None:
+        for row, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
+            self.responses[row].append(token)
+            self.logprobs[row] += logprob
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.requests), 1)], dim=1)
+
+    def newest(self) -> Tensor:
+        """[B, 1] last token of each row"""
+        return torch.tensor([[response[-1]] for response in self.responses], device=self.mask.device)
+
+    def finished(self, ended: Tensor, *, last: bool) -> Iterator[Sample]:
+        for row, stopped in enumerate(ended.tolist()):
+            if stopped or last:
+                yield Sample(
+                    request=self.requests[row],
+                    token_ids=tuple(self.responses[row]),
+                    finish_reason="stop" if stopped else "length",
+                    logprob=self.logprobs[row],
+                )
+
+    def leave(self, ended: Tensor) -> None:
+        """Take finished rows out of the batch and the cache."""
+        if not bool(ended.any()):
+            return
+        keep = (~ended).nonzero().squeeze(-1)
+        self.cache.batch_select_indices(keep)
+        self.mask = self.mask[keep]
+        rows = keep.tolist()
+        self.seeds = self.seeds[rows]
+        self.requests = [self.requests[row] for row in rows]
+        self.responses = [self.responses[row] for row in rows]
+        self.logprobs = [self.logprobs[row] for row in rows]

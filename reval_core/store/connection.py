@@ -1,0 +1,103 @@
+"""Short connections to the one database file.
+
+DuckDB lets one process write or many read, never both at once. So nobody keeps a connection: open, do one
+transaction, close. A held lock is waited for with jittered back-off; a program that never lets go is named with its
+process id when the wait is over. Inside one process a re-entrant lock keeps threads apart, since DuckDB
+refuses a read-only and a writing connection to one file in one process.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from reval_core.errors import StoreError, StoreLocked
+
+_PROCESS_LOCK = threading.RLock()
+_HELD_BY_OTHER = re.compile(r"Could not set lock on file|Conflicting lock is held", re.IGNORECASE)
+_HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
+
+
+class Connections:
+    """Opens short connections to one file.
+
+    Args:
+        path: the database file; created by the first writing connection.
+        lock_wait_s: seconds to wait for another process before `StoreLocked`.
+        threads: DuckDB's worker threads.
+    """
+
+    def __init__(self, path: Path, *, lock_wait_s: float = 600.0, threads: int = 2) -> None:
+        self.path = path
+        self.lock_wait_s = lock_wait_s
+        self.threads = threads
+
+    @contextmanager
+    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction: committed at the end of the block, rolled back when the block raises."""
+        with _PROCESS_LOCK, self._open(read_only=False) as connection:
+            connection.execute("BEGIN TRANSACTION")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One read-only connection; several processes may have one at the same time."""
+        if not self.path.exists():
+            raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
+        with _PROCESS_LOCK, self._open(read_only=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = self._connect(read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + self.lock_wait_s
+        pause = 0.005
+        while True:
+            try:
+                return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
+            except duckdb.IOException as error:
+                if not _HELD_BY_OTHER.search(str(error)):
+                    raise StoreError(_explain(self.path, error)) from error
+                if time.monotonic() > deadline:
+                    raise StoreLocked(_explain_holder(self.path, self.lock_wait_s, error)) from error
+            except duckdb.SerializationException as error:
+                raise StoreError(_explain(self.path, error)) from error
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.6, 0.25)
+
+
+def _explain_holder(path: Path, waited: float, error: Exception) -> str:
+    holder = _HOLDER.search(str(error))
+    who = f"process {holder[2]} ({holder[1]})" if holder else "another program"
+    return (
+        f"The database {path} has been held by {who} for more than {waited:g} s. Close it there and start again; "
+        "nothing is lost. To read while a run writes, use `reval sql`, which never keeps the file open."
+    )
+
+
+def _explain(path: Path, error: Exception) -> str:
+    text = str(error)
+    if "version number" in text or "newer version" in text:
+        return (
+            f"The database {path} was written by a newer DuckDB than {duckdb.__version__}: {text} "
+            "Install the DuckDB version of the constraints file that wrote it."
+        )
+    return f"The database {path} cannot be opened: {text}"

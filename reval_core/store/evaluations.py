@@ -1,0 +1,71 @@
+"""Evaluations and their metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import duckdb
+
+from reval_core.store import statements as sql
+from reval_core.store.migrations import now
+
+
+class Interval(Protocol):
+    """A value with its 95 % interval."""
+
+    @property
+    def value(self) -> float:
+        """Point estimate."""
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+
+
+def add(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    evaluation_id: str,
+    policy_id: str,
+    benchmark: str,
+    benchmark_id: str,
+    batch_id: str,
+    verifier_id: str,
+    problem_count: int,
+    samples_per_problem: int,
+    settings: Mapping[str, Any],
+    metrics: Mapping[str, Interval],
+) -> None:
+    """Record an evaluation with its metrics; one that stands already stays."""
+    sql.rows(
+        connection,
+        "evaluations",
+        "add_evaluation",
+        evaluation_id=evaluation_id,
+        policy_id=policy_id,
+        benchmark=benchmark,
+        benchmark_id=benchmark_id,
+        batch_id=batch_id,
+        verifier_id=verifier_id,
+        problem_count=problem_count,
+        samples_per_problem=samples_per_problem,
+        settings=json.dumps(dict(settings)),
+        created_at=now(),
+    )
+    for metric, estimate in metrics.items():
+        sql.rows(
+            connection,
+            "evaluations",
+            "add_metric",
+            evaluation_id=evaluation_id,
+            metric=metric,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+        )

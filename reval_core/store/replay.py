@@ -1,0 +1,90 @@
+"""The replay buffer: a FIFO window over a run's own chain, and stateless draws from it.
+
+The window of iteration t is a pure function of what the run and its ancestors admitted up to t. A draw derives
+from (seed, iteration, update) alone, so a restarted run draws what the first attempt drew and a checkpoint
+holds no random state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from reval_core.store import statements as sql
+
+ENTRY_SCHEMA = pa.schema(
+    [
+        ("position", pa.int32()),
+        ("trajectory_id", pa.string()),
+        ("gold_digest", pa.string()),
+        ("reward_used", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One admitted trajectory with the reward that learning uses for it."""
+
+    iteration: int
+    position: int
+    trajectory_id: str
+    reward: float
+    group_id: str
+
+
+def admit(
+    connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, verifier_id: str, entries: pa.Table
+) -> None:
+    """Write a round's replay entries; doing it twice changes nothing."""
+    sql.rows(
+        connection,
+        "replay",
+        "add_entries",
+        {"part": entries},
+        run_id=run_id,
+        iteration=iteration,
+        verifier_id=verifier_id,
+    )
+
+
+def window(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, capacity: int) -> list[Entry]:
+    """The last ``capacity`` entries of the run's chain up to ``iteration``, oldest first."""
+    found = sql.table(connection, "replay", "window", run_id=run_id, iteration=iteration, capacity=capacity)
+    columns = [found.column(name).to_pylist() for name in found.column_names]
+    return [Entry(*row) for row in zip(*columns, strict=True)]
+
+
+def random_keys(count: int, seed: int, iteration: int, update: int) -> np.ndarray:
+    """[count] uniform float64 keys that depend on nothing but the arguments."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, iteration, update]))).random(count)
+
+
+def draw(entries: Sequence[Entry], size: int, *, seed: int, iteration: int, update: int) -> list[Entry]:
+    """Uniform draw without replacement, in drawn order.
+
+    Args:
+        entries: the window, in its own order.
+        size: trajectories wanted; a smaller window is taken whole.
+        seed, iteration, update: what the draw derives from.
+    """
+    order = np.argsort(random_keys(len(entries), seed, iteration, update), kind="stable")[:size]
+    return [entries[index] for index in order]
+
+
+def draw_groups(entries: Sequence[Entry], size: int, *, seed: int, iteration: int, update: int) -> list[Entry]:
+    """Uniform draw of whole groups (all responses of one prompt of one batch) until ``size`` is reached."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group_id, []).append(entry)
+    names = list(groups)
+    drawn: list[Entry] = []
+    for index in np.argsort(random_keys(len(names), seed, iteration, update), kind="stable"):
+        if len(drawn) >= size:
+            break
+        drawn += groups[names[index]]
+    return drawn

@@ -1,0 +1,226 @@
+"""Runs and their forks, attempts, and which problems each iteration draws.
+
+A run's chain says whose rows its iterations are: its ancestors' up to each fork, then its own. Everything that
+depends on history (links, window, schedule) is read along the chain, so a fork shares all rows before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from reval_core.store import statements as sql
+from reval_core.store.migrations import now
+from reval_core.store.stages import ProcessIdentity
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A row of ``runs``."""
+
+    run_id: str
+    name: str
+    config: Mapping[str, Any]
+    config_id: str
+    seed: int
+    base_policy_id: str
+    verifier_id: str
+    versions: Mapping[str, Any]
+    parent_run_id: str | None = None
+    fork_iteration: int | None = None
+    forced: Mapping[str, int] = field(default_factory=dict)
+    """``stage@iteration`` to the generation that replaces it."""
+    mlflow_run_id: str | None = None
+
+
+def add(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
+    """Record a new run and its chain."""
+    sql.rows(
+        connection,
+        "runs",
+        "add_run",
+        run_id=run.run_id,
+        name=run.name,
+        config=json.dumps(run.config),
+        config_id=run.config_id,
+        seed=run.seed,
+        parent_run_id=run.parent_run_id,
+        fork_iteration=run.fork_iteration,
+        forced=json.dumps(dict(run.forced)),
+        base_policy_id=run.base_policy_id,
+        verifier_id=run.verifier_id,
+        versions=json.dumps(dict(run.versions)),
+        created_at=now(),
+    )
+    sql.rows(
+        connection,
+        "runs",
+        "add_chain",
+        run_id=run.run_id,
+        parent_run_id=run.parent_run_id,
+        fork_iteration=run.fork_iteration or 0,
+    )
+
+
+def find(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunRecord | None:
+    """The run of that id, or None."""
+    row = sql.row(connection, "runs", "run", run_id=run_id)
+    if row is None:
+        return None
+    config, versions, forced = json.loads(row[2]), json.loads(row[7]), json.loads(row[10])
+    return RunRecord(*row[:2], config, *row[3:7], versions, *row[8:10], forced, row[11])
+
+
+def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_run_id: str) -> None:
+    """Remember which MLflow run shows this run."""
+    sql.rows(connection, "runs", "set_mlflow_run", run_id=run_id, mlflow_run_id=mlflow_run_id)
+
+
+def live_attempt(connection: duckdb.DuckDBPyConnection, run_id: str) -> tuple[int, ProcessIdentity] | None:
+    """The attempt of the run whose process still lives on this host, if there is one."""
+    rows = sql.rows(connection, "runs", "live_attempts", run_id=run_id)
+    for attempt, pid, host, started in rows:
+        process = ProcessIdentity(pid, host, started)
+        if process.is_alive():
+            return int(attempt), process
+    return None
+
+
+def start_attempt(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    process: ProcessIdentity,
+    *,
+    git_commit: str | None,
+    versions: Mapping[str, Any],
+    device: str,
+    flow_run_id: str | None,
+) -> int:
+    """Record that the run is being worked on; earlier attempts without an end are marked as crashed."""
+    row = sql.row(
+        connection,
+        "runs",
+        "add_attempt",
+        run_id=run_id,
+        pid=process.pid,
+        host=process.host,
+        process_started=process.process_started,
+        git_commit=git_commit,
+        versions=json.dumps(dict(versions)),
+        device=device,
+        flow_run_id=flow_run_id,
+        started_at=now(),
+    )
+    assert row is not None
+    attempt = int(row[0])
+    sql.rows(connection, "runs", "mark_dead", run_id=run_id, attempt=attempt, ended_at=now())
+    return attempt
+
+
+def last_versions(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, Any] | None:
+    """Versions that the newest attempt of the run ran under."""
+    row = sql.row(connection, "runs", "last_versions", run_id=run_id)
+    return json.loads(row[0]) if row else None
+
+
+def set_log_path(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, log_path: str) -> None:
+    """Where the attempt's log file lies, relative to the root."""
+    sql.rows(connection, "runs", "set_log_path", run_id=run_id, attempt=attempt, log_path=log_path)
+
+
+def end_attempt(
+    connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, status: str, message: str | None = None
+) -> None:
+    """Record how an attempt ended: completed, failed or cancelled."""
+    sql.rows(
+        connection,
+        "runs",
+        "end_attempt",
+        run_id=run_id,
+        attempt=attempt,
+        status=status,
+        message=message,
+        ended_at=now(),
+    )
+
+
+def add_event(
+    connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, iteration: int | None, kind: str, message: str
+) -> None:
+    """Record something worth knowing later."""
+    sql.rows(
+        connection,
+        "runs",
+        "add_event",
+        run_id=run_id,
+        attempt=attempt,
+        iteration=iteration,
+        kind=kind,
+        message=message,
+        recorded_at=now(),
+    )
+
+
+def planned_round(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> list[str] | None:
+    """Problem ids that the iteration draws, in order, or None when the round was not planned yet."""
+    row = sql.row(connection, "runs", "round", run_id=run_id, iteration=iteration)
+    if row is None:
+        return None
+    return _scheduled(connection, run_id, row[0], row[1])
+
+
+def schedule_state(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> tuple[int, int, int]:
+    """(first position of this iteration, positions planned so far, number of the next epoch)."""
+    row = sql.row(connection, "runs", "planned", run_id=run_id, iteration=iteration)
+    assert row is not None
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def plan_epoch(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    iteration: int,
+    epoch: int,
+    first_position: int,
+    problem_ids: Sequence[str],
+) -> None:
+    """Append an epoch's order of problems to the run's schedule."""
+    order = pa.table(
+        {"offset_": pa.array(range(len(problem_ids)), pa.int64()), "problem_id": pa.array(problem_ids, pa.string())}
+    )
+    sql.rows(
+        connection,
+        "runs",
+        "plan_epoch",
+        {"epoch_order": order},
+        run_id=run_id,
+        first_position=first_position,
+        epoch=epoch,
+        iteration=iteration,
+    )
+
+
+def plan_round(
+    connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, first_position: int, count: int
+) -> list[str]:
+    """Give the iteration the next ``count`` positions of the schedule, which must be planned already."""
+    sql.rows(
+        connection,
+        "runs",
+        "add_round",
+        run_id=run_id,
+        iteration=iteration,
+        first_position=first_position,
+        until_position=first_position + count,
+    )
+    return _scheduled(connection, run_id, first_position, first_position + count)
+
+
+def _scheduled(connection: duckdb.DuckDBPyConnection, run_id: str, first: int, until: int) -> list[str]:
+    rows = sql.rows(connection, "runs", "scheduled", run_id=run_id, first_position=first, until_position=until)
+    return [row[0] for row in rows]

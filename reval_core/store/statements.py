@@ -1,0 +1,67 @@
+"""Runs the blocks of ``sql/statements`` on an open connection.
+
+Results are always read to their end: DuckDB streams them, and a half-read one blocks its connection. Tables go in and
+out as Arrow; ``arrow={"part": table}`` makes a table visible to the statement under that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from reval_core.store.sqlfiles import statement
+
+Row = tuple[Any, ...]
+
+
+def rows(
+    connection: duckdb.DuckDBPyConnection,
+    area: str,
+    name: str,
+    arrow: Mapping[str, pa.Table] | None = None,
+    /,
+    **values: Any,
+) -> list[Row]:
+    """Run the statement and return all its rows."""
+    with _visible(connection, arrow or {}):
+        return connection.execute(statement(area, name), values or None).fetchall()
+
+
+def row(connection: duckdb.DuckDBPyConnection, area: str, name: str, /, **values: Any) -> Row | None:
+    """The first row of the statement's result, or None."""
+    found = rows(connection, area, name, **values)
+    return found[0] if found else None
+
+
+def table(
+    connection: duckdb.DuckDBPyConnection,
+    area: str,
+    name: str,
+    arrow: Mapping[str, pa.Table] | None = None,
+    /,
+    **values: Any,
+) -> pa.Table:
+    """The result of a query as an Arrow table."""
+    with _visible(connection, arrow or {}):
+        return arrow_table(connection, statement(area, name), values)
+
+
+def arrow_table(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) -> pa.Table:
+    """The result of a SQL text as an Arrow table; a text without a result gives an empty one."""
+    relation = connection.sql(sql, params=dict(values) or None)
+    return relation.to_arrow_table() if relation is not None else pa.table({})
+
+
+@contextmanager
+def _visible(connection: duckdb.DuckDBPyConnection, arrow: Mapping[str, pa.Table]) -> Iterator[None]:
+    for name, content in arrow.items():
+        connection.register(name, content)
+    try:
+        yield
+    finally:
+        for name in arrow:
+            connection.unregister(name)

@@ -1,0 +1,392 @@
+"""A small strict grammar for scalar mathematics: LaTeX or plain text to a tree, by recursive descent.
+
+It reads what has one meaning and raises Undecided for all else: an unknown word, a function call of an
+unknown name, `1/2x`, `log` without a base, several +-. Nothing is ever evaluated as code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+MAX_DEPTH = 80
+
+
+class Undecided(Exception):
+    """The text is outside the grammar, or the values cannot be told apart here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A literal, exact. `decimals` is the count of digits after the point, None without a point."""
+
+    value: Fraction
+    decimals: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A variable, its subscript part of the name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """An operation or function on sub-trees; `op` is one of OPERATIONS or FUNCTIONS, or a constant."""
+
+    op: str
+    args: tuple[Node, ...] = ()
+
+
+Node = Number | Symbol | Apply
+
+CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "infinity", "infinity": "infinity"}
+_WORD = re.compile(r"\w+")
+FUNCTIONS = frozenset(
+    _WORD.findall("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log sqrt abs floor ceil")
+)
+_PLAIN_WORDS = frozenset(_WORD.findall("sqrt sin cos tan cot sec csc ln exp log pi infinity"))
+_GREEK = frozenset(
+    _WORD.findall(
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"
+        " phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
+    )
+)
+_CALLABLE_LETTERS = frozenset("fghFGHPQRWT")
+_TOKEN = re.compile(
+    r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
+    re.ASCII,
+)
+_STARTS = frozenset({"(", "{", "\\frac", "\\sqrt", "\\pi", "\\binom", "\\lfloor", "\\lceil"})
+_CLOSING = {"(": ")", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
+
+
+@lru_cache(maxsize=8192)
+def parse(text: str) -> Node:
+    """The tree of a normalised scalar expression. Raises Undecided."""
+    if not text or len(text) > 2_000:
+        raise Undecided("empty or too long")
+    parser = _Parser(list(_tokens(text)))
+    try:
+        node = parser.sum()
+    except RecursionError as error:
+        raise Undecided("nested too deep") from error
+    if parser.peek() is not None:
+        raise Undecided(f"unexpected {parser.peek()!r}")
+    _refuse_deep(node)
+    return node
+
+
+def _refuse_deep(root: Node) -> None:
+    """Raise Undecided for a tree that recursive evaluation could not walk."""
+    pending = [(root, 1)]
+    while pending:
+        node, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise Undecided(f"deeper than {MAX_DEPTH} operations")
+        if isinstance(node, Apply):
+            pending.extend((arg, depth + 1) for arg in node.args)
+
+
+def leaves(node: Node) -> Iterator[Node]:
+    """Every node of the tree, parents first."""
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        yield current
+        if isinstance(current, Apply):
+            pending.extend(current.args)
+
+
+def symbols(node: Node) -> frozenset[str]:
+    """The variables that occur in the tree."""
+    return frozenset(leaf.name for leaf in leaves(node) if isinstance(leaf, Symbol))
+
+
+def _tokens(text: str) -> Iterator[str]:
+    if not text.isascii():
+        raise Undecided("a sign that normalising does not know")
+    for match in _TOKEN.finditer(text):
+        token = match[1]
+        if token[0].isalpha() and len(token) > 1 and token.isalpha():
+            if token in _PLAIN_WORDS:
+                yield token
+            elif len(token) <= 2 or set(token) <= set("abcxyz"):
+                yield from token  # a product of variables: xy, abc
+            else:
+                raise Undecided(f"the word {token!r}")
+        else:
+            yield token
+
+
+class _Parser:
+    """One pass over the tokens; each method reads one level of the grammar."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.at = 0
+        self.bars = 0
+
+    def peek(self, ahead: int = 0) -> str | None:
+        index = self.at + ahead
+        return self.tokens[index] if index < len(self.tokens) else None
+
+    def take(self, expected: str | None = None) -> str:
+        token = self.peek()
+        if token is None or (expected is not None and token != expected):
+            raise Undecided(f"expected {expected or 'more'}, found {token!r}")
+        self.at += 1
+        return token
+
+    def sum(self) -> Node:
+        """Terms joined by + and -."""
+        terms: list[Node] = []
+        sign = self._sign()
+        while True:
+            term = self.product()
+            terms.append(Apply("neg", (term,)) if sign < 0 else term)
+            if self.peek() not in ("+", "-"):
+                break
+            sign = self._sign()
+        return terms[0] if len(terms) == 1 else Apply("add", tuple(terms))
+
+    def _sign(self) -> int:
+        sign = 1
+        for _ in range(3):
+            if self.peek() not in ("+", "-"):
+                return sign
+            sign = -sign if self.take() == "-" else sign
+        raise Undecided("a run of signs")
+
+    def product(self) -> Node:
+        """Factors joined by signs or by standing side by side."""
+        node = self.factor()
+        divided_inline = False
+        while True:
+            token = self.peek()
+            if token in ("*", "\\cdot", "\\times"):
+                self.take()
+                node, divided_inline = Apply("mul", (node, self._signed_factor())), False
+            elif token in ("/", "\\div"):
+                self.take()
+                node, divided_inline = Apply("div", (node, self._signed_factor())), True
+            elif token is not None and self._starts_factor(token):
+                if divided_inline:
+                    raise Undecided("a/b c may mean (a/b)c or a/(bc)")
+                before = self.tokens[self.at - 1]
+                if token[0].isdigit() and before[-1].isdigit():
+                    node = self._mixed(node)
+                    continue
+                if token == "\\frac" and isinstance(node, Number) and self._mixed_fraction():
+                    node = Apply("add", (node, self.factor()))
+                    continue
+                if token[0].isdigit() and isinstance(node, Symbol):
+                    raise Undecided("a number after a letter")
+                node = Apply("mul", (node, self.factor()))
+            else:
+                return node
+
+    def _signed_factor(self) -> Node:
+        if self.peek() in ("+", "-"):
+            return self.factor() if self.take() == "+" else Apply("neg", (self.factor(),))
+        return self.factor()
+
+    def _starts_factor(self, token: str) -> bool:
+        if token == "|":
+            return self.bars == 0
+        return (
+            token in _STARTS
+            or token[0].isalnum()
+            or (token.startswith("\\") and (token[1:] in _GREEK or token[1:] in FUNCTIONS))
+        )
+
+    def _mixed(self, whole: Node) -> Node:
+        """`1 2/3` after its whole part."""
+        parts = [self.peek(k) or "" for k in range(4)]
+        if isinstance(whole, Number) and whole.decimals is None and parts[1] == "/":
+            upper, lower, after = parts[0], parts[2], parts[3]
+            if upper.isdigit() and lower.isdigit() and int(upper) < int(lower) and after in ("", "+", "-", ")"):
+                self.at += 3
+                return Number(whole.value + Fraction(int(upper), int(lower)))
+        raise Undecided("two numbers side by side")
+
+    def _mixed_fraction(self) -> bool:
+        """Whether \\frac{a}{b} that follows a whole number is the rest of a mixed number."""
+        if not self.tokens[self.at - 1].isdigit():
+            return False
+        window = [token for token in self.tokens[self.at + 1 : self.at + 7] if token not in "{}"]
+        if len(window) >= 2 and window[0].isdigit() and window[1].isdigit():
+            return int(window[0]) < int(window[1])
+        return len(window) >= 1 and window[0].isdigit() and len(window[0]) == 2 and window[0][0] < window[0][1]
+
+    def factor(self) -> Node:
+        """A base with its postfix signs: powers, factorials, degrees, percent."""
+        node = self.base()
+        while True:
+            token = self.peek()
+            if token == "!":
+                self.take()
+                node = Apply("factorial", (node,))
+            elif token == "%":
+                self.take()
+                node = Apply("div", (node, Number(Fraction(100))))
+            elif token == "^":
+                self.take()
+                if self.peek() == "\\circ":
+                    self.take()
+                    node = Apply("degrees", (node,))
+                else:
+                    node = Apply("pow", (node, self.exponent()))
+            else:
+                return node
+
+    def exponent(self) -> Node:
+        """What stands after ^: a group, or one signed number, letter or function-free base."""
+        if self.peek() in ("-", "+"):
+            sign = self.take()
+            inner = self.exponent()
+            return Apply("neg", (inner,)) if sign == "-" else inner
+        node = self.base()
+        if self.peek() == "^":
+            raise Undecided("a tower without braces")
+        return node
+
+    def base(self) -> Node:
+        """A number, letter, constant, group, fraction, root or function."""
+        token = self.take()
+        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+            return _number(token)
+        if token in _CLOSING:
+            inner = self.sum()
+            self.take(_CLOSING[token])
+            if token in ("(", "{"):
+                return inner
+            return Apply("floor" if token == "\\lfloor" else "ceil", (inner,))
+        if token == "|":
+            self.bars += 1
+            inner = self.sum()
+            self.take("|")
+            self.bars -= 1
+            return Apply("abs", (inner,))
+        name = token[1:] if token.startswith("\\") else token
+        if token == "\\frac":
+            return Apply("div", (self.argument(), self.argument()))
+        if token == "\\binom":
+            return Apply("binomial", (self.argument(), self.argument()))
+        if name == "sqrt":
+            return self.root()
+        if name in FUNCTIONS and (token.startswith("\\") or token in _PLAIN_WORDS):
+            return self.function(name)
+        if self._subscript_follows():
+            return Symbol(name + "_" + self.subscript())
+        if token in CONSTANTS:
+            return Apply(CONSTANTS[token])
+        if (name in _GREEK and token != name) or (len(token) == 1 and token.isalpha() and token.isascii()):
+            if token in _CALLABLE_LETTERS and self.peek() == "(":
+                raise Undecided(f"{token}( may be a call")
+            primes = ""
+            while self.peek() == "'":
+                primes += self.take()
+            return Symbol(name + primes)
+        raise Undecided(f"{token!r}")
+
+    def argument(self) -> Node:
+        """A group in braces, or TeX's single token: \\frac12 is one half."""
+        token = self.peek()
+        if token == "{":
+            return self.base()
+        if token is not None and token.isdigit() and len(token) > 1:
+            self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
+        if token is not None and token.isascii() and token[0].isalnum():
+            return self.base()
+        if token in ("\\pi", "\\sqrt"):
+            return self.base()
+        raise Undecided("an argument without braces")
+
+    def root(self) -> Node:
+        """\\sqrt[n]{x}, \\sqrt2 or sqrt(x)."""
+        degree: Node | None = None
+        if self.peek() == "[":
+            self.take()
+            degree = self.sum()
+            self.take("]")
+        radicand = self.base() if self.peek() == "(" else self.argument()
+        if degree is None:
+            return Apply("sqrt", (radicand,))
+        return Apply("pow", (radicand, Apply("div", (Number(Fraction(1)), degree))))
+
+    def function(self, name: str) -> Node:
+        """A named function with an optional power or base, then a group or a bare product."""
+        power = base = None
+        if self.peek() == "_":
+            self.take()
+            base = self.argument() if self.peek() == "{" else self.base()
+        if self.peek() == "^":
+            self.take()
+            power = self.exponent()
+            if isinstance(power, Apply) and power.op == "neg":
+                raise Undecided("an inverse function or a reciprocal")
+        if self.peek() in ("(", "{", "|"):
+            inner = self.base()
+            if self.peek() == "^":
+                raise Undecided("f(x)^n")
+        else:
+            inner = self.bare_argument()
+        if name == "log":
+            if base is None:
+                raise Undecided("log without a base")
+            node: Node = Apply("div", (Apply("ln", (inner,)), Apply("ln", (base,))))
+        elif base is not None:
+            raise Undecided("a subscript on a function")
+        else:
+            node = Apply(name, (inner,))
+        return node if power is None else Apply("pow", (node, power))
+
+    def bare_argument(self) -> Node:
+        """\\sin 2x: factors side by side up to a sign or the next function."""
+        node: Node | None = None
+        while True:
+            token = self.peek()
+            if token is None or not self._starts_factor(token) or token.lstrip("\\") in FUNCTIONS - {"sqrt"}:
+                break
+            if node is not None and token == "(":
+                raise Undecided("where the argument ends")
+            factor = self.factor()
+            node = factor if node is None else Apply("mul", (node, factor))
+        if node is None or self.peek() in ("/", "\\cdot", "*", "\\times"):
+            raise Undecided("where the argument ends")
+        return node
+
+    def _subscript_follows(self) -> bool:
+        return self.peek() == "_"
+
+    def subscript(self) -> str:
+        """The text of a subscript of letters and digits."""
+        self.take("_")
+        if self.peek() != "{":
+            return self.take()
+        self.take()
+        parts: list[str] = []
+        while self.peek() != "}":
+            parts.append(self.take())
+        self.take()
+        text = "".join(parts)
+        if not text.isalnum():
+            raise Undecided("a subscript that is computed")
+        return text
+
+
+def _number(token: str) -> Number:
+    if token.isdigit():
+        return Number(Fraction(int(token)))
+    mantissa = re.split("[eE]", token)[0]
+    exponent = token[len(mantissa) + 1 :]
+    if exponent and abs(int(exponent)) > 300:
+        raise Undecided("a decimal exponent out of range")
+    if "." not in mantissa:
+        return Number(Fraction(token))
+    return Number(Fraction(token), len(mantissa.partition(".")[2]))

@@ -1,0 +1,81 @@
+-- Appending and reading sampled responses. "part" is an Arrow table registered by reval_core.store.trajectories.
+
+-- name: add_batch
+INSERT INTO store.batches
+VALUES ($batch_id, $purpose, $policy_id, $weights_checksum, $tokenizer_id, $round, $generation, $engine, $sampling,
+        $prompt_count, $trajectory_count, $run_id, $attempt, $created_at)
+ON CONFLICT DO NOTHING;
+
+-- name: add_prompts
+INSERT INTO store.prompts
+SELECT DISTINCT ON (prompt_id) prompt_id, prompt_ids, prompt_text FROM part
+ON CONFLICT DO NOTHING;
+
+-- name: add_payloads
+-- Payloads have no primary key: what is already there is left out by an anti-join on the narrow table, so this
+-- statement comes before add_trajectories.
+INSERT INTO store.payloads
+SELECT part.trajectory_id, part.response_ids, part.completion
+FROM part
+ANTI JOIN store.trajectories AS known ON known.trajectory_id = part.trajectory_id;
+
+-- name: add_trajectories
+INSERT INTO store.trajectories
+SELECT trajectory_id, $batch_id, problem_id, prompt_id, sample_index, len(prompt_ids), len(response_ids),
+       finish_reason, behaviour_logprob, seed, $run_id, $attempt, $created_at
+FROM part
+ON CONFLICT DO NOTHING;
+
+-- name: stored_samples
+SELECT problem_id, sample_index FROM store.trajectories WHERE batch_id = $batch_id;
+
+-- name: batch_rows
+-- The responses of a batch in their canonical order, with what verification and admission need.
+SELECT t.trajectory_id, t.problem_id, t.sample_index, t.response_tokens, t.finish_reason
+FROM store.trajectories AS t
+WHERE t.batch_id = $batch_id
+ORDER BY t.problem_id, t.sample_index;
+
+-- name: completions
+SELECT t.trajectory_id, t.problem_id, p.completion
+FROM store.trajectories AS t
+JOIN store.payloads AS p USING (trajectory_id)
+WHERE t.batch_id = $batch_id
+ORDER BY t.problem_id, t.sample_index;
+
+-- name: tokens
+-- Token ids of the trajectories named in "wanted" (an Arrow table with a column trajectory_id, each once).
+SELECT t.trajectory_id, t.batch_id, t.problem_id, q.token_ids AS prompt_ids, p.response_ids, t.finish_reason
+FROM wanted
+JOIN store.trajectories AS t USING (trajectory_id)
+JOIN store.payloads AS p USING (trajectory_id)
+JOIN store.prompts AS q ON q.prompt_id = t.prompt_id;
+
+-- name: add_verifier
+INSERT INTO store.verifiers VALUES ($verifier_id, $name, $version, $settings, $recorded_at) ON CONFLICT DO NOTHING;
+
+-- name: add_verdicts
+INSERT INTO store.verdicts
+SELECT trajectory_id, gold_digest, $verifier_id, status, reward, answer, tier, seconds, details, $graded_at
+FROM part
+ON CONFLICT DO NOTHING;
+
+-- name: batch_verdicts
+SELECT t.trajectory_id, t.problem_id, t.sample_index, t.finish_reason, v.gold_digest, v.status, v.reward, v.answer
+FROM store.trajectories AS t
+JOIN golds_used AS g ON g.problem_id = t.problem_id
+JOIN store.verdicts AS v
+  ON v.trajectory_id = t.trajectory_id AND v.gold_digest = g.gold_digest AND v.verifier_id = $verifier_id
+WHERE t.batch_id = $batch_id
+ORDER BY t.problem_id, t.sample_index;
+
+-- name: add_reference_scores
+INSERT INTO store.reference_scores
+SELECT trajectory_id, $reference_policy_id, $scoring_id, logprob, root_value FROM part
+ON CONFLICT DO NOTHING;
+
+-- name: reference_scores
+SELECT s.trajectory_id, s.logprob, s.root_value
+FROM wanted
+JOIN store.reference_scores AS s USING (trajectory_id)
+WHERE s.reference_policy_id = $reference_policy_id AND s.scoring_id = $scoring_id;

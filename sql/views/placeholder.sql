@@ -1,0 +1,2 @@
+-- replaced below
+CREATE OR REPLACE VIEW policies AS SELECT * FROM store.policies;

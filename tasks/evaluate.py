@@ -1,0 +1,128 @@
+"""Evaluate: sample k answers to each problem of a benchmark and estimate accuracy with intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from reval_core.evaluation.metrics import Estimate, summarise
+from reval_core.identity import digest
+from reval_core.problems import Problem
+from reval_core.problems.arithmetic import steps_right
+from reval_core.problems.benchmarks import benchmark_id, load_benchmark
+from reval_core.rollouts import SamplingSettings
+from reval_core.store import evaluations, trajectories
+from reval_core.store.trajectories import BatchRecord, GradedRow
+from tasks.commit import Commit
+from tasks.generate import batch_record, sample_batch
+from tasks.references import Evaluated
+from tasks.run import Here, Run
+from tasks.stage import stage
+from tasks.verify import grade_batch
+
+
+def settings(run: Run) -> SamplingSettings:
+    """How evaluation responses are drawn."""
+    config = run.config.evaluation
+    return SamplingSettings(
+        max_new_tokens=config.max_new_tokens or run.config.rollouts.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        stop_ids=run.renderer.stop_ids,
+    )
+
+
+def benchmark_problems(run: Run, benchmark: str) -> list[Problem]:
+    """The benchmark's problems, recorded in the store; read once a process."""
+    if benchmark not in run.benchmarks:
+        problems = load_benchmark(benchmark, run.config.evaluation.limit)
+        run.add_problems(problems)
+        run.benchmarks[benchmark] = problems
+    return run.benchmarks[benchmark]
+
+
+def _batch(run: Run, policy_id: str, problems: list[Problem]) -> BatchRecord:
+    config = run.config.evaluation
+    return batch_record(
+        run,
+        policy_id,
+        [run.renderer.render(problem) for problem in problems],
+        purpose="evaluation",
+        samples_per_prompt=config.samples_per_problem,
+        settings=settings(run),
+        seed=config.seed,
+        round=0,
+        generation=0,
+    )
+
+
+def _inputs(here: Here, policy_id: str, benchmark: str) -> dict[str, Any]:
+    run = here.run
+    problems = benchmark_problems(run, benchmark)
+    return {
+        "benchmark": benchmark,
+        "benchmark_id": benchmark_id(problems),
+        "batch_id": _batch(run, policy_id, problems).batch_id,
+        "verifier_id": run.evaluation_grader.grader_id,
+    }
+
+
+@stage("evaluate", reference=Evaluated, inputs=_inputs, historic=False)
+def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
+    """Sample, grade, estimate. Seeds do not depend on the policy, so two policies are compared under the same noise."""
+    run = here.run
+    problems = benchmark_problems(run, benchmark)
+    prompts = [run.renderer.render(problem) for problem in problems]
+    batch = _batch(run, policy_id, problems)
+    run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
+    sampled = sample_batch(run, batch, prompts, settings(run), seed_key=digest("evl", benchmark_id(problems)))
+    run.write(sampled)
+    golds = run.golds([problem.problem_id for problem in problems])
+    run.write(grade_batch(run, batch.batch_id, golds, run.evaluation_grader))
+    with run.store.read() as connection:
+        rows = trajectories.graded_rows(connection, batch.batch_id, run.evaluation_grader.grader_id, golds)
+        completions = {name: text for name, _, text in trajectories.completions(connection, batch.batch_id)}
+    metrics = _metrics(rows, run.config.evaluation.samples_per_problem)
+    if benchmark.startswith("arithmetic"):
+        metrics["right_by_right_steps"] = _right_by_right_steps(run, rows, completions)
+    inputs = _inputs(here, policy_id, benchmark)
+    evaluation_id = digest("evaluate", inputs)
+
+    def write(connection: Any) -> None:
+        evaluations.add(
+            connection,
+            evaluation_id=evaluation_id,
+            policy_id=policy_id,
+            benchmark=benchmark,
+            benchmark_id=inputs["benchmark_id"],
+            batch_id=batch.batch_id,
+            verifier_id=run.evaluation_grader.grader_id,
+            problem_count=len(problems),
+            samples_per_problem=run.config.evaluation.samples_per_problem,
+            settings=asdict(settings(run)),
+            metrics=metrics,
+        )
+
+    plain = {name: (estimate.value, estimate.low, estimate.high) for name, estimate in metrics.items()}
+    return Commit(Evaluated(evaluation_id, policy_id, benchmark, plain), write)
+
+
+def _metrics(rows: list[GradedRow], k: int) -> dict[str, Estimate]:
+    by_problem: dict[str, list[GradedRow]] = defaultdict(list)
+    for row in rows:
+        by_problem[row.problem_id].append(row)
+    groups = [sorted(group, key=lambda row: row.sample_index) for group in by_problem.values()]
+    correct = np.array([[row.status == "correct" for row in group] for group in groups])
+    return summarise(correct, [[row.answer for row in group] for group in groups], k)
+
+
+def _right_by_right_steps(run: Run, rows: list[GradedRow], completions: dict[str, str]) -> Estimate:
+    """Share of the right answers whose shown steps are right as well."""
+    right = [row for row in rows if row.status == "correct"]
+    shown = [steps_right(run.problems[row.problem_id].question, completions[row.trajectory_id]) for row in right]
+    share = float(np.mean(shown)) if shown else 0.0
+    return Estimate(share, share, share)

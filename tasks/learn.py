@@ -1,0 +1,102 @@
+"""Learn: K updates from the fresh batch and the replay window make the next policy."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyarrow as pa
+
+from reval_core.learning.learner import UpdateReport
+from reval_core.policies.materialise import learning_settings
+from reval_core.store import lineage, replay
+from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate
+from reval_core.store.replay import Entry
+from tasks.commit import Commit
+from tasks.references import Learned
+from tasks.run import Here
+from tasks.stage import stage
+
+
+def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
+    """What the round's updates are trained on: the fresh batch first, then uniform draws from the window."""
+    run, config = here.run, here.run.config
+    with run.store.read() as connection:
+        window = replay.window(connection, run.run_id, here.iteration, config.replay.capacity)
+        before = lineage.policy(connection, policy_id).updates_done
+    fresh = [entry for entry in window if entry.iteration == here.iteration]
+    pool = [entry for entry in window if entry.iteration < here.iteration] if config.replay.excludes_fresh else window
+    draw = replay.draw_groups if "group" in run.objective.needs else replay.draw
+    updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
+    updates += [
+        _planned(
+            "replay",
+            draw(pool, len(fresh) or len(pool), seed=config.run.seed, iteration=here.iteration, update=index),
+        )
+        for index in range(config.objective.updates.off_policy)
+    ]
+    return LearningStep(
+        parent_policy_id=policy_id,
+        reference_policy_id=reference,
+        settings=learning_settings(config.objective, config.optimizer, config.model.dtype),
+        updates_before=before,
+        updates=tuple(update for update in updates if update.draws),
+    )
+
+
+def _planned(kind: str, entries: list[Entry]) -> PlannedUpdate:
+    return PlannedUpdate(kind, tuple(Draw(e.trajectory_id, e.reward, 1.0, e.group_id) for e in entries))
+
+
+def _inputs(here: Here, policy_id: str, reference: str | None) -> dict[str, Any]:
+    return {"policy_id": plan(here, policy_id, reference).policy_id}
+
+
+@stage("learn", reference=Learned, inputs=_inputs)
+def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
+    """Make the round's updates, the fresh batch first, and record what each was trained on."""
+    run = here.run
+    step = plan(here, policy_id, reference)
+    if not step.updates:
+        run.event("no updates", "every response was dropped and the window is empty; the policy stays", here.iteration)
+        return Commit(Learned(policy_id, reference, run.policies.checksum(policy_id), 0, 0))
+    record, reports = run.policies.learn(step)
+    skipped = sum(report.skipped for report in reports)
+    if skipped:
+        run.event("skipped updates", f"{skipped} of {len(reports)} updates were not finite", here.iteration)
+
+    def write(connection: Any) -> None:
+        lineage.add_policy(connection, record, run_id=run.run_id, attempt=run.attempt)
+        for index, (update, report) in enumerate(zip(step.updates, reports, strict=True)):
+            lineage.add_update(
+                connection,
+                step.policy_id,
+                index,
+                update.kind,
+                loss=_finite(report.loss),
+                grad_norm=_finite(report.grad_norm),
+                lr=report.lr,
+                skipped=report.skipped,
+                n_tokens=report.n_tokens,
+                rows=_rows(update, report),
+            )
+
+    return Commit(Learned(step.policy_id, reference, record.weights_checksum, len(reports), skipped), write)
+
+
+def _rows(update: PlannedUpdate, report: UpdateReport) -> pa.Table:
+    columns = {
+        "position": range(len(update.draws)),
+        "trajectory_id": [draw.trajectory_id for draw in update.draws],
+        "reward": [draw.reward for draw in update.draws],
+        "weight": [draw.weight for draw in update.draws],
+        "residual": [_finite(value) for value in report.residual.tolist()],
+        "log_ratio": [_finite(value) for value in report.log_ratio.tolist()],
+        "root_value_gap": [_finite(value) for value in report.root_gap.tolist()],
+    }
+    return pa.table(columns, schema=UPDATE_ROW_SCHEMA)
+
+
+def _finite(value: float) -> float | None:
+    """NULL in the store for what an objective has not, or what was not finite."""
+    return value if math.isfinite(value) else None

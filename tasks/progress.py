@@ -1,0 +1,93 @@
+"""Live progress: one bar on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Shows what a run is doing.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(quiet=quiet, stderr=False, highlight=False)
+        self._live = not quiet and sys.stdout.isatty()
+        self._bars: Bars | None = None
+        self._rounds: int = 0
+        self._task: int | None = None
+        self._step: int | None = None
+        self._started = 0.0
+        self._first = 0
+        self._last_line = 0.0
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._bars = Bars(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Progress inside one piece of work; on a terminal a second bar, else a line every ten seconds."""
+        if self._bars is not None:
+            if self._step is None:
+                self._step = self._bars.add_task(name, total=total, note="")
+            self._bars.update(self._step, description=name, completed=done, total=total)  # type: ignore[arg-type]
+            if done >= total:
+                self._bars.remove_task(self._step)  # type: ignore[arg-type]
+                self._step = None
+        elif time.monotonic() - self._last_line > 10 and done < total:
+            self._last_line = time.monotonic()
+            self.say(f"  {name}: {done}/{total}")
+
+    def start_rounds(self, total: int, first: int) -> None:
+        """The iterations begin."""
+        self._rounds, self._first, self._started = total, first, time.monotonic()
+        if self._bars is not None and first < total:
+            self._task = self._bars.add_task("rounds", total=total, completed=first, note="")
+
+    def start_round(self, iteration: int) -> None:
+        """An iteration begins."""
+
+    def end_round(self, iteration: int) -> None:
+        """An iteration is done."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=iteration + 1)  # type: ignore[arg-type]
+
+    def metrics(self, iteration: int, accuracy: float, residual: float | None, staleness: float) -> None:
+        """The numbers of an iteration: accuracy of the fresh batch, mean residual in nats, staleness in rounds."""
+        minutes = (time.monotonic() - self._started) / 60
+        rate = (iteration + 1 - self._first) / minutes if minutes else 0.0
+        shown = "-" if residual is None else f"{residual:+.2f}"
+        note = f"accuracy {accuracy:.3f}  residual {shown}  staleness {staleness:.1f}  {rate:.1f} rounds/min"
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, note=note)  # type: ignore[arg-type]
+        else:
+            self.say(f"round {iteration + 1:>4}/{self._rounds}  {note}")

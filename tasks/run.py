@@ -1,0 +1,265 @@
+"""A run that is being worked on: what its stages share in this process, and nothing that decides their results.
+
+`Run` holds the open doors (store, policies, engine, grader), the run's committed history and its problems. `Here` is a
+place in it: the run and an iteration. Everything that a stage's result depends on comes in through the stage's
+inputs; the run says how and where to compute it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from reval_core.config import Config
+from reval_core.errors import StoreError
+from reval_core.home import Home
+from reval_core.learning.objectives import Objective, objective_for
+from reval_core.policies.base import BasePolicy
+from reval_core.policies.materialise import Policies
+from reval_core.problems import Problem, Prompt, PromptRenderer
+from reval_core.problems.schedule import epoch_order
+from reval_core.rollouts import RolloutEngine, SamplingSettings
+from reval_core.store import Store, runs, stages
+from reval_core.store import statements as sql
+from reval_core.store.migrations import now
+from reval_core.store.runs import RunRecord
+from reval_core.store.stages import Lease, ProcessIdentity
+from reval_core.verification import Grader
+from tasks.commit import Commit
+from tasks.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """One attempt at a run, in this process."""
+
+    record: RunRecord
+    attempt: int
+    config: Config
+    home: Home
+    store: Store
+    process: ProcessIdentity
+    base: BasePolicy
+    tokenizer: Any
+    renderer: PromptRenderer
+    problems: dict[str, Problem]
+    """By id: training problems as the configured sources give them now, and those of benchmarks."""
+    weights: Mapping[str, float]
+    """How often each problem comes in an epoch."""
+    policies: Policies
+    engine: RolloutEngine
+    grader: Grader
+    evaluation_grader: Grader
+    progress: Progress
+    history: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
+    """(iteration, stage, slot) to output of what is committed along the run's chain."""
+    executed: list[str] = field(default_factory=list)
+    """``stage@iteration`` of the stages whose body ran in this attempt."""
+    benchmarks: dict[str, list[Problem]] = field(default_factory=dict)
+    """Problems of the benchmarks that were read in this process."""
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.record.run_id
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return objective_for(self.config.objective)
+
+    @cached_property
+    def sampling(self) -> SamplingSettings:
+        """How training responses are drawn."""
+        rollouts = self.config.rollouts
+        return SamplingSettings(
+            max_new_tokens=rollouts.max_new_tokens,
+            temperature=rollouts.temperature,
+            top_p=rollouts.top_p,
+            top_k=rollouts.top_k,
+            stop_ids=self.renderer.stop_ids,
+        )
+
+    @property
+    def scoring_id(self) -> str:
+        """What reference scalars depend on beside trajectory and reference."""
+        return self.policies.scoring_id(self.config.objective.policy_temperature)
+
+    @property
+    def pad_id(self) -> int:
+        """Token put into padding; it never reaches a model."""
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
+
+    @property
+    def base_folder(self) -> str:
+        """Folder of the base model, relative to the root where it lies under it."""
+        folder, root = self.base.folder.resolve(), self.home.root.resolve()
+        return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
+
+    def add_problems(self, problems: list[Problem]) -> None:
+        """Make problems known to this process and to the store."""
+        record_problems(self.store, problems)
+        self.problems.update({problem.problem_id: problem for problem in problems})
+
+    def write(self, commit: Commit[Any]) -> None:
+        """Write the rows of a part of a stage, ahead of the stage's own row; doing it again changes nothing."""
+        try:
+            with self.store.write() as connection:
+                commit.write(connection)
+        except (StoreError, duckdb.Error, OSError) as error:
+            if commit.rescue is not None:
+                commit.rescue(error)
+            raise
+
+    def rounds(self) -> Iterator[Here]:
+        """The iterations that are left, in order."""
+        first = self.iterations_done()
+        self.progress.start_rounds(self.config.run.iterations, first)
+        for iteration in range(first, self.config.run.iterations):
+            self.progress.start_round(iteration)
+            yield Here(self, iteration)
+            self.progress.end_round(iteration)
+
+    def iterations_done(self) -> int:
+        """Iterations whose policy is committed, without a gap."""
+        done = 0
+        while (done, "learn", "") in self.history:
+            done += 1
+        return done
+
+    def policy_after(self, iteration: int) -> str:
+        """Id of the policy that an iteration gave; -1 gives the base policy."""
+        if iteration < 0:
+            return self.record.base_policy_id
+        return str(self.history[(iteration, "learn", "")]["policy_id"])
+
+    def reference_during(self, iteration: int) -> str | None:
+        """Id of the reference that an iteration learns under; None when the objective has none."""
+        if not self.objective.needs_reference:
+            return None
+        every = self.config.objective.reference_reset_every
+        if every and iteration > 0 and iteration % every == 0:
+            return self.policy_after(iteration - 1)
+        if iteration == 0:
+            return self.record.base_policy_id
+        return str(self.history[(iteration - 1, "learn", "")]["reference_policy_id"])
+
+    def remember(self, slot: tuple[int, str, str], output: dict[str, Any], *, executed: bool) -> None:
+        """Keep the history in memory in step with the store."""
+        self.history[slot] = output
+        if executed:
+            self.executed.append(f"{slot[1]}@{slot[0]}")
+
+    def give_up(self, lease: Lease) -> None:
+        """End the lease of a stage that failed, so that nobody waits for it."""
+        try:
+            with self.store.write() as connection:
+                stages.end_lease(connection, lease)
+        except StoreError as error:
+            # the process ends soon, and a lease of a dead process stops nobody
+            log.warning("the lease of %s could not be ended: %s", lease.stage_key, error)
+
+    def event(self, kind: str, message: str, iteration: int | None = None) -> None:
+        """Record something worth knowing later, and say it."""
+        log.warning("%s: %s", kind, message)
+        with self.store.write() as connection:
+            runs.add_event(connection, self.run_id, self.attempt, iteration, kind, message)
+
+    def golds(self, problem_ids: list[str]) -> pa.Table:
+        """Table (problem_id, gold_digest) of the gold answers that count now."""
+        unknown = [name for name in problem_ids if name not in self.problems]
+        if unknown:
+            raise StoreError(
+                f"{len(unknown)} problems of this round are in no configured source any more, the first is {unknown[0]}. "
+                "Put the problem file back; a problem leaves a run only when its next epoch begins."
+            )
+        return pa.table(
+            {"problem_id": problem_ids, "gold_digest": [self.problems[name].gold_digest for name in problem_ids]}
+        )
+
+
+@dataclass(frozen=True)
+class Here:
+    """An iteration of a run."""
+
+    run: Run
+    iteration: int
+
+    @cached_property
+    def problem_ids(self) -> list[str]:
+        """The problems that this iteration draws, planned when they are first asked for."""
+        run, count = self.run, self.run.config.rollouts.prompts_per_iteration
+        with run.store.read() as connection:
+            planned = runs.planned_round(connection, run.run_id, self.iteration)
+        if planned is not None:
+            return planned
+        with run.store.write() as connection:
+            first, reach, epoch = runs.schedule_state(connection, run.run_id, self.iteration)
+            while reach < first + count:
+                order = epoch_order(sorted(run.weights.items()), run.config.run.seed, epoch)
+                runs.plan_epoch(connection, run.run_id, self.iteration, epoch, reach, order)
+                reach, epoch = reach + len(order), epoch + 1
+            return runs.plan_round(connection, run.run_id, self.iteration, first, count)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The rendered problems of this iteration, in order."""
+        self.run.golds(self.problem_ids)
+        return [self.run.renderer.render(self.run.problems[name]) for name in self.problem_ids]
+
+    @property
+    def generation(self) -> int:
+        """How often this round's generation was forced anew in this run or its ancestors."""
+        return int(self.run.record.forced.get(f"generate@{self.iteration}", 0))
+
+    @property
+    def is_first_of_attempt(self) -> bool:
+        """Whether this attempt has not learned anything yet."""
+        return not any(name.startswith("learn@") for name in self.run.executed)
+
+    @property
+    def reset_due(self) -> bool:
+        """Whether the reference becomes the policy before this iteration."""
+        every = self.run.config.objective.reference_reset_every
+        return bool(every and self.iteration > 0 and self.iteration % every == 0)
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the policy is saved after this iteration."""
+        last = self.iteration + 1 == self.run.config.run.iterations
+        return last or (self.iteration + 1) % self.run.config.checkpoint.every == 0
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the policy is evaluated after this iteration; the last one is evaluated at the end of the run."""
+        every = self.run.config.evaluation.every
+        last = self.iteration + 1 == self.run.config.run.iterations
+        return bool(every and (self.iteration + 1) % every == 0 and not last)
+
+
+def record_problems(store: Store, problems: list[Problem]) -> None:
+    """Write problems, their sources and gold answers to the store; known ones stay as they are."""
+    part = pa.table(
+        {
+            "problem_id": [p.problem_id for p in problems],
+            "messages": [json.dumps([dict(m) for m in p.messages]) for p in problems],
+            "question": [p.question for p in problems],
+            "source": [p.source for p in problems],
+            "external_id": [p.external_id for p in problems],
+            "metadata": [json.dumps(dict(p.metadata), default=str) for p in problems],
+            "gold_digest": [p.gold_digest for p in problems],
+            "gold": [p.gold for p in problems],
+        }
+    )
+    with store.write() as connection:
+        for name in ("add_problems", "add_sources", "add_golds"):
+            sql.rows(connection, "problems", name, {"part": part}, recorded_at=now())

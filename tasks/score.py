@@ -1,0 +1,116 @@
+"""Score: two scalars of each trajectory under the reference, once, by the trainer's own forward pass."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pyarrow as pa
+
+from reval_core.identity import digest
+from reval_core.learning.batch import TrainingExample
+from reval_core.learning.calibration import calibrate
+from reval_core.store import replay, trajectories
+from reval_core.store.trajectories import SCORE_SCHEMA
+from tasks.commit import Commit
+from tasks.references import Batch, Scores
+from tasks.run import Here
+from tasks.stage import stage
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_SAMPLES = 32
+
+
+def _inputs(here: Here, batch: Batch, reference: str) -> dict[str, Any]:
+    return {"batch_id": batch.batch_id, "reference": reference, "scoring_id": here.run.scoring_id}
+
+
+@stage("score", reference=Scores, inputs=_inputs)
+def score(here: Here, batch: Batch, reference: str) -> Commit[Scores]:
+    """log pi_ref and V_ref(s1) of the fresh batch."""
+    with here.run.store.read() as connection:
+        names = [row.trajectory_id for row in trajectories.batch_rows(connection, batch.batch_id)]
+    return _score(here, names, reference)
+
+
+def _window(here: Here) -> list[str]:
+    """The trajectories that this iteration's draws can reach, the fresh batch aside."""
+    capacity = here.run.config.replay.capacity
+    with here.run.store.read() as connection:
+        entries = replay.window(connection, here.run.run_id, here.iteration - 1, capacity)
+    return [entry.trajectory_id for entry in entries]
+
+
+def _window_inputs(here: Here, reference: str) -> dict[str, Any]:
+    return {"window": digest("win", _window(here)), "reference": reference, "scoring_id": here.run.scoring_id}
+
+
+@stage("rescore", reference=Scores, inputs=_window_inputs)
+def score_window(here: Here, reference: str) -> Commit[Scores]:
+    """After a reference reset: the whole window again, under the new reference."""
+    return _score(here, _window(here), reference)
+
+
+def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
+    run = here.run
+    scores = run.policies.scores(
+        names,
+        reference,
+        temperature=run.config.objective.policy_temperature,
+        max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
+    )
+    table = pa.Table.from_pylist(
+        [
+            {"trajectory_id": name, "logprob": logprob, "root_value": root_value}
+            for name, (logprob, root_value) in scores.items()
+        ],
+        schema=SCORE_SCHEMA,
+    )
+
+    def write(connection: Any) -> None:
+        trajectories.add_reference_scores(connection, reference, run.scoring_id, table)
+
+    return Commit(Scores(reference, run.scoring_id, table.num_rows), write)
+
+
+def calibrate_reference(here: Here, batch: Batch, reference: str) -> float:
+    """The self-test at every start and after each reset: with no reward, nothing moves.
+
+    Returns:
+        Largest residual against the stored scalars, in nats.
+
+    Raises:
+        LearningError: the policy's scoring path does not give the reference's own scores.
+    """
+    run = here.run
+    with run.store.read() as connection:
+        rows = trajectories.batch_rows(connection, batch.batch_id)
+        step = max(1, len(rows) // CALIBRATION_SAMPLES)
+        names = [row.trajectory_id for row in rows[::step]][:CALIBRATION_SAMPLES]
+        tokens = trajectories.tokens(connection, names)
+        scores = trajectories.reference_scores(connection, names, reference, run.scoring_id)
+    examples = [
+        TrainingExample(
+            trajectory_id=name,
+            group_id=name,
+            prompt_ids=tokens[name].prompt_ids,
+            response_ids=tokens[name].response_ids,
+            reward=0.0,
+            ref_logprob=scores[name][0],
+            ref_root_value=scores[name][1],
+        )
+        for name in names
+    ]
+    report = calibrate(
+        run.policies.model(reference),
+        examples,
+        run.config.objective,
+        run.config.optimizer,
+        pad_id=run.pad_id,
+        compute_dtype=run.config.model.dtype,
+    )
+    log.info(
+        "calibration: residual without reward 0 in the same layout, %.2g nats against stored scalars", report.stored
+    )
+    return report.stored

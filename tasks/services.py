@@ -1,0 +1,33 @@
+"""Settings of Prefect and MLflow that make both embedded: no server to start, no outbound calls, all under one root.
+
+They are environment variables read when the libraries are imported, so this module imports neither and is called first.
+Whatever the user has set already (a Prefect server, a tracking server) stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+from reval_core.home import Home
+
+
+def configure(home: Home) -> None:
+    """Point Prefect and MLflow at the root, unless the environment says otherwise."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "PREFECT_HOME": str(home.prefect),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "reval_core,tasks,flows",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_TRACKING_URI": home.mlflow_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,205 @@
+"""Figures show the numbers they were given, are the same bytes each time and bear missing data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+
+from reval_core.reporting import plots
+
+Columns = dict[str, list[Any]]
+
+ROUNDS: Columns = {
+    "iteration": [1, 2, 3],
+    "accuracy": [0.25, 0.5, 0.75],
+    "reward": [0.25, 0.5, 0.75],
+}
+EVALUATIONS: Columns = {
+    "iteration": [0, 2],
+    "value": [0.3, 0.6],
+    "low": [0.2, 0.5],
+    "high": [0.4, 0.7],
+}
+RESIDUALS: Columns = {
+    "iteration": [1, 2],
+    "residual_mean": [-9.0, -4.0],
+    "residual_std": [3.0, 2.0],
+    "loss": [90.0, 20.0],
+}
+REPLAY: Columns = {"iteration": [1, 2], "staleness_mean": [0.0, 0.5], "uses_mean": [1.0, 1.5]}
+LENGTHS: Columns = {"iteration": [1, 2], "length_mean": [12.0, 20.0], "truncated_share": [0.1, 0.0]}
+VERDICTS: Columns = {
+    "iteration": [1, 1, 2, 2],
+    "status": ["incorrect", "correct", "correct", "odd_one"],
+    "share": [0.75, 0.25, 0.9, 0.1],
+}
+STAGES: Columns = {
+    "iteration": [1, 1, 2, 2],
+    "stage": ["learn", "generate", "generate", "learn"],
+    "seconds": [3.0, 2.0, 4.0, 5.0],
+}
+DRAWINGS: dict[str, tuple[Callable[..., Figure], list[Columns]]] = {
+    "learning": (plots.learning_curve, [ROUNDS, EVALUATIONS]),
+    "residual": (plots.residual_plot, [RESIDUALS]),
+    "replay": (plots.staleness_reuse, [REPLAY]),
+    "length": (plots.response_length, [LENGTHS]),
+    "verdicts": (plots.verdict_shares, [VERDICTS]),
+    "stages": (plots.stage_timeline, [STAGES]),
+}
+
+
+def labels(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def steps(figure: Figure) -> list[Any]:
+    """Values, edges and baseline of each stacked layer, from the bottom."""
+    return [patch.get_data() for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_svg_is_well_formed_and_the_same_each_time(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    first = plots.figure_svg(draw(*tables))
+    assert ET.fromstring(first).tag.endswith("svg")
+    assert "<dc:date>" not in first
+    assert first == plots.figure_svg(draw(*tables))
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_arrow_tables_draw_what_mappings_draw(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    arrow = draw(*[pa.table(table) for table in tables])
+    assert plots.figure_svg(arrow) == plots.figure_svg(draw(*tables))
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.filterwarnings("error")
+def test_empty_tables_say_so(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    figure = draw(*[{column: [] for column in table} for table in tables])
+    assert "no data yet" in [text.get_text() for text in figure.axes[0].texts]
+    assert plots.figure_svg(figure)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.filterwarnings("error")
+def test_a_run_of_one_iteration_can_be_drawn(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    assert plots.figure_svg(draw(*[{c: v[:1] for c, v in table.items()} for table in tables]))
+
+
+@pytest.mark.parametrize("name", ["learning", "residual", "replay", "length"])
+@pytest.mark.filterwarnings("error")
+def test_missing_numbers_can_be_drawn(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    gaps = [
+        {c: list(v) if c == "iteration" else [None] * len(v) for c, v in table.items()}
+        for table in tables
+    ]
+    assert plots.figure_svg(draw(*gaps))
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_missing_column_is_named(name: str) -> None:
+    draw, tables = DRAWINGS[name]
+    column = list(tables[0])[1]
+    less = {key: values for key, values in tables[0].items() if key != column}
+    for table in (less, pa.table(less)):
+        with pytest.raises(ValueError, match=f"lacks column '{column}'"):
+            draw(table, *tables[1:])
+
+
+def test_columns_of_other_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in length"):
+        plots.staleness_reuse({"iteration": [1, 2], "staleness_mean": [0.0], "uses_mean": [1.0]})
+
+
+def test_learning_curve_holds_the_numbers() -> None:
+    figure = plots.learning_curve(ROUNDS, EVALUATIONS, k=4, title="A run")
+    (axes,) = figure.axes
+    fresh, _, points = axes.lines
+    assert np.allclose(fresh.get_ydata(), ROUNDS["accuracy"])
+    assert np.allclose(points.get_xdata(), EVALUATIONS["iteration"])
+    assert np.allclose(points.get_ydata(), EVALUATIONS["value"])
+    container: Any = axes.containers[0]
+    (bars,) = container.lines[2]
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert np.allclose(ends, [[0.2, 0.4], [0.5, 0.7]])
+    assert labels(figure) == ["fresh batch", "held-out problems, avg@4 and 95 % interval"]
+    assert [text.get_text() for text in axes.texts] == ["30%", "60%"]
+
+
+def test_rows_may_come_in_any_order() -> None:
+    shuffled: Columns = {"iteration": [3, 1, 2], "accuracy": [0.75, 0.25, 0.5]}
+    line = plots.learning_curve(shuffled, EVALUATIONS).axes[0].lines[0]
+    assert np.allclose(line.get_ydata(), [0.25, 0.5, 0.75])
+
+
+def test_an_evaluation_without_value_is_left_out() -> None:
+    table: Columns = {
+        "iteration": [0, 2],
+        "value": [0.3, None],
+        "low": [0.2, None],
+        "high": [0.4, None],
+    }
+    axes = plots.learning_curve(ROUNDS, table).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["30%"]
+
+
+def test_a_curve_without_evaluations_or_rounds_can_be_drawn() -> None:
+    nothing: Columns = {column: [] for column in EVALUATIONS}
+    assert labels(plots.learning_curve(ROUNDS, nothing)) == ["fresh batch"]
+    no_rounds: Columns = {"iteration": [], "accuracy": []}
+    assert len(labels(plots.learning_curve(no_rounds, EVALUATIONS))) == 1
+
+
+def test_layers_stand_on_each_other_in_a_fixed_order() -> None:
+    figure = plots.verdict_shares(VERDICTS)
+    assert labels(figure) == ["correct", "incorrect", "odd one"]
+    layers = steps(figure)
+    tops = [layer.values[::2].tolist() for layer in layers]
+    assert np.allclose(tops, [[0.25, 0.9], [1.0, 0.9], [1.0, 1.0]])
+    bases = [layer.baseline[::2].tolist() for layer in layers]
+    assert np.allclose(bases, [[0, 0], *tops[:-1]])
+
+
+def test_bars_of_a_timeline_add_up_to_the_seconds() -> None:
+    figure = plots.stage_timeline(STAGES)
+    assert labels(figure) == ["generate", "learn"]
+    top = steps(figure)[-1]
+    assert top.values[::2].tolist() == [5.0, 9.0]
+    assert top.edges.tolist() == pytest.approx([0.6, 1.4, 1.6, 2.4])
+
+
+def test_loss_is_drawn_on_a_log_scale_only_when_positive() -> None:
+    assert plots.residual_plot(RESIDUALS).axes[1].get_yscale() == "log"
+    zero = {**RESIDUALS, "loss": [0.0, 1.0]}
+    assert plots.residual_plot(zero).axes[1].get_yscale() == "linear"
+
+
+def test_png_has_the_size_it_was_asked_for() -> None:
+    data = plots.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    assert (width, height) == (560, 360)
+    assert data == plots.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
+
+
+def test_pyplot_is_never_imported() -> None:
+    code = (
+        "import sys; from reval_core.reporting import plots;"
+        "f = plots.stage_timeline({'iteration': [1], 'stage': ['learn'], 'seconds': [1.0]});"
+        "plots.figure_svg(f); plots.figure_png(f);"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,136 @@
+"""Worker processes: limits that hold, deaths that are survived, threads, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from reval_core.verification import Verifier
+
+pytestmark = pytest.mark.slow
+
+NEEDS_SYMBOLIC = ("\\log 8", "3\\log 2")
+HANGS = ("\\log 8", "\\int_0^1 \\frac{\\sin(x^3+x+1)\\log x}{\\sqrt{x^5+\\cos x}} dx")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_arithmetic_never_starts_a_process() -> None:
+    with Verifier() as verifier:
+        assert verifier.grade("42", "\\frac{84}{2}").correct
+        assert verifier.grade("(x-1)(x+1)", "x^2-1").correct
+        assert not verifier.pool.started
+        assert verifier.grade(*NEEDS_SYMBOLIC).tier == "symbolic"
+        assert verifier.pool.started
+
+
+def test_nothing_is_left_after_close() -> None:
+    verifier = Verifier()
+    assert verifier.grade(*NEEDS_SYMBOLIC).correct
+    pids = verifier.pool.pids()
+    assert pids
+    assert all(alive(pid) for pid in pids)
+    verifier.close()
+    assert not any(alive(pid) for pid in pids)
+    verifier.close()  # twice is harmless
+
+
+def test_a_worker_killed_from_outside_is_replaced() -> None:
+    with Verifier(workers=1, timeout_s=10.0) as verifier:
+        assert verifier.grade(*NEEDS_SYMBOLIC).correct
+        os.kill(verifier.pool.pids()[0], signal.SIGKILL)
+        assert verifier.grade("\\log 27", "3\\log 3").correct
+
+
+def test_timeouts_are_hard_and_cached() -> None:
+    with Verifier(workers=1, timeout_s=1.0) as verifier:
+        assert verifier.grade(*NEEDS_SYMBOLIC).correct
+        first = verifier.grade(*HANGS)
+        assert first.status == "timeout"
+        assert first.seconds < 5.0
+        pids = verifier.pool.pids()
+        again = verifier.grade(*HANGS)
+        assert (again.status, again.seconds) == ("timeout", 0.0)
+        assert verifier.pool.pids() == pids  # no second kill
+        assert verifier.grade("\\log 27", "3\\log 3").correct
+
+
+def test_same_verdicts_from_eight_threads_while_workers_are_killed() -> None:
+    pairs = [(f"\\log {2**k}", f"so \\boxed{{{k if k % 2 else k + 1}\\log 2}}") for k in range(3, 15)]
+    expected = [bool(k % 2) for k in range(3, 15)]
+    results: dict[int, list[bool]] = {}
+    with Verifier(workers=2, timeout_s=20.0) as verifier:
+
+        def run(number: int) -> None:
+            shift = number % len(pairs)
+            turned = pairs[shift:] + pairs[:shift]
+            verdicts = [v.correct for v in verifier.verify_many(turned)]
+            results[number] = verdicts[len(pairs) - shift :] + verdicts[: len(pairs) - shift]
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1.5)
+        for pid in verifier.pool.pids()[:1]:
+            os.kill(pid, signal.SIGKILL)
+        for thread in threads:
+            thread.join(60)
+    assert results == dict.fromkeys(range(8), expected)
+
+
+SCRIPT = (
+    textwrap.dedent("""
+    import sys, time
+    from reval_core.verification import Verifier
+    verifier = Verifier(workers=1, timeout_s=60.0)   # no __main__ guard, on purpose
+    assert verifier.grade("\\\\log 8", "3\\\\log 2").correct
+    print(*verifier.pool.pids(), flush=True)
+    if sys.argv[1] == "hang":
+        verifier.grade(%r, %r)
+""")
+    % HANGS
+)
+
+
+@pytest.mark.parametrize("mode", ["exit", "hang"])
+def test_workers_die_with_a_script_that_exits_or_is_killed(mode: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen([sys.executable, str(script), mode], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    assert pids
+    if mode == "hang":
+        assert alive(pids[0])
+        process.kill()
+    process.wait(60)
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_closed_pool_says_so() -> None:
+    from reval_core.errors import VerificationError
+
+    verifier = Verifier()
+    verifier.close()
+    assert verifier.grade("1", "1").correct
+    with pytest.raises(VerificationError, match="closed"):
+        verifier.grade(*NEEDS_SYMBOLIC)
