@@ -21,10 +21,10 @@ from tasks.open_run import Fork, open_run
 from tasks.outcome import Outcome, outcome
 from tasks.persist import persist
 from tasks.progress import Progress
-from tasks.report import report
+from tasks.report import report, report_files
 from tasks.run import Here
 from tasks.score import calibrate_reference, score, score_window
-from tasks.track import show_round, track
+from tasks.track import log_files, show_round, track, tracking
 from tasks.verify import verify
 
 
@@ -38,7 +38,10 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
         progress: where live progress is shown.
         fork: branch off another run at an iteration; None for a run of its own.
     """
-    with open_run(config, home, progress=progress, fork=fork, flow_run_id=flow_run_id()) as run:
+    with (
+        open_run(config, home, progress=progress, fork=fork, flow_run_id=flow_run_id()) as run,
+        tracking(run) as tracker,
+    ):
         policy = run.policy_after(run.iterations_done() - 1)
         if config.evaluation.before:
             evaluate_all(Here(run, -1), run.record.base_policy_id)
@@ -50,15 +53,16 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
             if here.evaluation_due:
                 evaluate_all(here, policy)
             show_round(here)
-            track(run)
+            track(run, tracker)
 
         last = Here(run, config.run.iterations - 1)
         checkpoint(last, policy)
         if config.evaluation.after:
             evaluate_all(last, policy)
-        report(last)
-        track(run, finished=True)
-        return outcome(run)
+        track(run, tracker)
+        reported = report(last)
+        log_files(tracker, report_files(run, reported), "report")
+        return outcome(run, reported.path)
 
 
 def one_round(here: Here, policy: str) -> str:
@@ -82,5 +86,3 @@ def evaluate_all(here: Here, policy: str) -> None:
     """Every configured benchmark."""
     for benchmark in here.run.config.evaluation.benchmarks:
         evaluate(here, policy, benchmark)
-
-

@@ -27,9 +27,9 @@ def neutral(default: Any = ..., **kwargs: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Base of every part of the tree: unknown keys are errors, values cannot be changed afterwards."""
+    """Base of every part of the tree: unknown keys are errors, numbers finite, values cannot be changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
@@ -43,9 +43,7 @@ class RunConfig(Section):
 class ModelConfig(Section):
     """The base model."""
 
-    path: str = Field(
-        "builtin:tiny", description="Folder in Hugging Face layout, hub id, builtin:tiny or builtin:bytes."
-    )
+    path: str = Field("builtin:tiny", description="Folder in Hugging Face layout, hub id, builtin:tiny, builtin:bytes.")
     revision: str | None = Field(None, description="Hub revision; a commit hash makes the base exact.")
     seed: int = Field(0, ge=0, description="Seed of a built-in model's own training or random weights.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Compute precision; masters stay float32.")
@@ -121,9 +119,7 @@ class RewardConfig(Section):
     workers: int = neutral(2, ge=1, description="Grading processes.")
     timeout_s: float = Field(2.0, gt=0, description="Hard limit for one answer in seconds.")
     memory_gb: float = Field(2.0, gt=0, description="Memory limit of a grading process in GB.")
-    max_failure_share: float = neutral(
-        0.05, ge=0, le=1, description="A round with more timeouts and errors stops the run."
-    )
+    max_failure_share: float = neutral(0.05, ge=0, le=1, description="More timeouts and errors than this stop the run.")
 
 
 class ReplayConfig(Section):
@@ -144,20 +140,14 @@ class UpdatesConfig(Section):
 class ObjectiveConfig(Section):
     """What is minimised."""
 
-    use: str = Field(
-        "reval", description="reval, tbrm, regression, vargrad, grpo, dr_grpo, or package.module:attribute."
-    )
+    use: str = Field("reval", description="reval, tbrm, regression, vargrad, grpo, dr_grpo, package.module:attribute.")
     beta: float = Field(0.002, gt=0, description="Weight of the KL to the reference; beta times length is about 10.")
-    value_gradient: Literal["full", "detach"] = Field(
-        "full", description="Gradient through V(s1); detach is an ablation."
-    )
+    value_gradient: Literal["full", "detach"] = Field("full", description="Gradient through V(s1); detach: ablation.")
     policy_temperature: float = Field(1.0, gt=0, description="The deployed policy is softmax(logits / this).")
     clip_low: float = Field(0.2, ge=0, description="Lower clip of the token ratio (grpo, dr_grpo).")
     clip_high: float = Field(0.28, ge=0, description="Upper clip of the token ratio (grpo, dr_grpo).")
     updates: UpdatesConfig = UpdatesConfig()
-    reference_reset_every: int | None = Field(
-        None, ge=1, description="Rounds between reference <- policy; None: never."
-    )
+    reference_reset_every: int | None = Field(None, ge=1, description="Rounds between reference resets; None: never.")
 
 
 class OptimizerConfig(Section):
@@ -186,9 +176,7 @@ class EvaluationConfig(Section):
     top_p: float = neutral(1.0, gt=0, le=1, description="Nucleus sampling mass.")
     top_k: int = neutral(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
     max_new_tokens: int | None = neutral(None, ge=1, description="Response tokens at most; None: as in rollouts.")
-    seed: int = neutral(
-        0, ge=0, description="Seed of the samples; the same for every policy, so comparisons are paired."
-    )
+    seed: int = neutral(0, ge=0, description="Seed of the samples, the same for every policy: comparisons are paired.")
     extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
 
 
@@ -221,7 +209,7 @@ class Config(Section):
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     prompt: PromptConfig = PromptConfig()
-    problems: tuple[ProblemSource, ...] = Field(min_length=1, description="Where training problems come from.")
+    problems: tuple[ProblemSource, ...] = Field(description="Where training problems come from.")
     rollouts: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -239,6 +227,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Config:
+        if not self.problems:  # not by min_length, which also complains when an item of the list is wrong
+            raise ValueError("problems: name at least one source, such as - path: builtin:arithmetic/train.")
         if self.reward.transform == "centred" and self.rollouts.rollouts_per_prompt == 1:
             raise ValueError(
                 "reward.transform 'centred' subtracts the group's mean, which with rollouts.rollouts_per_prompt = 1 "
@@ -314,10 +304,9 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
     except FileNotFoundError as error:
         shipped = ", ".join(sorted(p.name for p in Path("configs").glob("*.yaml"))) or "none here"
         raise ConfigError(f"There is no configuration file {path}. In configs/: {shipped}.") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name a YAML file in it.") from error
+    tree = _read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no mapping of keys to values at its top.")
     for override in overrides:
@@ -334,24 +323,35 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: write it as key.path=value, for example objective.beta=0.05.")
-    value = _scientific(yaml.safe_load(text))
+    value = _scientific(_read_yaml(text, f"--set {key}: the value"))
     *parents, last = key.strip().split(".")
     node: Any = tree
     for parent in parents:
-        if isinstance(node, list) and parent.isdigit() and int(parent) < len(node):
-            node = node[int(parent)]
-        elif isinstance(node, dict):
-            node = node.setdefault(parent, {})
-        else:
-            raise ConfigError(f"--set {key}: {parent!r} lies inside a value, not a section.")
+        place = _place(node, parent, key)
+        if isinstance(node, dict):
+            node.setdefault(place, {})
+        node = node[place]
         if node is None:
             raise ConfigError(f"--set {key}: {parent!r} is empty in the file.")
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ConfigError(f"--set {key}: {last!r} lies inside a value, not a section.")
+    node[_place(node, last, key)] = value
+
+
+def _place(node: Any, part: str, key: str) -> Any:
+    """Where a part of an override's path stands in the node: a key, or the index of an item that is there."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise ConfigError(f"--set {key}: {part!r} lies inside a value, not a section.")
+    if not (part.isdigit() and int(part) < len(node)):
+        raise ConfigError(f"--set {key}: {part!r} is no item of that list, which has {len(node)}, counted from 0.")
+    return int(part)
+
+
+def _read_yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is not YAML: {error}") from error
 
 
 def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:

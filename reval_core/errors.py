@@ -41,3 +41,7 @@ class LearningError(RevalError):
 
 class VerificationError(RevalError):
     """Too many answers could not be graded."""
+
+
+class Cancelled(RevalError):
+    """The run was asked to end; what is committed stays."""

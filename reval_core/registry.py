@@ -25,14 +25,14 @@ def resolve(kind: str, name: str, registered: Mapping[str, T]) -> T | Any:
     """
     if name in registered:
         return registered[name]
-    if ":" not in name:
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
         near = difflib.get_close_matches(name, registered, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         known = ", ".join(sorted(registered))
         raise ConfigError(
             f"Unknown {kind} {name!r}.{hint} Known: {known}; or give your own as 'package.module:attribute'."
         )
-    module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

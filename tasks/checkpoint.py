@@ -1,4 +1,4 @@
-"""Checkpoint: save a policy with its optimizer state; the rounds since the last one are learned again, not generated."""
+"""Checkpoint: save a policy with its optimizer state; rounds since the last one are learned again, not generated."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from reval_core.store import evaluations, trajectories
 from reval_core.store.trajectories import BatchRecord, GradedRow
 from tasks.commit import Commit
 from tasks.generate import batch_record, sample_batch
-from tasks.references import Evaluated
+from tasks.references import Evaluated, Intervals
 from tasks.run import Here, Run
 from tasks.stage import stage
 from tasks.verify import grade_batch
@@ -107,7 +107,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
             metrics=metrics,
         )
 
-    plain = {name: (estimate.value, estimate.low, estimate.high) for name, estimate in metrics.items()}
+    plain: Intervals = {name: (e.value, e.low, e.high) for name, e in metrics.items()}
     return Commit(Evaluated(evaluation_id, policy_id, benchmark, plain), write)
 
 

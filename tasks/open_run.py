@@ -18,7 +18,7 @@ import torch
 
 from reval_core import environment
 from reval_core.config import Config
-from reval_core.errors import ConfigError, RevalError, StoreError
+from reval_core.errors import Cancelled, ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.learning.objectives import check
@@ -51,10 +51,6 @@ class Fork:
     """``generate@iteration`` to its generation."""
 
 
-class Cancelled(RevalError):
-    """The run was asked to end."""
-
-
 def run_id_of(config: Config, fork: Fork | None = None) -> str:
     """Name of the run that a configuration (and a fork) stands for."""
     made_of: list[Any] = [config.identity()]
@@ -65,9 +61,17 @@ def run_id_of(config: Config, fork: Fork | None = None) -> str:
 
 @contextmanager
 def open_run(
-    config: Config, home: Home, *, progress: Progress, fork: Fork | None = None, flow_run_id: str | None = None
+    config: Config,
+    home: Home,
+    *,
+    progress: Progress,
+    fork: Fork | None = None,
+    flow_run_id: str | None = None,
+    training: bool = True,
 ) -> Iterator[Run]:
     """Start an attempt at the run and end it with its status, whatever happens in the block.
+
+    Without ``training`` the training problems are not read.
 
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
@@ -86,9 +90,10 @@ def open_run(
         base = _base(config, home, store, run_id, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
-        problems, weights = read_problems(config)
-        _check_context(config, base.folder, renderer, problems)
-        record_problems(store, problems)
+        problems, weights = read_problems(config) if training else ([], {})
+        if problems:
+            _check_context(config, base.folder, renderer, problems)
+            record_problems(store, problems)
         grader = stack.enter_context(_grader(config, config.reward.extraction))
         evaluation_grader = grader
         if config.reward.use == "math" and config.evaluation.extraction != config.reward.extraction:
@@ -125,6 +130,7 @@ def open_run(
             grader=grader,
             evaluation_grader=evaluation_grader,
             progress=progress,
+            flow_run_id=flow_run_id,
         )
         with store.read() as connection:
             run.history = stages.history(connection, run_id)
@@ -169,8 +175,8 @@ def _base(config: Config, home: Home, store: Store, run_id: str, progress: Progr
     base = base_policy(config.model, home.models, lambda done, total: progress.step("base model", done, total))
     if record is not None and base.policy_id != record.policy_id:
         raise ConfigError(
-            f"model.path {config.model.path!r} is now {base.policy_id}, but run {run_id} began with {record.policy_id}. "
-            "Put the old model back, or give the run another name."
+            f"model.path {config.model.path!r} is now {base.policy_id}, but run {run_id} began with "
+            f"{record.policy_id}. Put the old model back, or give the run another name."
         )
     return base
 
@@ -234,8 +240,8 @@ def _start(
         living = runs.live_attempt(connection, run_id)
         if living is not None and living[1] != process:
             raise StoreError(
-                f"Run {run_id} is being worked on by process {living[1].pid} (attempt {living[0]}). Wait for it or end it; "
-                "two attempts at one run would only do the same work twice."
+                f"Run {run_id} is being worked on by process {living[1].pid} (attempt {living[0]}). Wait for it or end "
+                "it; two attempts at one run would only do the same work twice."
             )
         before = runs.last_versions(connection, run_id)
         attempt = runs.start_attempt(

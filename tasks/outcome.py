@@ -1,2 +1,57 @@
-Outcome = dict
-def outcome(run): return {"executed": len(run.executed), "history": {k:v for k,v in run.history.items() if k[1]=="evaluate"}}
+"""What a finished run leaves: the table at its end, and where everything is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.report import before_and_after
+from tasks.run import Run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's end, for people and for scripts."""
+
+    run_id: str
+    rounds: int
+    policy_id: str
+    executed: tuple[str, ...]
+    """``stage@iteration`` of what this attempt did; empty when all was done already."""
+    summary: tuple[tuple[str, Any, Any], ...]
+    trajectories: int
+    uses: float
+    """Mean number of times a training trajectory was learned from."""
+    report: Path | None
+    database: Path
+    mlflow: str
+    checkpoint: Path | None
+
+
+def outcome(run: Run, report: str | None) -> Outcome:
+    """Read the run's end from the store."""
+    stored, uses = (
+        run.store.query(
+            "SELECT count(*) AS stored, coalesce(avg(times_used), 0) AS uses FROM trajectories "
+            "WHERE run_id = $run_id AND purpose = 'training'",
+            run_id=run.run_id,
+        )
+        .to_pylist()[0]
+        .values()
+    )
+    policy = run.policy_after(run.iterations_done() - 1)
+    folder = run.home.policies / policy
+    return Outcome(
+        run_id=run.run_id,
+        rounds=run.iterations_done(),
+        policy_id=policy,
+        executed=tuple(run.executed),
+        summary=tuple(before_and_after(run)),
+        trajectories=int(stored),
+        uses=float(uses),
+        report=run.home.root / report if report else None,
+        database=run.home.database,
+        mlflow=run.config.tracking.uri or run.home.mlflow_uri,
+        checkpoint=folder if folder.exists() else None,
+    )

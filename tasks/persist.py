@@ -91,8 +91,8 @@ def _check_health(verdicts: Verdicts, most: float) -> None:
     total = sum(verdicts.statuses.values())
     if failed > most * total:
         raise VerificationError(
-            f"{failed} of {total} answers of batch {verdicts.batch_id} could not be graded (timeout or error), more than "
-            f"reward.max_failure_share = {most:g}. Their verdicts are stored: "
-            "reval sql \"select tier, details, count(*) from verdicts where status in ('timeout', 'error') group by all\". "
+            f"{failed} of {total} answers of batch {verdicts.batch_id} could not be graded (timeout or error), more "
+            f'than reward.max_failure_share = {most:g}. Their verdicts are stored: reval sql "select tier, details, '
+            "count(*) from verdicts where status in ('timeout', 'error') group by all\". "
             "Mend the reward or raise the limits, then start again; nothing is generated anew."
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Intervals = dict[str, tuple[float, float | None, float | None]]
+"""Metric to (value, low, high), 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -72,8 +75,7 @@ class Evaluated:
     evaluation_id: str
     policy_id: str
     benchmark: str
-    metrics: dict[str, tuple[float, float | None, float | None]]
-    """Name to (value, low, high), 95 % interval."""
+    metrics: Intervals
 
 
 @dataclass(frozen=True)

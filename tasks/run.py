@@ -60,6 +60,7 @@ class Run:
     grader: Grader
     evaluation_grader: Grader
     progress: Progress
+    flow_run_id: str | None = None
     history: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
     """(iteration, stage, slot) to output of what is committed along the run's chain."""
     executed: list[str] = field(default_factory=list)
@@ -179,8 +180,8 @@ class Run:
         unknown = [name for name in problem_ids if name not in self.problems]
         if unknown:
             raise StoreError(
-                f"{len(unknown)} problems of this round are in no configured source any more, the first is {unknown[0]}. "
-                "Put the problem file back; a problem leaves a run only when its next epoch begins."
+                f"{len(unknown)} problems of this round are in no configured source any more, the first is "
+                f"{unknown[0]}. Put the problem file back; a problem leaves a run only when its next epoch begins."
             )
         return pa.table(
             {"problem_id": problem_ids, "gold_digest": [self.problems[name].gold_digest for name in problem_ids]}

@@ -24,10 +24,15 @@ def configure(home: Home) -> None:
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
         "PREFECT_CLI_PROMPT": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": home.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if "PREFECT_API_URL" not in os.environ:
+        # the embedded server ends with the process, before late log lines reach it; they are in the attempt's log file
+        settings["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
     for name, value in settings.items():
         os.environ.setdefault(name, value)

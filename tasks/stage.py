@@ -1,4 +1,4 @@
-"""The one decorator of the house: a stage is a function of content-addressed inputs, and ``stages`` alone judges it done.
+"""The one decorator of the house: a stage is a function of content-addressed inputs; ``stages`` alone judges it done.
 
 A call looks, in this order, at the run's own history (this iteration has this stage: done, whatever has changed
 since), at the table ``stages`` by key (somebody did this very work: link it), and only then runs the body, as a
@@ -49,14 +49,13 @@ class Stage(Generic[P, R]):
         self.historic, self.present = historic, present
         # by our own key, so Prefect's store of results shows what was done; refreshed, so that it never decides
         self._task = task(
-            _execute,
             name=name,
             task_run_name=name + " {iteration}",
             cache_key_fn=_given_key,
             persist_result=True,
             result_serializer="json",
             refresh_cache=True,
-        )
+        )(_execute)
 
     def __call__(self, here: Here, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the committed output, running the body only where nobody has committed this work."""

@@ -19,9 +19,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from reval_core.errors import PolicyError
 from reval_core.identity import files_digest
+
+disable_progress_bar()  # our own progress is shown instead
 
 MANIFEST = "reval.json"
 OPTIMIZER = "optimizer.safetensors"

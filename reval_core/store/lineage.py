@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import duckdb
@@ -123,8 +123,8 @@ def policy(connection: duckdb.DuckDBPyConnection, policy_id: str) -> PolicyRecor
     row = sql.row(connection, "policies", "policy", policy_id=policy_id)
     if row is None:
         raise StoreError(f"There is no policy {policy_id} in this store. `reval runs` lists what there is.")
-    head, tail = row[:4], row[5:]
-    return PolicyRecord(*head, json.loads(row[4]), *tail)
+    names = [field.name for field in fields(PolicyRecord)]
+    return PolicyRecord(**{**dict(zip(names, row, strict=True)), "settings": json.loads(row[4])})
 
 
 def set_folder(connection: duckdb.DuckDBPyConnection, policy_id: str, folder: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import duckdb
@@ -72,8 +72,8 @@ def find(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunRecord | None
     row = sql.row(connection, "runs", "run", run_id=run_id)
     if row is None:
         return None
-    config, versions, forced = json.loads(row[2]), json.loads(row[7]), json.loads(row[10])
-    return RunRecord(*row[:2], config, *row[3:7], versions, *row[8:10], forced, row[11])
+    record = dict(zip((field.name for field in fields(RunRecord)), row, strict=True))
+    return RunRecord(**{**record, **{name: json.loads(record[name]) for name in ("config", "versions", "forced")}})
 
 
 def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_run_id: str) -> None:

@@ -104,7 +104,7 @@ class Store:
             ) from cause
         raise StoreError(
             f"The database {self.path} could not be written: {cause} The {part.num_rows} responses are safe in "
-            f"{path} and will be taken in at the next start. Free disk space, or close the program that holds the database."
+            f"{path} and will be taken in at the next start. Free disk space, or close the program that holds it."
         ) from cause
 
     def window(self, run_id: str, iteration: int, capacity: int) -> list[replay.Entry]:

@@ -237,7 +237,7 @@ class BatchRow:
 def batch_rows(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[BatchRow]:
     """The responses of a batch in their canonical order (problem, sample)."""
     found = sql.rows(connection, "trajectories", "batch_rows", batch_id=batch_id)
-    return [BatchRow(*row[:4], truncated=row[4] == "length") for row in found]
+    return [BatchRow(name, problem, index, size, finish == "length") for name, problem, index, size, finish in found]
 
 
 def completions(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[tuple[str, str, str]]:

@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python 3.11: `make train` and `make test`.
+
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+KIND    ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+EXTRAS  := $(if $(filter gpu,$(KIND)),[gpu],)
+DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
+comma   := ,
+CONFIG  ?= configs/quickstart.yaml
+PIP      = .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints/$(KIND).txt
+
+export REVAL_HOME ?= $(CURDIR)/.reval
+
+.PHONY: help setup train test lint format doctor clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.base  ## create .venv and install ReVal from the constraints file
+
+train: .venv/.base  ## set up and run the quickstart (CONFIG=..., ARGS="--set key=value")
+	.venv/bin/reval train $(CONFIG) $(ARGS)
+
+test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
+	.venv/bin/python -m pytest $(ARGS)
+	@echo
+	@echo "Left out here, each with its command:"
+	@echo "  style and types      make lint"
+
+lint: .venv/.dev  ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/.dev  ## rewrite the code in the house's format
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+doctor: .venv/.base  ## check this machine and the store
+	.venv/bin/reval doctor
+
+clean:  ## remove the environment; the store under .reval stays
+	rm -rf .venv
+
+.venv/.base: pyproject.toml constraints/$(KIND).txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "ReVal needs Python 3.11 or newer; $(PYTHON) is older. Use make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "setting up .venv with the versions of constraints/$(KIND).txt (about three minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) -e ".$(EXTRAS)"
+	@touch $@
+
+.venv/.dev: .venv/.base
+	@$(PIP) -e ".$(DEV)"
+	@touch $@

@@ -1,0 +1,102 @@
+"""Evaluation of a stored policy, a model folder or a built-in model on benchmarks.
+
+    reval evaluate POLICY --benchmarks aime24,math500
+
+Completions are stored as trajectories of purpose ``evaluation``; asking twice samples once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from reval_core.config import Config, apply_override, load_config, parse_config
+from reval_core.errors import ConfigError, StoreError
+from reval_core.home import Home
+from reval_core.store import Store
+from tasks.context import flow_run_id
+from tasks.evaluate import evaluate
+from tasks.open_run import open_run
+from tasks.progress import Progress
+from tasks.references import Evaluated
+from tasks.run import Here
+
+Row = tuple[str, str, float, float | None, float | None]
+
+
+@flow(name="evaluate", flow_run_name="evaluate {policy_id}", validate_parameters=False)
+def evaluate_flow(config: Config, home: Home, progress: Progress, policy_id: str | None) -> list[Evaluated]:
+    """Evaluate one policy on the configured benchmarks.
+
+    Args:
+        config: model, prompt and evaluation settings.
+        home: the root.
+        progress: where live progress is shown.
+        policy_id: a policy of the store; None for the configured base model itself.
+    """
+    with open_run(config, home, progress=progress, flow_run_id=flow_run_id(), training=False) as run:
+        here = Here(run, -1)
+        return [evaluate(here, policy_id or run.base.policy_id, name) for name in config.evaluation.benchmarks]
+
+
+def evaluate_policy(
+    home: Home,
+    progress: Progress,
+    policy: str,
+    benchmarks: list[str],
+    *,
+    samples: int,
+    limit: int | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+) -> list[Row]:
+    """Find the policy, run the flow, and return (benchmark, metric, value, low, high) rows."""
+    policy_id, tree = _find(home, policy, config)
+    tree["run"] = {**tree.get("run", {}), "name": "evaluate", "iterations": 0}
+    tree["evaluation"] = {
+        **tree.get("evaluation", {}),
+        "benchmarks": benchmarks,
+        "samples_per_problem": samples,
+        "limit": limit,
+    }
+    settings = parse_config(_overridden(tree, overrides))
+    found = evaluate_flow(settings, home, progress, policy_id)
+    return [
+        (done.benchmark, metric, value, low, high)
+        for done in found
+        for metric, (value, low, high) in done.metrics.items()
+    ]
+
+
+def _overridden(tree: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
+    for override in overrides:
+        apply_override(tree, override)
+    return tree
+
+
+def _find(home: Home, policy: str, config: Path | None) -> tuple[str | None, dict[str, Any]]:
+    """(policy id or None for a base model, raw configuration tree)."""
+    given = load_config(config).model_dump(mode="json") if config else None
+    if policy.startswith("builtin:") or Path(policy).is_dir() or policy.count("/") == 1:
+        if given is None:
+            given = {"problems": [{"path": "builtin:arithmetic/train"}]}
+            if policy == "builtin:tiny":
+                given |= {"prompt": {"template": "none"}, "rollouts": {"max_prompt_tokens": 16, "max_new_tokens": 28}}
+        return None, {**given, "model": {**given.get("model", {}), "path": policy}}
+    store = Store(home.database)
+    rows = store.query(
+        "SELECT p.policy_id, r.config FROM store.policies AS p LEFT JOIN store.runs AS r USING (run_id) "
+        "WHERE starts_with(p.policy_id, $policy) OR starts_with(p.policy_id, 'pol_' || $policy)",
+        policy=policy,
+    ).to_pylist()
+    if len(rows) != 1:
+        raise StoreError(
+            f"{policy!r} names {len(rows)} policies of this store. Give a longer prefix of one id: "
+            'reval sql "select policy_id, run_id, kind, created_at from policies order by created_at".'
+        )
+    if given is None and rows[0]["config"] is None:
+        raise ConfigError(f"The store does not know the run of {policy}; give its configuration with --config.")
+    return rows[0]["policy_id"], given or json.loads(rows[0]["config"])

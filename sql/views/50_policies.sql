@@ -1,0 +1,29 @@
+-- A row is one policy: base weights, or what a round's updates made of its parent. Times in UTC.
+CREATE OR REPLACE VIEW policies AS
+SELECT
+    p.policy_id,
+    p.kind,
+    coalesce(l.run_id, p.run_id) AS run_id,
+    l.iteration,
+    p.parent_policy_id,
+    p.reference_policy_id,
+    p.updates_done,
+    p.settings,
+    p.tokenizer_id,
+    p.weights_checksum,
+    p.folder,
+    coalesce(b.batches, 0) AS batches,
+    coalesce(z.realisations, 0) AS realisations,
+    p.created_at
+FROM store.policies AS p
+LEFT JOIN store.policy_rounds AS l USING (policy_id)
+LEFT JOIN (SELECT policy_id, count(*) AS batches FROM store.batches GROUP BY policy_id) AS b USING (policy_id)
+LEFT JOIN (SELECT policy_id, count(*) AS realisations FROM store.realisations GROUP BY policy_id) AS z USING (policy_id);
+
+COMMENT ON VIEW policies IS 'One row per policy: its parent, its reference, where it is saved.';
+COMMENT ON COLUMN policies.run_id IS 'The run that first made it; other runs may share it.';
+COMMENT ON COLUMN policies.iteration IS 'The round that gave it; NULL for a base policy.';
+COMMENT ON COLUMN policies.updates_done IS 'Optimizer steps since the base policy.';
+COMMENT ON COLUMN policies.folder IS 'Relative to REVAL_HOME; NULL while the policy exists only as its lineage.';
+COMMENT ON COLUMN policies.batches IS 'Batches sampled from it, training and evaluation.';
+COMMENT ON COLUMN policies.realisations IS 'Other weights that learning it again elsewhere gave.';

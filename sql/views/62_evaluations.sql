@@ -1,0 +1,41 @@
+-- A row is one metric of one evaluation, for each run that made or found it: two runs that start from one base policy
+-- share its evaluation. A fork shows its ancestors' evaluations before the fork as well. low and high are the ends of
+-- the 95 % interval; the iteration -1 is the base policy, so iteration + 1 is the number of rounds learned. Times in UTC.
+CREATE OR REPLACE VIEW evaluations AS
+SELECT
+    e.evaluation_id,
+    l.run_id,
+    r.name AS run_name,
+    l.iteration,
+    e.policy_id,
+    e.benchmark,
+    m.metric,
+    m.value,
+    m.low,
+    m.high,
+    e.samples_per_problem,
+    e.problem_count,
+    e.batch_id,
+    e.verifier_id,
+    e.settings,
+    e.created_at
+FROM store.evaluations AS e
+JOIN store.evaluation_metrics AS m USING (evaluation_id)
+LEFT JOIN (
+    SELECT DISTINCT run_id, iteration, evaluation_id
+    FROM (
+        SELECT run_id, iteration, output ->> 'evaluation_id' AS evaluation_id
+        FROM store.chain_stages
+        WHERE stage = 'evaluate'
+        UNION ALL
+        SELECT l.run_id, l.iteration, s.output ->> 'evaluation_id' AS evaluation_id
+        FROM store.stage_links AS l
+        JOIN store.stages AS s USING (stage_key)
+        WHERE l.stage = 'evaluate'
+    )
+) AS l ON l.evaluation_id = e.evaluation_id
+LEFT JOIN store.runs AS r ON r.run_id = l.run_id;
+
+COMMENT ON VIEW evaluations IS 'One row per run, evaluation and metric.';
+COMMENT ON COLUMN evaluations.run_id IS 'NULL when the policy was evaluated outside a run.';
+COMMENT ON COLUMN evaluations.iteration IS 'Round after which it was made; -1 is the base policy.';

@@ -1,2 +1,0 @@
--- replaced below
-CREATE OR REPLACE VIEW policies AS SELECT * FROM store.policies;

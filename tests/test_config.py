@@ -1,0 +1,344 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reval_core.config import (
+    Config,
+    apply_override,
+    expand,
+    flatten,
+    known_keys,
+    load_config,
+    parse_config,
+)
+from reval_core.errors import ConfigError
+from reval_core.identity import canonical_json
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CANARY = "canary-3f9c1d"
+
+
+def tree(**sections: Any) -> dict[str, Any]:
+    """A raw configuration that is usable; sections are put over it."""
+    return {"problems": [{"path": "builtin:arithmetic/train"}], **sections}
+
+
+def refusal(raw: dict[str, Any]) -> list[str]:
+    """The lines of the error, without its heading."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(raw)
+    heading, *lines = str(caught.value).splitlines()
+    assert heading == "configuration is not usable:"
+    return [line.removeprefix("  - ") for line in lines]
+
+
+# -- keys ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (tree(modle={}), "unknown key 'modle': did you mean 'model'?"),
+        (tree(optimizer={"lrr": 1}), "unknown key 'optimizer.lrr': did you mean 'optimizer.lr'?"),
+        (
+            tree(objective={"updates": {"offpolicy": 1}}),
+            "unknown key 'objective.updates.offpolicy': did you mean 'objective.updates.off_policy'?",
+        ),
+        # the right word in the wrong section
+        (tree(objective={"lr": 1}), "unknown key 'objective.lr': did you mean 'optimizer.lr'?"),
+        (
+            {"problems": [{"path": "a.jsonl"}, {"path": "b.jsonl", "wieght": 2}]},
+            "unknown key 'problems.1.wieght': did you mean 'problems.weight'?",
+        ),
+        (tree(zzzzzzzz=1), "unknown key 'zzzzzzzz'"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_names_the_nearest(raw: dict[str, Any], line: str) -> None:
+    assert refusal(raw) == [line]
+
+
+def test_every_wrong_key_and_value_gets_its_own_line() -> None:
+    lines = refusal(tree(optimizer={"lr": -1, "lrr": 1}, run={"seed": "many"}))
+    assert len(lines) == 3
+    assert any(line.startswith("optimizer.lr: ") and line.endswith("(given: -1)") for line in lines)
+    assert any(line.startswith("run.seed: ") and "'many'" in line for line in lines)
+
+
+def test_a_run_needs_problems() -> None:
+    assert refusal({}) == ["problems: Field required"]
+    (line,) = refusal({"problems": []})
+    assert line.startswith("problems")
+    assert "at least one" in line
+
+
+def test_known_keys_name_sections_fields_and_items() -> None:
+    keys = known_keys()
+    assert {"problems.path", "objective.updates.off_policy", "rollouts.engine.use", "run"} <= set(keys)
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, ".inf"])
+def test_numbers_are_finite(value: object) -> None:
+    (line,) = refusal(tree(optimizer={"lr": value if isinstance(value, float) else float("inf")}))
+    assert line.startswith("optimizer.lr: ")
+
+
+def test_a_configuration_cannot_be_changed_afterwards() -> None:
+    config = parse_config(tree())
+    with pytest.raises(ValueError, match="frozen"):
+        config.run.seed = 3
+
+
+# -- combinations -------------------------------------------------------------------------------------------------
+
+
+def test_centred_rewards_need_a_group() -> None:
+    reward = {"transform": "centred"}
+    (line,) = refusal(tree(reward=reward, rollouts={"rollouts_per_prompt": 1}))
+    assert "rollouts_per_prompt = 1" in line
+    assert parse_config(tree(reward=reward, rollouts={"rollouts_per_prompt": 2})).reward.transform == "centred"
+
+
+def test_the_window_holds_at_least_one_batch() -> None:
+    rollouts = {"prompts_per_iteration": 4, "rollouts_per_prompt": 8}
+    (line,) = refusal(tree(rollouts=rollouts, replay={"capacity": 31}))
+    assert "replay.capacity is 31" in line
+    assert "one batch of 32" in line
+    assert parse_config(tree(rollouts=rollouts, replay={"capacity": 32})).batch_size == 32
+    on_policy_only = {"updates": {"on_policy": 1, "off_policy": 0}}
+    assert parse_config(tree(rollouts=rollouts, replay={"capacity": 1}, objective=on_policy_only)).batch_size == 32
+
+
+def test_a_round_has_an_update() -> None:
+    (line,) = refusal(tree(objective={"updates": {"on_policy": 0, "off_policy": 0}}))
+    assert "nothing would be learned" in line
+
+
+# -- files and overrides ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configurations_parse(path: Path) -> None:
+    config = load_config(path)
+    assert config.config_id.startswith("cfg_")
+    assert canonical_json(config.identity())
+
+
+def test_configurations_are_shipped() -> None:
+    assert "quickstart.yaml" in [path.name for path in CONFIGS]
+
+
+def test_a_missing_file_says_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "small.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no configuration file none\.yaml\. In configs/: small\.yaml"):
+        load_config("none.yaml")
+    with pytest.raises(ConfigError, match="configs is a folder"):
+        load_config("configs")
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [1", "not YAML"), ("- 1\n", "no mapping"), ("", "no mapping")])
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_overrides_set_values_sections_and_list_items(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("problems:\n  - path: a.jsonl\n  - path: b.jsonl\noptimizer: {lr: 1e-3}\n")
+    config = load_config(
+        path,
+        [
+            "problems.1.path=c.jsonl",
+            "problems.0.fields.question=problem",
+            "optimizer.lr=1e-6",
+            "optimizer.eps=5E-9",
+            "rollouts.engine.args.depth=2",
+            "evaluation.benchmarks=[aime24, math500]",
+            "prompt.suffix= = and on",
+            "run.seed=7",
+        ],
+    )
+    assert [source.path for source in config.problems] == ["a.jsonl", "c.jsonl"]
+    assert config.problems[0].fields == {"question": "problem"}
+    assert (config.optimizer.lr, config.optimizer.eps) == (1e-6, 5e-9)
+    assert config.rollouts.engine.args == {"depth": 2}
+    assert config.evaluation.benchmarks == ("aime24", "math500")
+    assert config.prompt.suffix == "= and on"  # YAML takes the blanks before a value away
+    assert config.run.seed == 7
+
+
+def test_numbers_without_a_dot_are_numbers_in_free_settings_too() -> None:
+    config = parse_config(tree(optimizer={"lr": "1e-6"}, rollouts={"engine": {"args": {"x": ["2e3"]}}}))
+    assert config.optimizer.lr == 1e-6
+    assert config.rollouts.engine.args == {"x": [2000.0]}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.seed", "key.path=value"),
+        ("=3", "key.path=value"),
+        ("run.seed.x=3", "'x' lies inside a value"),
+        ("run.seed.x.y=3", "'x' lies inside a value"),
+        ("problems.4.path=a", "'4'"),
+        ("problems.4=a", "'4'"),
+        ("prompt.suffix=x", "'prompt' is empty in the file"),
+        ("run.name=[1", "not YAML"),
+    ],
+)
+def test_an_override_that_fits_nowhere_is_refused(override: str, message: str) -> None:
+    raw = {"run": {"seed": 1}, "problems": [{"path": "a"}], "prompt": None}
+    with pytest.raises(ConfigError, match=message):
+        apply_override(raw, override)
+
+
+def test_an_override_with_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("problems:\n  - path: a.jsonl\n")
+    with pytest.raises(ConfigError, match=r"'rollouts\.max_new_token': did you mean 'rollouts\.max_new_tokens'"):
+        load_config(path, ["rollouts.max_new_token=3"])
+
+
+# -- identity -----------------------------------------------------------------------------------------------------
+
+NEUTRAL = [
+    "run.name=other",
+    "run.iterations=99",
+    "reward.workers=7",
+    "reward.max_failure_share=0.5",
+    "model.device=cuda:1",
+    "model.token_env=MY_TOKEN",
+    "rollouts.engine.max_batch_sequences=3",
+    "rollouts.engine.max_batch_tokens=3000",
+    "evaluation.every=3",
+    "evaluation.benchmarks=[aime24]",
+    "evaluation.samples_per_problem=2",
+    "checkpoint.every=3",
+    "store.flush_seconds=1",
+    "tracking.experiment=mine",
+    "tracking.system_metrics=false",
+]
+DECISIVE = [
+    "run.seed=1",
+    "model.path=other",
+    "model.revision=abc",
+    "model.dtype=bfloat16",
+    "model.threads=2",
+    "prompt.suffix=x",
+    "prompt.stop=[x]",
+    "problems.0.path=other.jsonl",
+    "problems.0.weight=2",
+    "problems.0.filter=level = 5",
+    "rollouts.rollouts_per_prompt=4",
+    "rollouts.temperature=0.5",
+    "rollouts.engine.use=vllm",
+    "rollouts.engine.args.x=1",
+    "reward.transform=signed",
+    "reward.timeout_s=9",
+    "replay.capacity=9999",
+    "objective.beta=0.5",
+    "objective.updates.off_policy=3",
+    "objective.reference_reset_every=3",
+    "optimizer.lr=1",
+    "optimizer.betas=[0.9, 0.95]",
+]
+
+
+def changed(override: str) -> Config:
+    raw = tree()
+    apply_override(raw, override)
+    config = parse_config(raw)
+    assert config != parse_config(tree())
+    return config
+
+
+@pytest.mark.parametrize("override", NEUTRAL)
+def test_identity_leaves_out_how_a_run_is_carried_out(override: str) -> None:
+    assert changed(override).config_id == parse_config(tree()).config_id
+
+
+@pytest.mark.parametrize("override", DECISIVE)
+def test_identity_takes_in_what_decides_what_is_learned(override: str) -> None:
+    assert changed(override).config_id != parse_config(tree()).config_id
+
+
+def test_identity_names_no_section_that_is_neutral_as_a_whole() -> None:
+    identity = parse_config(tree()).identity()
+    assert {"evaluation", "checkpoint", "store", "tracking"}.isdisjoint(identity)
+    assert identity["run"] == {"seed": 0}
+    assert identity["problems"] == [
+        {"path": "builtin:arithmetic/train", "fields": {}, "filter": None, "weight": 1.0, "limit": None, "split": "train"}
+    ]
+
+
+def test_written_defaults_and_whole_numbers_do_not_change_identity() -> None:
+    written = tree(optimizer={"lr": 1e-6, "clip_norm": 1}, rollouts={"temperature": 1})
+    assert parse_config(written).config_id == parse_config(tree()).config_id
+
+
+def test_the_resolved_yaml_is_the_same_configuration(tmp_path: Path) -> None:
+    raw = tree(
+        prompt={"suffix": "\nLet's think: \\boxed{} ü 漢", "stop": ["?", "1"], "template_args": {"thinking": False}},
+        optimizer={"lr": 1e-6, "betas": [0.9, 0.95]},
+        reward={"args": {"text": "true", "none": None}},
+        evaluation={"benchmarks": ["aime24"]},
+    )
+    raw["problems"].append({"path": "${REVAL_DATA}/math500.jsonl", "filter": "level = '5'", "weight": 0.5})
+    config = parse_config(raw)
+    path = tmp_path / "resolved.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    again = load_config(path)
+    assert again == config
+    assert again.config_id == config.config_id
+
+
+def test_flat_keys_are_dotted_and_numbered() -> None:
+    flat = parse_config(tree()).flat()
+    assert flat["problems.0.path"] == "builtin:arithmetic/train"
+    assert flat["objective.updates.off_policy"] == 1
+    assert flat["problems.0.fields"] == {}
+    assert flatten({"a": [{"b": 1}, {"b": 2}], "c": [3]}) == {"a.0.b": 1, "a.1.b": 2, "c": [3]}
+
+
+# -- the environment stays outside --------------------------------------------------------------------------------
+
+
+def test_variables_are_kept_as_written_and_their_values_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REVAL_DATA", "HF_TOKEN", "MY_TOKEN"):
+        monkeypatch.setenv(name, CANARY)
+    raw = tree(model={"path": "${REVAL_DATA}/base", "token_env": "MY_TOKEN"})
+    raw["problems"].append({"path": "${REVAL_DATA}/a.jsonl"})
+    config = parse_config(raw)
+    assert config.problems[1].path == "${REVAL_DATA}/a.jsonl"
+    assert "${REVAL_DATA}/base" in config.to_yaml()
+    for shown in (config.to_yaml(), str(config.identity()), str(config.flat()), repr(config)):
+        assert CANARY not in shown
+
+
+def test_identity_does_not_depend_on_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {"problems": [{"path": "${REVAL_DATA}/a.jsonl"}]}
+    monkeypatch.setenv("REVAL_DATA", "/here")
+    here = parse_config(raw).config_id
+    monkeypatch.setenv("REVAL_DATA", "/there")
+    assert parse_config(raw).config_id == here
+
+
+def test_paths_are_expanded_where_they_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVAL_DATA", "/data")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expand("${REVAL_DATA}/a.jsonl") == Path("/data/a.jsonl")
+    assert expand("~/b.jsonl") == Path("/home/someone/b.jsonl")
+    assert expand("plain/$HOME.jsonl") == Path("plain/$HOME.jsonl")
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REVAL_NOWHERE", raising=False)
+    monkeypatch.setenv("REVAL_DATA", "/data")
+    with pytest.raises(ConfigError, match="export REVAL_NOWHERE=<folder> first"):
+        expand("${REVAL_DATA}/${REVAL_NOWHERE}/a.jsonl")
