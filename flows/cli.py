@@ -39,11 +39,7 @@ Overrides = Annotated[
 
 def main() -> None:
     """Entry point: errors that are the user's to mend are printed without a traceback."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
-    )
+    _log_warnings()
     try:
         app(standalone_mode=False)
     except typer.Exit as leave:
@@ -61,6 +57,13 @@ def main() -> None:
             raise
         error.show()  # type: ignore[attr-defined]
         sys.exit(2)
+
+
+def _log_warnings() -> None:
+    """Warnings on the terminal; everything else only in the attempt's log file."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    handler.setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
 
 
 def _is_usage_error(error: Exception) -> bool:

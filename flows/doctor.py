@@ -3,14 +3,13 @@
     reval doctor            # a table; exit code 1 when something fails
     reval doctor --json     # the same for programs
 
-Every check only looks: nothing is repaired, migrated or started for longer than one grade takes. Libraries are imported
-inside the checks, so that a broken installation of one of them is a line of the table and not a traceback; Prefect and
-MLflow are slow to import and are not imported at all. Of environment variables only "set" or "not set" is shown.
+Every check only looks: nothing is repaired or migrated, and nobody's lock is waited for longer than a second. Libraries
+are imported inside the checks, so that a broken installation of one is a line of the table and not a traceback; Prefect
+and MLflow are slow to import and are not imported at all. Environment variables are shown as "set" or "not set".
 """
 
 from __future__ import annotations
 
-import http.client
 import importlib.metadata
 import importlib.util
 import json
@@ -21,21 +20,20 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-import threading
+import time
 import tomllib
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.probes import address, constraint_lines, differing, named_process, others_with, silence
 from reval_core.errors import RevalError, StoreError, StoreLocked
 from reval_core.home import Home
 
@@ -45,31 +43,19 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warning", "failure"]
 
 SOURCE = Path(__file__).resolve().parents[1]
-"""The checkout; in an installed wheel a folder without pyproject.toml and constraints."""
-OLDEST_PYTHON = (3, 11)
+"""The checkout; for an installed wheel a folder without pyproject.toml and constraints."""
 PINNED = ("math-verify==0.9.0", "antlr4-python3-runtime==4.13.2")
 """Verdicts depend on these to the letter; pyproject.toml pins the same."""
 LOW_DISK_GB, FULL_DISK_GB = 5.0, 1.0
 LOCK_WAIT_S = 1.0
-ANSWER_WITHIN_S = 2.0
 NEEDS_NO_PROCESS = (r"\frac{1}{2}", "0.5")
 NEEDS_A_PROCESS = (r"\log 8", r"3\log 2")
 SECRETS = ("HF_TOKEN", "PREFECT_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 VARIABLES = ("REVAL_HOME", "REVAL_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "CUDA_VISIBLE_DEVICES", *SECRETS)
+CREATED = "`reval train` creates it; if runs were made before, set REVAL_HOME to their root."
 
-_CRASHES = (
-    RevalError,
-    ImportError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    SyntaxError,
-    sqlite3.Error,
-)
+_INSTALLATION = (ImportError, SyntaxError, AttributeError, TypeError, AssertionError)
+_CRASHES = (*_INSTALLATION, RevalError, OSError, RuntimeError, ValueError, LookupError, sqlite3.Error)
 
 
 @dataclass(frozen=True)
@@ -83,7 +69,7 @@ class Check:
 
 
 def diagnose(home: Home) -> list[Check]:
-    """Every check in the order in which things depend on each other; takes some seconds, creates nothing.
+    """Every check, in the order in which things depend on each other; takes some seconds and creates nothing.
 
     Args:
         home: the root to look at; it need not exist.
@@ -116,11 +102,9 @@ def render(checks: Sequence[Check], console: Console) -> None:
             finding.append(f"\n{'->' if plain else '→'} {check.cure}", style="bold")
         table.add_row(Text(marks[check.status], style=styles[check.status]), Text(check.name), finding)
     console.print(table)
-    counts = Counter(check.status for check in checks)
-    said = [
-        f"{counts[status]} {status}{'s' * (counts[status] > 1)}" for status in ("failure", "warning") if counts[status]
-    ]
-    console.print(Text("\n" + (", ".join(said) if said else "Everything is in order.")))
+    counts = Counter(check.status for check in checks if check.status != "ok")
+    said = [f"{count} {status}{'s' * (count > 1)}" for status, count in sorted(counts.items())]
+    console.print(Text("\n" + (", ".join(said) or "Everything is in order.")))
 
 
 def _guarded(name: str, home: Home) -> list[Check]:
@@ -133,6 +117,7 @@ def _guarded(name: str, home: Home) -> list[Check]:
 
 
 def _without_secrets(text: str) -> str:
+    """The text of someone else's error may quote anything."""
     for value in (os.environ.get(name, "") for name in SECRETS):
         if len(value) >= 6:
             text = text.replace(value, "***")
@@ -144,7 +129,7 @@ def _without_secrets(text: str) -> str:
 
 def _python(_: Home) -> list[Check]:
     found = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info[:2] < OLDEST_PYTHON:
+    if sys.version_info < (3, 11):
         return [Check("Python", "failure", found, "Install Python 3.11 or newer and ReVal into it.")]
     return [Check("Python", "ok", found)]
 
@@ -155,60 +140,34 @@ def _dependencies(_: Home) -> list[Check]:
         wanted = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
         wanted = importlib.metadata.requires("reval") or []
-    differing = _differing(wanted, missing=True)
-    if differing:
-        cure = "Install the versions that ReVal needs: `pip install --upgrade -e .`, or the wheel again."
-        return [Check("dependencies", "failure", "; ".join(differing), cure)]
-    return [Check("dependencies", "ok", f"{len(wanted)} requirements are met")]
+    unmet = differing(wanted, missing=True)
+    if unmet:
+        cure = "Install what is wanted: `pip install --upgrade -e .` in the checkout, or the wheel again."
+        return [Check("dependencies", "failure", "; ".join(unmet), cure)]
+    return [Check("dependencies", "ok", "every requirement is met")]
 
 
 def _constraints(_: Home) -> list[Check]:
     """Compare with the file in ``constraints/`` that fits: the one from which the fewest packages differ."""
-    files = sorted((SOURCE / "constraints").glob("*.txt"))
-    if not files:
+    unmet = {file: differing(constraint_lines(file), missing=False) for file in (SOURCE / "constraints").glob("*.txt")}
+    if not unmet:
         found = f"no constraints file in {SOURCE}, so the installed versions cannot be compared with tested ones"
-        cure = "Nothing to do for an installed wheel; a checkout has constraints/cpu.txt."
+        cure = "An installed wheel has none, which is fine; in a checkout restore constraints/cpu.txt."
         return [Check("versions", "warning", found, cure)]
-    compared = {file: _differing(_lines(file), missing=False) for file in files}
-    file = min(files, key=lambda file: len(compared[file]))
+    file = min(sorted(unmet), key=lambda file: len(unmet[file]))
     name = f"constraints/{file.name}"
-    if compared[file]:
-        found = f"{len(compared[file])} differ from {name}: {'; '.join(compared[file])}"
-        cure = f"To get the tested versions, run `pip install -c {name} -e .` in the checkout."
+    if unmet[file]:
+        found = f"{len(unmet[file])} differ from {name}: {'; '.join(unmet[file])}"
+        cure = f"For the tested versions run `pip install -c {name} -e .` in the checkout."
         return [Check("versions", "warning", found, cure)]
     return [Check("versions", "ok", f"as in {name}")]
-
-
-def _lines(file: Path) -> list[str]:
-    """The requirements of a constraints file, without comments, options and hashes."""
-    lines = [re.split(r"\s#|\s--hash|\\$", line)[0].strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "-"))]
-
-
-def _differing(requirements: Iterable[str], *, missing: bool) -> list[str]:
-    """``torch 2.9.0, wanted >=2.11`` for each requirement that is not met; absent packages count if ``missing``."""
-    from packaging.requirements import Requirement
-
-    differing = []
-    for wanted in map(Requirement, requirements):
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            version = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            if missing:
-                differing.append(f"{wanted.name} is not installed, wanted {wanted.specifier or 'any version'}")
-            continue
-        if not wanted.specifier.contains(version, prereleases=True):
-            differing.append(f"{wanted.name} {version}, wanted {wanted.specifier}")
-    return differing
 
 
 def _devices(_: Home) -> list[Check]:
     import torch
 
-    cpu = f"{torch.get_num_threads()} threads of torch {torch.__version__}, {os.cpu_count()} logical cores"
-    checks = [Check("CPU", "ok", cpu)]
+    threads = f"{torch.get_num_threads()} threads of torch {torch.__version__}, {os.cpu_count()} logical cores"
+    checks = [Check("CPU", "ok", threads)]
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(number)
@@ -222,14 +181,14 @@ def _devices(_: Home) -> list[Check]:
     return checks
 
 
-# The root ---------------------------------------------------------------------------------------------------------
+# The root and the store -------------------------------------------------------------------------------------------
 
 
 def _disk(home: Home) -> list[Check]:
     free = shutil.disk_usage(_existing(home.root)).free / 1e9
     found = f"{free:.1f} GB free under {home.root}"
-    cure = "Free disk space, or move the root to a larger disk and set REVAL_HOME to it."
     if free < LOW_DISK_GB:
+        cure = "Free disk space, or move the root to a larger disk and set REVAL_HOME to it."
         return [Check("disk", "failure" if free < FULL_DISK_GB else "warning", found, cure)]
     return [Check("disk", "ok", found)]
 
@@ -237,8 +196,8 @@ def _disk(home: Home) -> list[Check]:
 def _root(home: Home) -> list[Check]:
     folder = _existing(home.root)
     try:
-        # written in truth, not asked of the permission bits: those say yes to the superuser and on some network disks
         if folder == home.root:
+            # really written: permission bits say yes to the superuser and on some network disks
             tempfile.TemporaryFile(dir=folder).close()
         elif not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"it does not exist, and {folder} is no folder that this user can write")
@@ -246,8 +205,7 @@ def _root(home: Home) -> list[Check]:
         cure = "Give this user the right to write there, or set REVAL_HOME to another folder."
         return [Check("root", "failure", f"{home.root} cannot be written: {error}", cure)]
     if folder != home.root:
-        cure = "`reval train` creates it; if runs were made before, set REVAL_HOME to their root."
-        return [Check("root", "warning", f"{home.root} does not exist yet", cure)]
+        return [Check("root", "warning", f"{home.root} does not exist yet", CREATED)]
     return [Check("root", "ok", f"{home.root} can be written")]
 
 
@@ -259,23 +217,25 @@ def _existing(path: Path) -> Path:
 def _store(home: Home) -> list[Check]:
     import duckdb
 
+    from reval_core.store import migrations
     from reval_core.store.connection import Connections
 
     if not home.database.exists():
-        cure = "`reval train` creates it; if runs were made before, set REVAL_HOME to their root."
-        return [Check("store", "warning", f"no database at {home.database} yet", cure)]
+        return [Check("store", "warning", f"no database at {home.database} yet", CREATED)]
     try:
         with Connections(home.database, lock_wait_s=LOCK_WAIT_S).read() as connection:
-            checks = [_schema(connection)]
-            if checks[0].status != "failure" and _has_tables(connection):
-                checks += [_leases(connection), _attempts(connection)]
+            schema = _schema(connection)
+            readable = schema.status != "failure" and migrations.schema_version(connection) > 0
+            work = [_leases(connection), _attempts(connection)] if readable else []
     except StoreLocked as error:
+        named = re.search(r"PID (\d+)", str(error.__cause__))
+        holder = named_process(int(named[1])) if named else "another program"
         cure = "Wait until its transaction is over, or close that program; nothing is lost."
-        return [Check("database lock", "failure", f"{home.database} is held by {_holder(error)}", cure)]
+        return [Check("database lock", "failure", f"{home.database} is held by {holder}", cure)]
     except (StoreError, duckdb.Error) as error:
-        cure = "Install the DuckDB version of the constraints file that wrote it, or put back a copy of the file."
+        cure = "See that it can be read; else install the DuckDB that wrote it, or put back a copy of the file."
         return [Check("store", "failure", str(error), cure)]
-    return [*checks, _lock(home)]
+    return [schema, *work, _lock(home)]
 
 
 def _schema(connection: duckdb.DuckDBPyConnection) -> Check:
@@ -284,7 +244,10 @@ def _schema(connection: duckdb.DuckDBPyConnection) -> Check:
     from reval_core.store import migrations
 
     version, shipped = migrations.schema_version(connection), max(migrations.available())
-    found = f"opens read-only with DuckDB {duckdb.__version__}; schema version {version}, this ReVal ships {shipped}"
+    found = f"opens with DuckDB {duckdb.__version__}; schema version {version}, this ReVal ships {shipped}"
+    if version == 0:
+        cure = "The next `reval train` makes the tables; see that REVAL_HOME is right and the file no other program's."
+        return Check("store", "warning", f"{found}: nothing is in it yet", cure)
     if version > shipped:
         return Check("store", "failure", found, "Install the newer ReVal that wrote it; this one does not touch it.")
     try:
@@ -297,13 +260,8 @@ def _schema(connection: duckdb.DuckDBPyConnection) -> Check:
     return Check("store", "ok", found)
 
 
-def _has_tables(connection: duckdb.DuckDBPyConnection) -> bool:
-    tables = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'store'")
-    return {"leases", "attempts"} <= {row[0] for row in tables.fetchall()}
-
-
 def _leases(connection: duckdb.DuckDBPyConnection) -> Check:
-    """Rows of processes that ended without giving their lease back do no harm; those of other hosts may."""
+    """Leases of processes that ended without giving them back do no harm; those of another host may."""
     from reval_core.store.stages import ProcessIdentity
 
     sql = "SELECT pid, host, process_started, count(*) FROM store.leases WHERE pid <> 0 GROUP BY ALL ORDER BY host, pid"
@@ -312,7 +270,7 @@ def _leases(connection: duckdb.DuckDBPyConnection) -> Check:
         said[ProcessIdentity(pid, host, started).is_alive()].append(f"{count} of process {pid} on {host}")
     parts = [f"held: {', '.join(said[True])}"] if said[True] else []
     if said[False]:
-        parts.append(f"left by ended processes: {', '.join(said[False])} (harmless, the next start takes them over)")
+        parts.append(f"left by ended processes: {', '.join(said[False])} (harmless: the next start takes them over)")
     if said[None]:
         parts.append(f"of another host, not to be seen from here: {', '.join(said[None])}")
         cure = "Make sure that nothing works on this root on that host: a start here takes its leases over."
@@ -324,104 +282,68 @@ def _attempts(connection: duckdb.DuckDBPyConnection) -> Check:
     from reval_core.store.stages import ProcessIdentity
 
     sql = "SELECT run_id, attempt, pid, host, process_started FROM store.attempts WHERE status = 'running' ORDER BY ALL"
-    working, gone = [], []
+    said: dict[bool, list[str]] = {True: [], False: []}
     for run_id, attempt, pid, host, started in connection.execute(sql).fetchall():
-        alive = ProcessIdentity(pid, host, started).is_alive()
-        text = f"{run_id} attempt {attempt} (process {pid} on {host})"
-        (gone if alive is False else working).append(text)
-    parts = [f"at work: {', '.join(working)}"] if working else []
-    if gone:
-        parts.append(f"recorded as running, but the process is gone: {', '.join(gone)}")
+        gone = ProcessIdentity(pid, host, started).is_alive() is False
+        said[gone].append(f"{run_id} attempt {attempt} (process {pid} on {host})")
+    parts = [f"at work: {', '.join(said[False])}"] if said[False] else []
+    if said[True]:
+        parts.append(f"recorded as running, but the process is gone: {', '.join(said[True])}")
         cure = "Give the same `reval train` command again: it goes on where the run stopped and records the crash."
         return Check("attempts", "warning", "; ".join(parts), cure)
     return Check("attempts", "ok", "; ".join(parts) or "none at work")
 
 
 def _lock(home: Home) -> Check:
-    """A program that keeps the file open only for reading does not stop `reval doctor`, but it stops every commit."""
-    holders = _others_with(home.database)
+    """A program that keeps the file open only to read does not stop this program, but it stops every commit."""
+    holders = others_with(home.database)
+    if holders:
+        time.sleep(0.3)  # a run has it open for moments; a program that keeps it is still there
+        holders &= others_with(home.database)
     if not holders:
-        return Check("database lock", "ok", "nobody holds the database")
-    found = f"{home.database} is open in {', '.join(holders)}; a run waits with its commits until it is closed"
-    return Check(
-        "database lock", "warning", found, "Close it there unless it is a run; `reval sql` never keeps it open."
-    )
-
-
-def _others_with(path: Path) -> list[str]:
-    """``process 12 (duckdb)`` for each process we may look into that has the file open."""
-    import psutil
-
-    wanted, holders = str(path.resolve()), []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and any(file.path == wanted for file in process.open_files()):
-                holders.append(f"process {process.pid} ({process.name()})")
-        except (psutil.Error, OSError):  # ended meanwhile, or another user's
-            continue
-    return holders
-
-
-def _holder(error: StoreLocked) -> str:
-    """The process that DuckDB names, with its name."""
-    import psutil
-
-    named = re.search(r"PID (\d+)", str(error.__cause__))
-    if named is None:
-        return "another program"
-    try:
-        return f"process {named[1]} ({psutil.Process(int(named[1])).name()})"
-    except psutil.Error:
-        return f"process {named[1]}"
+        return Check("database lock", "ok", "nobody keeps the database open")
+    found = f"{home.database} is kept open by {', '.join(sorted(holders))}; until it is closed no run can commit"
+    return Check("database lock", "warning", found, "Close it there; to read while a run writes, use `reval sql`.")
 
 
 def _spool(home: Home) -> list[Check]:
     from reval_core.store import spool
 
-    folder = home.database.parent / "spool"
-    waiting = spool.kept(folder)
-    if not waiting:
-        return [Check("spool", "ok", "no parts wait")]
-    megabytes = sum(path.stat().st_size for path in waiting) / 1e6
-    found = f"{len(waiting)} parts ({megabytes:.1f} MB) that could not be committed wait in {folder}"
-    return [Check("spool", "warning", found, "Keep the folder: the next `reval train` takes them into the database.")]
+    waiting = spool.kept(home.root / "spool")
+    if waiting:
+        found = f"{len(waiting)} parts that could not be committed wait in {home.root / 'spool'}"
+        return [Check("spool", "warning", found, "Keep the folder: the next `reval train` takes them in.")]
+    return [Check("spool", "ok", "no parts wait")]
 
 
-# The services -----------------------------------------------------------------------------------------------------
+# The services and the verifier ------------------------------------------------------------------------------------
 
 
 def _prefect(_: Home) -> list[Check]:
-    if importlib.util.find_spec("prefect") is None:
-        return [
-            Check("Prefect", "failure", "it cannot be imported", "Install it with the versions of the constraints.")
-        ]
     version = importlib.metadata.version("prefect")
+    if importlib.util.find_spec("prefect") is None:
+        return [Check("Prefect", "failure", f"{version} is recorded, but its code is missing", "Install it again.")]
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        return [
-            Check("Prefect", "ok", f"{version}; PREFECT_API_URL is not set, so each command has a server of its own")
-        ]
-    silence = _silence(url, "/health")
-    if silence:
-        cure = "Start the server, set PREFECT_API_URL to its API (it ends in /api), or unset it to need none."
-        return [Check("Prefect", "failure", f"{version}; the API at {_address(url)} {silence}", cure)]
-    return [Check("Prefect", "ok", f"{version}; the API at {_address(url)} answers")]
+        return [Check("Prefect", "ok", f"{version}; ephemeral API, since PREFECT_API_URL is not set")]
+    cure = "Start the server, set PREFECT_API_URL to its API (it ends in /api), or unset it to need none."
+    return [_server("Prefect", f"{version}; the API at {address(url)}", url, cure)]
 
 
 def _mlflow(home: Home) -> list[Check]:
-    if importlib.util.find_spec("mlflow") is None:
-        return [Check("MLflow", "failure", "it cannot be imported", "Install it with the versions of the constraints.")]
     version = importlib.metadata.version("mlflow")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or home.mlflow_uri
     if uri.startswith("sqlite:///"):
         return [_mlflow_file(version, Path(uri.removeprefix("sqlite:///").split("?")[0]))]
     if not uri.startswith(("http://", "https://")):
-        return [Check("MLflow", "ok", f"{version}; tracks to {_address(uri)}, which is not tried here")]
-    silence = _silence(uri, "/health")
-    if silence:
-        cure = "Start the tracking server, or unset MLFLOW_TRACKING_URI to use a file under the root."
-        return [Check("MLflow", "failure", f"{version}; the server at {_address(uri)} {silence}", cure)]
-    return [Check("MLflow", "ok", f"{version}; the server at {_address(uri)} answers")]
+        return [Check("MLflow", "ok", f"{version}; tracks to {address(uri)}, which is not tried here")]
+    cure = "Start the tracking server, or unset MLFLOW_TRACKING_URI to track to a file under the root."
+    return [_server("MLflow", f"{version}; the server at {address(uri)}", uri, cure)]
+
+
+def _server(name: str, what: str, url: str, cure: str) -> Check:
+    why = silence(url, "/health")
+    return Check(name, "failure", f"{what} {why}", cure) if why else Check(name, "ok", f"{what} answers")
 
 
 def _mlflow_file(version: str, path: Path) -> Check:
@@ -429,72 +351,34 @@ def _mlflow_file(version: str, path: Path) -> Check:
     if not path.exists():
         return Check("MLflow", "ok", f"{found}, which the first run creates")
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT_S)
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        finally:
-            connection.close()
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT_S)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
-        cure = (
-            "Move the file away: runs are shown to MLflow again from the store, what only MLflow knew is in that file."
-        )
+        cure = "Put back a copy of the file, or move it away so that a new one is made."
         return Check("MLflow", "failure", f"{found}, which does not open: {error}", cure)
     return Check("MLflow", "ok", f"{found}, which opens")
-
-
-def _address(url: str) -> str:
-    """Scheme, host, port and path: what may be shown of an address, since the rest can hold passwords."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
-
-
-def _silence(url: str, path: str) -> str | None:
-    """Why nothing useful answers at ``url + path``, or None.
-
-    It is asked from a thread, because the time limit of a request does not hold for the look-up of a name.
-    """
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(_address(url) + path, timeout=ANSWER_WITHIN_S):
-                answers.append(None)
-        except urllib.error.HTTPError as error:
-            # someone who wants to know who asks is there, too
-            answers.append(None if error.code in (401, 403) else f"answers {path} with HTTP {error.code}")
-        except urllib.error.URLError as error:
-            answers.append(f"does not answer: {error.reason}")
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            answers.append(f"does not answer: {type(error).__name__}")
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_WITHIN_S)
-    return answers[0] if answers else f"does not answer within {ANSWER_WITHIN_S:g} s"
 
 
 def _verifier(_: Home) -> list[Check]:
     from reval_core.verification import Verifier
 
-    differing = _differing(PINNED, missing=True)
-    if differing:
-        cure = f"Verdicts would differ from recorded ones: `pip install {' '.join(PINNED)}`."
-        return [Check("verifier", "failure", "; ".join(differing), cure)]
+    unmet = differing(PINNED, missing=True)
+    if unmet:
+        cure = f"Install the pinned versions, others give other verdicts: `pip install {' '.join(PINNED)}`."
+        return [Check("verifier", "failure", "; ".join(unmet), cure)]
     with Verifier(workers=1, timeout_s=5.0) as verifier:
         simple = verifier.grade(*NEEDS_NO_PROCESS)
         started = verifier.pool.started
         symbolic = verifier.grade(*NEEDS_A_PROCESS)
-    if not simple.correct or started or not symbolic.correct or symbolic.tier != "symbolic":
+    if not simple.correct or started or not symbolic.correct:
         found = f"a simple grade: {simple.status}; a symbolic one: {symbolic.status} ({symbolic.details})"
-        cure = "Give a worker process 2 GB of memory and time to start, then try again."
-        return [Check("verifier", "failure", found, cure)]
+        return [Check("verifier", "failure", found, "Free memory (a worker takes up to 2 GB) and try again.")]
     return [Check("verifier", "ok", f"{', '.join(PINNED)}; a simple and a symbolic grade work")]
 
 
 def _environment(_: Home) -> list[Check]:
-    said = [f"{name} {'set' if os.environ.get(name) else 'not set'}" for name in VARIABLES]
-    return [Check("environment", "ok", ", ".join(said))]
+    said = ", ".join(f"{name} {'set' if os.environ.get(name) else 'not set'}" for name in VARIABLES)
+    return [Check("environment", "ok", said)]
 
 
 CHECKS: dict[str, Callable[[Home], list[Check]]] = {

@@ -63,7 +63,10 @@ class Progress:
             if done >= total:
                 self._bars.remove_task(self._step)  # type: ignore[arg-type]
                 self._step = None
-        elif time.monotonic() - self._last_line > 10 and done < total:
+            return
+        if done == 1:
+            self._last_line = time.monotonic()
+        if time.monotonic() - self._last_line > 10 and done < total:
             self._last_line = time.monotonic()
             self.say(f"  {name}: {done}/{total}")
 

@@ -29,6 +29,7 @@ def configure(home: Home) -> None:
         "DO_NOT_TRACK": "1",
         "MLFLOW_TRACKING_URI": home.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if "PREFECT_API_URL" not in os.environ:

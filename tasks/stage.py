@@ -74,7 +74,7 @@ class Stage(Generic[P, R]):
             if FlowRunContext.get() is None:
                 output = work()
             else:
-                output = self._task(stage_key=stage_key, iteration=here.iteration, inputs=inputs, work=work)
+                output = self._task(stage_key=stage_key, iteration=here.iteration, inputs=inputs, work=work)  # type: ignore[assignment]
         else:
             output = found
             with run.store.write() as connection:

@@ -20,6 +20,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 
 from reval_core.config import Config
 from reval_core.errors import Cancelled
@@ -75,7 +76,10 @@ def _track(work: Callable[[], int]) -> None:
 
 def track(run: Run, tracker: Tracker) -> None:
     """Bring MLflow up to the store: metrics of committed rounds and evaluations that it does not have yet."""
-    _track(lambda: reconcile(run, tracker))
+    if FlowRunContext.get() is None:
+        reconcile(run, tracker)
+    else:
+        _track(lambda: reconcile(run, tracker))
 
 
 def reconcile(run: Run, tracker: Tracker) -> int:

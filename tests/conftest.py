@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from reval_core.policies.tiny import arithmetic_tokenizer
 
@@ -27,16 +27,13 @@ def reval_data() -> Path:
 
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of 5,000 parameters with the arithmetic problems' tokenizer; tests copy it, none changes it.
-
-    Llama and not Qwen2, beside which AutoTokenizer would read the tokenizer's file as one of Qwen2's own.
-    """
+    """A random Qwen2 of 5,000 parameters with the arithmetic problems' tokenizer; tests copy it, none changes it."""
     folder = tmp_path_factory.mktemp("models") / "random"
     tokenizer = arithmetic_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
                 vocab_size=len(tokenizer),
                 hidden_size=16,
                 intermediate_size=24,

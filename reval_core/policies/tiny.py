@@ -1,4 +1,4 @@
-r"""The built-in tiny models, in plain Hugging Face layout.
+r"""The built-in tiny models: Qwen2 of 100,000 parameters, in plain Hugging Face layout.
 
 `build_tiny_model` makes the base policy of the arithmetic problems in under a minute on two CPU
 cores. A model that cannot add does not learn to by RL in a hundred rounds; what RL changes is how
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, pre_tokenizers
 from torch.nn.functional import cross_entropy
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from reval_core.problems.arithmetic import arithmetic_problems, demonstration, right_answer
 
-EOS = "<|end|>"
+EOS = "<|endoftext|>"
 PAD = "<|pad|>"
 BOX = r"\boxed{"
 
@@ -74,7 +74,7 @@ def build_tiny_model(
     with _written_aside(folder) as aside, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = arithmetic_tokenizer()
-        model = LlamaForCausalLM(_config(tokenizer, intermediate_size=192))
+        model = Qwen2ForCausalLM(_config(tokenizer, intermediate_size=192))
         _warm_start(model, tokenizer, recipe or WarmStart(), random.Random(seed), progress or _no_progress)
         _save(model, tokenizer, aside)
 
@@ -87,36 +87,43 @@ def build_byte_model(folder: Path, *, seed: int) -> None:
     with _written_aside(folder) as aside, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = byte_tokenizer()
-        model = LlamaForCausalLM(_config(tokenizer, intermediate_size=128))
+        model = Qwen2ForCausalLM(_config(tokenizer, intermediate_size=128))
         _save(model, tokenizer, aside)
 
 
-def arithmetic_tokenizer() -> PreTrainedTokenizerFast:
+def arithmetic_tokenizer() -> Qwen2Tokenizer:
     r"""One token for each character of the problems, and one for `\boxed{`: 19 with EOS and PAD.
 
     The longest completion has 22 tokens with its EOS; were `\boxed{` in characters, 28.
-    Encoding a text with any other character raises an error.
+    Any other character is left out without an error, for Qwen2's tokenizer has no unknown token:
+    where texts may have others, compare the decoded text with the original.
     """
-    tokens = [PAD, EOS, *"0123456789+-=?;", BOX, "}"]
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|."), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return _with_special_tokens(tokenizer, max_length=128)
+    tokenizer = _qwen2_tokenizer([*"0123456789+-=?;", BOX, "}"], max_length=128)
+    # Qwen2 splits `\boxed` from `{` before any merge, so merges cannot make one token of the two
+    tokenizer.add_tokens([AddedToken(BOX, normalized=False)])
+    return tokenizer
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each byte, so that every UTF-8 text comes out as it went in."""
-    tokens = [PAD, EOS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _with_special_tokens(tokenizer, max_length=4096)
+def byte_tokenizer() -> Qwen2Tokenizer:
+    """One token for each byte of the text's canonical composition (NFC), Qwen2's normal form.
+
+    A UTF-8 text in NFC, as almost any is, comes out as it went in; others come out composed.
+    """
+    return _qwen2_tokenizer(sorted(pre_tokenizers.ByteLevel.alphabet()), max_length=4096)
 
 
-def _with_special_tokens(tokenizer: Tokenizer, *, max_length: int) -> PreTrainedTokenizerFast:
-    tokenizer.add_special_tokens([PAD, EOS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+def _qwen2_tokenizer(tokens: list[str], *, max_length: int) -> Qwen2Tokenizer:
+    """A byte-level BPE of `tokens` and no merges, with ids in their order after PAD and EOS.
+
+    Beside a Qwen2 model AutoTokenizer takes this class, whatever tokenizer_config.json names, and
+    keeps vocabulary, merges and added tokens of tokenizer.json but puts its own pre-tokenizer,
+    normal form and unknown token, which is EOS, in the place of others. A tokenizer of the class
+    itself loads as it was saved.
+    """
+    return Qwen2Tokenizer(
+        vocab={token: i for i, token in enumerate([PAD, EOS, *tokens])},
+        merges=[],
+        unk_token=EOS,
         eos_token=EOS,
         pad_token=PAD,
         padding_side="left",
@@ -125,10 +132,8 @@ def _with_special_tokens(tokenizer: Tokenizer, *, max_length: int) -> PreTrained
     )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, *, intermediate_size: int) -> LlamaConfig:
-    # Not Qwen2: AutoTokenizer puts its own Qwen2 tokenizer in the place of any that lies beside such a
-    # model, whatever tokenizer_config.json says, and that one splits and normalises text otherwise.
-    return LlamaConfig(
+def _config(tokenizer: Qwen2Tokenizer, *, intermediate_size: int) -> Qwen2Config:
+    return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=intermediate_size,
@@ -144,8 +149,8 @@ def _config(tokenizer: PreTrainedTokenizerFast, *, intermediate_size: int) -> Ll
 
 
 def _warm_start(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    model: Qwen2ForCausalLM,
+    tokenizer: Qwen2Tokenizer,
     recipe: WarmStart,
     rng: random.Random,
     progress: Progress,
@@ -180,7 +185,7 @@ def _mode_text(question: str, recipe: WarmStart, rng: random.Random) -> str:
     return demonstration(question, slip1=slip if in_first else 0, slip2=0 if in_first else slip)
 
 
-def _token_table(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
+def _token_table(tokenizer: Qwen2Tokenizer, texts: list[str]) -> torch.Tensor:
     """Each text and its EOS as one row of token ids [N, L], padded on the right."""
     rows = tokenizer([text + EOS for text in texts])["input_ids"]
     table = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
@@ -190,7 +195,7 @@ def _token_table(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.
 
 
 def _train(
-    model: LlamaForCausalLM,
+    model: Qwen2ForCausalLM,
     table: torch.Tensor,
     steps: int,
     learning_rate: float,
@@ -231,7 +236,7 @@ def _no_progress(done: int, total: int) -> None:
     """Report to nobody."""
 
 
-def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def _save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer.
 
     The generation settings sample the model's own distribution: temperature 1, nothing cut off.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _text(path: Path) -> str:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         return data.decode("utf-8")
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ProblemError(f"{path} is not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
@@ -157,14 +158,16 @@ def _problem(
     question = messages if messages is not None else row.get(column["question"])
     if question is None:
         raise ProblemError(
-            f"{where}: there is no column {column['question']!r}. It has {', '.join(row)}; map it with fields: {{question: ...}}."
+            f"{where}: column {column['question']!r} is missing or null. "
+            f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
         )
     gold = row.get(column["answer"])
     gold_text = "" if gold is None else str(gold)
     if check_gold is not None:
         if gold is None:
             raise ProblemError(
-                f"{where}: there is no column {column['answer']!r}. It has {', '.join(row)}; map it with fields: {{answer: ...}}."
+                f"{where}: column {column['answer']!r} is missing or null. "
+                f"There are {', '.join(row)}; map one with fields: {{answer: ...}}."
             )
         try:
             check_gold(gold_text)
@@ -173,11 +176,12 @@ def _problem(
                 f"{where}: the gold answer {gold_text[:80]!r} cannot be graded against: {error}"
             ) from error
     used = set(column.values())
+    source, external_id = row.get("source"), row.get(column["id"])
     return Problem(
         messages=_messages(question, where),
         gold=gold_text,
-        source=str(row.get("source", label)),
-        external_id=str(row.get(column["id"], line)),
+        source=label if source is None else str(source),
+        external_id=str(line if external_id is None else external_id),
         metadata={key: value for key, value in row.items() if key not in used and key != "source"},
     )
 

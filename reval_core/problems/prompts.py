@@ -75,13 +75,13 @@ class PromptRenderer:
                 )
             text = messages[0]["content"]
             ids = self._tokenizer.encode(text)
+            if ids and ids[-1] == self._tokenizer.eos_token_id:
+                ids = ids[:-1]  # some tokenizers close every text; a prompt is not closed
         else:
             text = self._apply(messages)
             ids = self._tokenizer.encode(text, add_special_tokens=False)
         if not ids:
             raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
-        if ids[-1] == self._tokenizer.eos_token_id and self._config.template == "none":
-            ids = ids[:-1]  # some tokenizers close every text; a prompt is not closed
         return Prompt(problem.problem_id, text, tuple(int(token) for token in ids))
 
     def _messages(self, problem: Problem) -> list[dict[str, str]]:

@@ -124,13 +124,17 @@ class Store:
 
         Args:
             sql_or_name: a SQL text, or one word that names a query.
-            parameters: values of ``$name`` in the text.
+            parameters: values of ``$name`` in the text; what a named query is not given is NULL, its default.
 
         Raises:
             StoreError: the SQL is wrong (DuckDB's message says where), or no query has that name.
         """
         text = sql_or_name.strip()
-        sql = query_text(text) if text in query_names() or text.isidentifier() else text
+        sql = text
+        if text in query_names() or text.isidentifier():
+            sql = query_text(text)
+            expected = duckdb.extract_statements(sql)[0].named_parameters
+            parameters = dict.fromkeys(expected) | parameters
         with self.read() as connection:
             try:
                 return arrow_table(connection, sql, parameters)

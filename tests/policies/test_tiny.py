@@ -1,10 +1,11 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from reval_core.policies.tiny import (
     WarmStart,
@@ -35,12 +36,14 @@ def byte_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_loads_by_the_auto_classes(tiny_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    assert (model.config.model_type, model.config.vocab_size) == ("llama", len(tokenizer))
+    assert (model.config.model_type, model.config.vocab_size) == ("qwen2", len(tokenizer))
+    assert model.get_input_embeddings().weight.shape == (len(tokenizer), 64)
     assert 90_000 < sum(p.numel() for p in model.parameters()) < 110_000
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     assert tokenizer.eos_token_id == model.config.eos_token_id == model.generation_config.eos_token_id
     assert tokenizer.pad_token_id == model.config.pad_token_id
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
+    assert (tokenizer.eos_token, tokenizer.bos_token) == ("<|endoftext|>", None)
     assert tokenizer.padding_side == "left"
 
 
@@ -70,18 +73,36 @@ def test_saved_arithmetic_tokenizer_round_trips_every_problem(tiny_folder: Path)
     assert max(len(row) for row in ids) == 28  # 7 of the question, 21 of the longest completion
 
 
-def test_special_tokens_are_one_id_and_vanish_when_skipped() -> None:
-    tokenizer = arithmetic_tokenizer()
-    ids = tokenizer(r"\boxed{-3}<|end|><|pad|>")["input_ids"]
-    assert ids[-2:] == [tokenizer.eos_token_id, tokenizer.pad_token_id]
-    assert len(ids) == 6
-    assert tokenizer.decode(ids, skip_special_tokens=True) == r"\boxed{-3}"
+def test_the_arithmetic_vocabulary_is_the_same_when_loaded(tiny_folder: Path) -> None:
+    made, loaded = arithmetic_tokenizer(), AutoTokenizer.from_pretrained(tiny_folder)
+    tokens = ["<|pad|>", "<|endoftext|>", *"0123456789+-=?;", "\\boxed{", "}"]
+    for tokenizer in (made, loaded):
+        assert type(tokenizer) is Qwen2Tokenizer
+        assert tokenizer.get_vocab() == {token: i for i, token in enumerate(tokens)}
+        assert len(tokenizer) == tokenizer.vocab_size == 19
+    assert loaded.backend_tokenizer.to_str() == made.backend_tokenizer.to_str()
 
 
-@pytest.mark.parametrize("text", ["3 + 4", "three", "3+4\n"])
-def test_arithmetic_tokenizer_refuses_other_characters(text: str) -> None:
-    with pytest.raises(Exception, match="UNK"):
-        arithmetic_tokenizer()(text)
+def test_saving_a_loaded_tokenizer_changes_nothing(tiny_folder: Path, byte_folder: Path, tmp_path: Path) -> None:
+    for folder in (tiny_folder, byte_folder):
+        AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / folder.name)
+        again = (tmp_path / folder.name / "tokenizer.json").read_text()
+        assert again == (folder / "tokenizer.json").read_text()
+
+
+def test_special_tokens_are_one_id_and_vanish_when_skipped(tiny_folder: Path) -> None:
+    for tokenizer in (arithmetic_tokenizer(), AutoTokenizer.from_pretrained(tiny_folder)):
+        ids = tokenizer(r"\boxed{-3}<|endoftext|><|pad|>")["input_ids"]
+        assert ids == [17, 13, 5, 18, tokenizer.eos_token_id, tokenizer.pad_token_id]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == r"\boxed{-3}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("3 + 4", "3+4"), ("three", ""), ("3+4\n", "3+4"), ("é²7", "7"), (r"\boxed {2}", "2}")]
+)
+def test_arithmetic_tokenizer_leaves_other_characters_out(tiny_folder: Path, text: str, kept: str) -> None:
+    for tokenizer in (arithmetic_tokenizer(), AutoTokenizer.from_pretrained(tiny_folder)):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == kept
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_folder: Path, tmp_path: Path) -> None:
@@ -139,18 +160,41 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "plain", "  two  spaces ,\n\ttab ", "ünïcödé 漢字 🙂 \\frac{1}{2}", "e\u0301 is not \u00e9", "\x00\x7f"],
+    [
+        "",
+        "plain",
+        "  two  spaces ,\n\ttab ",
+        " don't , isn 't . ?\r\n\n  ",
+        "ünïcödé 漢字 🙂 \\frac{1}{2}",
+        "\x00\x7f\u2028\ufeff\U0010ffff",
+        "Ġ<|end|>Ċ",
+    ],
 )
 def test_bytes_round_trip(byte_folder: Path, text: str) -> None:
+    for tokenizer in (byte_tokenizer(), AutoTokenizer.from_pretrained(byte_folder)):
+        ids = tokenizer(text)["input_ids"]
+        assert len(ids) == len(text.encode())
+        assert tokenizer.decode(ids) == text
+
+
+def test_every_character_in_normal_form_round_trips(byte_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(byte_folder)
-    ids = tokenizer(text)["input_ids"]
-    assert len(ids) == len(text.encode())
-    assert tokenizer.decode(ids) == text
+    points = [*range(0xD800), *range(0xE000, 0x20000)]
+    # a blank between them, so that no two compose
+    text = " ".join(c for c in map(chr, points) if unicodedata.is_normalized("NFC", c))
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_other_texts_come_out_composed(byte_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(byte_folder)
+    assert tokenizer.decode(tokenizer("e\u0301")["input_ids"]) == "\u00e9"
 
 
 def test_byte_model_reads_every_byte(byte_folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(byte_folder)
-    assert model.config.vocab_size == len(byte_tokenizer()) == 258
+    assert model.config.model_type == "qwen2"
+    assert model.config.vocab_size == len(byte_tokenizer()) == len(AutoTokenizer.from_pretrained(byte_folder)) == 258
+    assert 80_000 < sum(p.numel() for p in model.parameters()) < 110_000
     assert model.config.max_position_embeddings == 4096
     with torch.no_grad():
         logits = model(input_ids=torch.arange(258)[None]).logits

@@ -1,0 +1,20 @@
+-- How does a run learn, round by round?
+-- $run: a run_id, by default the run that was active last. Accuracy is that of the round's fresh batch.
+SELECT
+    iteration,
+    accuracy,
+    reward_mean,
+    loss,
+    residual_mean,
+    grad_norm,
+    response_tokens_mean,
+    truncated_share,
+    staleness_mean,
+    uses_mean,
+    (sum(trajectories) OVER so_far)::BIGINT AS trajectories_so_far,
+    (sum(tokens_generated) OVER so_far)::BIGINT AS tokens_so_far,
+    seconds_generate + seconds_verify + coalesce(seconds_score, 0) + seconds_persist + seconds_learn AS seconds
+FROM rounds
+WHERE run_id = coalesce($run, newest_run())
+WINDOW so_far AS (ORDER BY iteration)
+ORDER BY iteration;

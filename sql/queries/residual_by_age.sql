@@ -1,0 +1,16 @@
+-- Do residuals grow with the age of what is trained on?
+-- $run: a run_id, by default the run that was active last. age is in rounds, residuals and log-ratios in nats.
+SELECT
+    r.iteration - m.generated_round AS age,
+    count(*) AS members,
+    avg(m.residual) AS residual_mean,
+    avg(abs(m.residual)) AS residual_abs_mean,
+    stddev_pop(m.residual) AS residual_std,
+    avg(m.log_ratio) AS log_ratio_mean,
+    avg(m.root_value_gap) AS root_value_gap_mean,
+    avg(m.reward) AS reward_mean
+FROM update_members AS m
+JOIN rounds AS r USING (policy_id)
+WHERE r.run_id = coalesce($run, newest_run())
+GROUP BY r.iteration - m.generated_round
+ORDER BY r.iteration - m.generated_round;

@@ -1,0 +1,5 @@
+-- newest_run() is the run_id of the run that was active last: SELECT * FROM rounds WHERE run_id = newest_run().
+CREATE OR REPLACE MACRO newest_run() AS (
+    SELECT run_id FROM runs ORDER BY last_active_at DESC, run_id LIMIT 1
+);
+COMMENT ON MACRO newest_run IS 'The run_id of the run that was active last.';
