@@ -44,6 +44,7 @@ Status = Literal["ok", "warning", "failure"]
 
 SOURCE = Path(__file__).resolve().parents[1]
 """The checkout; for an installed wheel a folder without pyproject.toml and constraints."""
+OLDEST_PYTHON = (3, 11)
 PINNED = ("math-verify==0.9.0", "antlr4-python3-runtime==4.13.2")
 """Verdicts depend on these to the letter; pyproject.toml pins the same."""
 LOW_DISK_GB, FULL_DISK_GB = 5.0, 1.0
@@ -129,7 +130,7 @@ def _without_secrets(text: str) -> str:
 
 def _python(_: Home) -> list[Check]:
     found = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info < (3, 11):
+    if sys.version_info[:2] < OLDEST_PYTHON:
         return [Check("Python", "failure", found, "Install Python 3.11 or newer and ReVal into it.")]
     return [Check("Python", "ok", found)]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -84,14 +85,25 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
         folder: Hugging Face layout, checked by `check_folder`.
         dtype: precision of the weights in memory.
         device: torch device.
+
+    Raises:
+        PolicyError: the folder cannot be a policy, its weights are damaged, or they leave parameters of the model out.
     """
     check_folder(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise PolicyError(f"The model in {folder} cannot be loaded: {error}") from error
+    if found["missing_keys"]:  # transformers fills them with random numbers
+        missing = ", ".join(sorted(found["missing_keys"])[:3])
+        raise PolicyError(f"The weights in {folder} leave out {len(found['missing_keys'])} parameters ({missing}).")
     return model.to(device).eval()
 
 
@@ -139,8 +151,9 @@ def save_policy(
         optimizer: tensors of the optimizer's state, or None for a policy that is not to be learned from here on.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(folder.name + f".tmp-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, before = (folder.with_name(f"{folder.name}.{kind}-{os.getpid()}") for kind in ("tmp", "old"))
+    for left in (aside, before):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         model.save_pretrained(aside)  # type: ignore[operator]
         for path in tokenizer_folder.iterdir():
@@ -151,11 +164,12 @@ def save_policy(
         (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
         _make_durable(aside)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(before)  # whole under one name or the other: a removal under way would leave half a folder
         aside.rename(folder)
         _sync(folder.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in (aside, before):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -196,7 +210,10 @@ def load_saved(folder: Path, policy_id: str, *, device: str) -> nn.Module:
 def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
     """The saved optimizer state, or None when the folder was saved without one."""
     path = folder / OPTIMIZER
-    return load_file(path) if path.exists() else None
+    try:
+        return load_file(path) if path.exists() else None
+    except SafetensorError as error:
+        raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
 
 
 def _make_durable(folder: Path) -> None:

@@ -81,6 +81,7 @@ class Store:
             batch: what made the responses.
             part: table of `trajectories.PART_SCHEMA`.
         """
+        trajectories.check_part(part)
         try:
             with self.write() as connection:
                 trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)

@@ -104,6 +104,16 @@ def prompt_digest(token_ids: Sequence[int]) -> str:
     return digest("prm", [int(token) for token in token_ids])
 
 
+def check_part(part: pa.Table) -> None:
+    """Refuse a table that is no part.
+
+    Raises:
+        StoreError: its columns or their types are not those of `PART_SCHEMA`.
+    """
+    if part.schema != PART_SCHEMA:
+        raise StoreError(f"A part has the columns {part.schema.names}, expected {PART_SCHEMA.names} with their types.")
+
+
 def append_part(
     connection: duckdb.DuckDBPyConnection,
     batch: BatchRecord,
@@ -113,8 +123,7 @@ def append_part(
     attempt: int | None,
 ) -> None:
     """Append some finished responses of a batch, and the batch's own row when it is the first part."""
-    if part.schema != PART_SCHEMA:
-        raise StoreError(f"A part has the columns {part.schema.names}, expected {PART_SCHEMA.names} with their types.")
+    check_part(part)
     batch_id, created = batch.batch_id, now()
     sql.rows(
         connection,

@@ -210,6 +210,19 @@ def test_another_antlr_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "antlr4-python3-runtime==4.13.2" in check.cure
 
 
+@pytest.mark.slow
+def test_a_simple_grade_that_starts_a_process_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDS_NO_PROCESS", doctor.NEEDS_A_PROCESS)
+    assert doctor._verifier(home)[0].status == "failure"
+
+
+def test_a_wrong_verdict_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDS_A_PROCESS", ("2", "3"))
+    (check,) = doctor._verifier(home)
+    assert check.status == "failure"
+    assert "a symbolic one: incorrect" in check.found
+
+
 def test_every_gpu_is_listed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -427,6 +440,20 @@ def test_no_secret_is_shown(home: Home, monkeypatch: pytest.MonkeyPatch, passwor
         assert f"{scheme}://127.0.0.1" in only(checks, "MLflow").found
     assert "HF_TOKEN set, PREFECT_API_KEY set" in only(checks, "environment").found
     assert "REVAL_HOME not set" in only(checks, "environment").found
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:secret@host:4200/api/", "http://host:4200/api"),
+        ("https://host/api#secret", "https://host/api"),
+        ("postgresql+psycopg2://host/db?password=secret", "postgresql+psycopg2://host/db"),
+        ("databricks", "databricks"),
+        ("file:///data/mlruns", "file:///data/mlruns"),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
+    assert probes.address(url) == shown
 
 
 CHECKS = [

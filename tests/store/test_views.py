@@ -1,0 +1,232 @@
+"""The public views: their columns are a promise, their figures are computed here by hand."""
+
+import pytest
+from store_example import BASE, FORK, RUN, Example, add_run, commit_stage, names
+
+from reval_core.store import Store
+
+COLUMNS = {
+    "trajectories": """
+        trajectory_id VARCHAR, batch_id VARCHAR, purpose VARCHAR, run_id VARCHAR, run_name VARCHAR, config JSON,
+        iteration INTEGER, policy_id VARCHAR, problem_id VARCHAR, question VARCHAR, problem_source VARCHAR,
+        problem_metadata JSON, gold VARCHAR, prompt VARCHAR, completion VARCHAR, answer VARCHAR, status VARCHAR,
+        correct BOOLEAN, reward DOUBLE, reward_used DOUBLE, tier VARCHAR, details VARCHAR, finish_reason VARCHAR,
+        truncated BOOLEAN, prompt_tokens INTEGER, response_tokens INTEGER, sample_index INTEGER,
+        behaviour_logprob DOUBLE, times_used BIGINT, last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP
+    """,
+    "rounds": """
+        run_id VARCHAR, run_name VARCHAR, owner_run_id VARCHAR, iteration INTEGER, policy_id VARCHAR,
+        parent_policy_id VARCHAR, reference_policy_id VARCHAR, batch_id VARCHAR, trajectories INTEGER,
+        tokens_generated BIGINT, accuracy DOUBLE, reward_mean DOUBLE, loss DOUBLE, residual_mean DOUBLE,
+        residual_std DOUBLE, log_ratio_mean DOUBLE, root_value_gap_mean DOUBLE, grad_norm DOUBLE, updates INTEGER,
+        skipped_updates INTEGER, response_tokens_mean DOUBLE, truncated_share DOUBLE, correct_share DOUBLE,
+        incorrect_share DOUBLE, no_answer_share DOUBLE, timeout_share DOUBLE, error_share DOUBLE,
+        rejected_share DOUBLE, staleness_mean DOUBLE, uses_mean DOUBLE, seconds_generate DOUBLE,
+        seconds_verify DOUBLE, seconds_score DOUBLE, seconds_persist DOUBLE, seconds_learn DOUBLE,
+        finished_at TIMESTAMP
+    """,
+    "runs": """
+        run_id VARCHAR, run_name VARCHAR, parent_run_id VARCHAR, fork_iteration INTEGER, seed BIGINT, config JSON,
+        base_policy_id VARCHAR, last_policy_id VARCHAR, verifier_id VARCHAR, rounds_done BIGINT, trajectories BIGINT,
+        tokens_generated BIGINT, status VARCHAR, attempts BIGINT, created_at TIMESTAMP, last_active_at TIMESTAMP,
+        mlflow_run_id VARCHAR
+    """,
+    "attempts": """
+        run_id VARCHAR, run_name VARCHAR, attempt INTEGER, status VARCHAR, message VARCHAR, started_at TIMESTAMP,
+        ended_at TIMESTAMP, seconds DOUBLE, device VARCHAR, host VARCHAR, pid INTEGER, git_commit VARCHAR,
+        versions JSON, flow_run_id VARCHAR, log_path VARCHAR
+    """,
+    "stages": """
+        run_id VARCHAR, iteration INTEGER, stage VARCHAR, stage_key VARCHAR, executed BOOLEAN, attempt INTEGER,
+        seconds DOUBLE, inputs JSON, output JSON, committed_at TIMESTAMP, linked_at TIMESTAMP
+    """,
+    "events": """
+        run_id VARCHAR, run_name VARCHAR, attempt INTEGER, iteration INTEGER, kind VARCHAR, message VARCHAR,
+        recorded_at TIMESTAMP
+    """,
+    "policies": """
+        policy_id VARCHAR, kind VARCHAR, run_id VARCHAR, iteration INTEGER, parent_policy_id VARCHAR,
+        reference_policy_id VARCHAR, updates_done INTEGER, settings JSON, tokenizer_id VARCHAR,
+        weights_checksum VARCHAR, folder VARCHAR, batches BIGINT, realisations BIGINT, created_at TIMESTAMP
+    """,
+    "updates": """
+        policy_id VARCHAR, run_id VARCHAR, iteration INTEGER, update_index INTEGER, kind VARCHAR, loss DOUBLE,
+        grad_norm DOUBLE, lr DOUBLE, skipped BOOLEAN, trajectories INTEGER, tokens BIGINT
+    """,
+    "update_members": """
+        policy_id VARCHAR, run_id VARCHAR, iteration INTEGER, update_index INTEGER, kind VARCHAR, position INTEGER,
+        trajectory_id VARCHAR, generated_round INTEGER, age INTEGER, reward DOUBLE, weight DOUBLE, residual DOUBLE,
+        log_ratio DOUBLE, root_value_gap DOUBLE
+    """,
+    "replay": """
+        run_id VARCHAR, owner_run_id VARCHAR, iteration INTEGER, position INTEGER, trajectory_id VARCHAR,
+        problem_id VARCHAR, response_tokens INTEGER, reward_used DOUBLE, verifier_id VARCHAR, gold_digest VARCHAR,
+        times_used BIGINT, last_used_round INTEGER
+    """,
+    "problems": """
+        problem_id VARCHAR, question VARCHAR, messages JSON, gold VARCHAR, golds BIGINT, source VARCHAR,
+        external_id VARCHAR, metadata JSON, sources VARCHAR[], recorded_at TIMESTAMP
+    """,
+    "verdicts": """
+        trajectory_id VARCHAR, problem_id VARCHAR, run_id VARCHAR, verifier_id VARCHAR, verifier VARCHAR,
+        verifier_version INTEGER, gold_digest VARCHAR, gold VARCHAR, answer VARCHAR, status VARCHAR, correct BOOLEAN,
+        reward DOUBLE, tier VARCHAR, details VARCHAR, seconds DOUBLE, graded_at TIMESTAMP
+    """,
+    "evaluations": """
+        evaluation_id VARCHAR, run_id VARCHAR, run_name VARCHAR, iteration INTEGER, policy_id VARCHAR,
+        benchmark VARCHAR, metric VARCHAR, value DOUBLE, low DOUBLE, high DOUBLE, samples_per_problem INTEGER,
+        problem_count INTEGER, batch_id VARCHAR, verifier_id VARCHAR, settings JSON, created_at TIMESTAMP
+    """,
+}
+
+
+def test_every_public_view_is_promised_here(example: Example) -> None:
+    found = example.store.query("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal")
+    assert set(found.column("view_name").to_pylist()) == set(COLUMNS)
+
+
+@pytest.mark.parametrize("view", COLUMNS)
+def test_columns_and_types_are_stable(example: Example, view: str) -> None:
+    found = example.store.query(f"SELECT column_name || ' ' || column_type AS pair FROM (DESCRIBE {view})")
+    assert found.column("pair").to_pylist() == [pair.strip() for pair in COLUMNS[view].split(",")]
+
+
+@pytest.mark.parametrize("view", COLUMNS)
+def test_every_view_says_what_a_row_is(example: Example, view: str) -> None:
+    found = example.store.query("SELECT comment FROM duckdb_views() WHERE view_name = $view", view=view)
+    assert found.column("comment").to_pylist()[0].startswith("One row per ")
+
+
+def test_one_row_per_trajectory_whatever_was_regraded_and_reused(example: Example) -> None:
+    rows = example.store.query("SELECT trajectory_id FROM trajectories").column("trajectory_id").to_pylist()
+    assert len(rows) == len(set(rows)) == 4 * 4 + 2
+
+
+def test_a_trajectory_shows_prompt_verdict_rewards_and_use(example: Example) -> None:
+    row = example.trajectory(0, 0)
+    assert (row["question"], row["prompt"], row["completion"]) == ("question 0", "prompt of prb_0", "answer 0")
+    assert (row["gold"], row["answer"], row["status"], row["correct"]) == ("0", "0", "correct", True)
+    assert (row["reward"], row["reward_used"], row["tier"]) == (1.0, 1.0, "exact")
+    assert (row["prompt_tokens"], row["response_tokens"], row["truncated"]) == (3, 2, False)
+    assert (row["run_id"], row["run_name"], row["iteration"]) == (RUN, f"name of {RUN}", 0)
+    # twice in round 0, once in rounds 1 and 2, once in the fork's round 2
+    assert (row["times_used"], row["last_used_round"], row["staleness"]) == (5, 2, 2)
+
+
+def test_the_first_recorded_source_counts(example: Example) -> None:
+    row = example.trajectory(0, 0)
+    assert (row["problem_source"], row["problem_metadata"]) == ("train.jsonl", '{"level": 0}')
+    problem = example.store.query("SELECT * FROM problems WHERE problem_id = 'prb_0'").to_pylist()[0]
+    assert (problem["source"], problem["sources"]) == ("train.jsonl", ["another.jsonl", "train.jsonl"])
+
+
+def test_the_runs_own_verifier_is_shown_though_another_graded_later(example: Example) -> None:
+    row = example.trajectory(0, 1)  # ver_2 found it correct, later
+    assert (row["status"], row["reward"]) == ("incorrect", 0.0)
+
+
+def test_a_mended_gold_shows_the_new_verdict_beside_the_frozen_reward(example: Example) -> None:
+    row = example.trajectory(0, 2)
+    assert (row["gold"], row["status"], row["reward"], row["reward_used"]) == ("one", "correct", 1.0, 0.0)
+    problem = example.store.query("SELECT gold, golds FROM problems WHERE problem_id = 'prb_1'").to_pylist()
+    assert problem == [{"gold": "one", "golds": 2}]
+
+
+def test_a_dropped_response_has_no_reward_used_and_no_use(example: Example) -> None:
+    row = example.trajectory(1, 3)
+    assert (row["truncated"], row["finish_reason"], row["reward"]) == (True, "length", 0.0)
+    assert (row["reward_used"], row["times_used"], row["last_used_round"], row["staleness"]) == (None, 0, None, None)
+
+
+def test_evaluation_responses_show_their_own_verdict_and_no_round(example: Example) -> None:
+    rows = example.store.query(
+        "SELECT iteration, correct FROM trajectories WHERE purpose = 'evaluation' ORDER BY sample_index"
+    ).to_pylist()
+    assert rows == [{"iteration": None, "correct": True}, {"iteration": None, "correct": False}]
+
+
+def test_a_rounds_figures(example: Example) -> None:
+    row = example.store.query("SELECT * FROM rounds WHERE run_id = $run AND iteration = 1", run=RUN).to_pylist()[0]
+    assert (row["policy_id"], row["parent_policy_id"]) == ("pol_run-a_1", "pol_run-a_0")
+    assert (row["reference_policy_id"], row["batch_id"]) == (BASE, example.rounds[1].batch_id)
+    assert (row["trajectories"], row["tokens_generated"], row["response_tokens_mean"]) == (4, 12, 3.0)
+    assert (row["accuracy"], row["truncated_share"]) == (0.5, 0.25)
+    assert row["reward_mean"] == pytest.approx(2 / 3)  # of the three that were admitted
+    assert (row["correct_share"], row["incorrect_share"], row["no_answer_share"], row["error_share"]) == (0.5, 0.5, 0, 0)
+    # members: three fresh of residual 1, three replayed of residual -2, two of which are one round old
+    assert (row["residual_mean"], row["residual_std"], row["loss"], row["grad_norm"]) == (-0.5, 1.5, 3.0, 2.0)
+    assert (row["log_ratio_mean"], row["root_value_gap_mean"]) == (0.5, 0.25)
+    assert row["staleness_mean"] == pytest.approx(2 / 6)
+    # five trajectories: two of round 0 with 3 uses by now, one of round 1 with 2 and two with 1
+    assert row["uses_mean"] == pytest.approx((3 + 3 + 2 + 1 + 1) / 5)
+    assert (row["updates"], row["skipped_updates"]) == (2, 0)
+    seconds = [row[f"seconds_{stage}"] for stage in ("generate", "verify", "score", "persist", "learn")]
+    assert seconds == [2.0] * 5
+
+
+def test_a_fork_shows_its_ancestors_rounds_before_the_fork(example: Example) -> None:
+    rows = example.store.query(
+        "SELECT owner_run_id, iteration, tokens_generated, accuracy FROM rounds WHERE run_id = $run ORDER BY iteration",
+        run=FORK,
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(RUN, 0, 14, 0.25), (RUN, 1, 12, 0.5), (FORK, 2, 4, 0.0)]
+
+
+def test_runs_count_along_their_chain(example: Example) -> None:
+    rows = example.store.query("SELECT * FROM runs ORDER BY run_id").to_pylist()
+    keys = ("run_id", "parent_run_id", "last_policy_id", "rounds_done", "trajectories", "tokens_generated", "status")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        (RUN, None, "pol_run-a_2", 3, 12, 14 + 12 + 24, "completed"),
+        (FORK, RUN, "pol_run-b_2", 3, 12, 14 + 12 + 4, "running"),
+    ]
+
+
+def test_replay_goes_along_the_chain_with_the_uses_of_that_run(example: Example) -> None:
+    first = names(example.rounds[0])[3]  # twice in round 0, and once more in the fork only
+    rows = example.store.query(
+        "SELECT run_id, owner_run_id, times_used, last_used_round FROM replay WHERE trajectory_id = $name ORDER BY run_id",
+        name=first,
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(RUN, RUN, 2, 0), (FORK, RUN, 3, 2)]
+    counts = example.store.query("SELECT run_id, count(*) AS n FROM replay GROUP BY run_id ORDER BY run_id").to_pylist()
+    assert counts == [{"run_id": RUN, "n": 4 + 3 + 4}, {"run_id": FORK, "n": 4 + 3 + 4}]
+
+
+def test_update_members_carry_round_age_and_residual(example: Example) -> None:
+    rows = example.store.query(
+        "SELECT iteration, kind, generated_round, age, residual FROM update_members "
+        "WHERE policy_id = 'pol_run-a_2' AND update_index = 1 ORDER BY position"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        (2, "replay", 1, 1, -2.0),
+        (2, "replay", 1, 1, -2.0),
+        (2, "replay", 0, 2, -2.0),
+    ]
+
+
+def test_an_evaluation_that_two_runs_share_is_shown_for_each_once(example: Example) -> None:
+    rows = example.store.query(
+        "SELECT run_id, iteration, value, low, high FROM evaluations WHERE metric = 'avg@2' ORDER BY run_id"
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [(RUN, -1, 0.5, 0.25, 0.75), (FORK, -1, 0.5, 0.25, 0.75)]
+
+
+def test_verdicts_keeps_all_of_them(example: Example) -> None:
+    rows = example.store.query(
+        "SELECT verifier_id, gold, status FROM verdicts WHERE trajectory_id = $name ORDER BY graded_at",
+        name=names(example.rounds[0])[2],
+    ).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("ver_1", "1", "incorrect"),
+        ("ver_1", "one", "correct"),
+        ("ver_2", "1", "correct"),
+    ]
+
+
+def test_a_round_without_updates_keeps_its_policy_and_shows_no_learning_figures(store: Store) -> None:
+    with store.write() as connection:
+        add_run(connection, RUN)
+        commit_stage(connection, RUN, 0, "learn", {"policy_id": BASE, "updates": 0, "skipped": 0})
+    row = store.query("SELECT * FROM rounds").to_pylist()[0]
+    assert (row["policy_id"], row["parent_policy_id"], row["updates"]) == (BASE, BASE, 0)
+    assert (row["loss"], row["staleness_mean"], row["uses_mean"]) == (None, None, None)
