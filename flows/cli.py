@@ -185,8 +185,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     """Check this machine and the store; every failure names its cure."""
     from flows import doctor as checks
 
-    home = _home()
-    found = checks.diagnose(home)
+    found = checks.diagnose(find_home())
     if as_json:
         print(checks.to_json(found))
     else:

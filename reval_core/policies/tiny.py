@@ -1,4 +1,4 @@
-r"""The built-in tiny models: Qwen2 of 100,000 parameters, in plain Hugging Face layout.
+r"""The built-in tiny models: Qwen2 of about 100,000 parameters, in plain Hugging Face layout.
 
 `build_tiny_model` makes the base policy of the arithmetic problems in under a minute on two CPU
 cores. A model that cannot add does not learn to by RL in a hundred rounds; what RL changes is how

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reval_core.errors import PolicyError
 from reval_core.rollouts.engine import SamplingSettings
 
 
@@ -18,12 +19,17 @@ def sample_step(logits: Tensor, uniform: Tensor, settings: SamplingSettings) -> 
 
     Returns:
         tokens [B] int64, and [B] float32 log softmax(logits / temperature) of them, before top_k and top_p.
+
+    Raises:
+        PolicyError: a row's logits are no distribution (NaN, +inf, or all -inf).
     """
     logprobs = torch.log_softmax(logits.float() / settings.temperature, dim=-1)
     probabilities = logprobs.double().exp()
     if settings.top_k or settings.top_p < 1.0:
         probabilities = _cut(probabilities, settings.top_k, settings.top_p)
     cumulative = probabilities.cumsum(dim=-1)
+    if bool(cumulative[:, -1].isnan().any()):
+        raise PolicyError("The model's logits are not finite. Are its weights whole, and does its precision suit it?")
     target = (uniform.to(cumulative.device) * cumulative[:, -1]).unsqueeze(-1)
     tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     # a target in the last rounding error of the sum would fall behind the last token with any probability

@@ -63,7 +63,8 @@ def add(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
         "add_chain",
         run_id=run.run_id,
         parent_run_id=run.parent_run_id,
-        fork_iteration=run.fork_iteration or 0,
+        # the base policy is evaluated at iteration -1
+        fork_iteration=-1 if run.fork_iteration is None else run.fork_iteration,
     )
 
 

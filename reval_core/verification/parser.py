@@ -56,6 +56,7 @@ _GREEK = frozenset(
         " phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
     )
 )
+_GREEK_FUNCTIONS = frozenset({"Gamma", "zeta", "psi", "phi", "varphi", "Phi", "Psi"})
 _CALLABLE_LETTERS = frozenset("fghFGHPQRWT")
 _TOKEN = re.compile(
     r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
@@ -281,12 +282,13 @@ class _Parser:
             return self.root()
         if name in FUNCTIONS and (token.startswith("\\") or token in _PLAIN_WORDS):
             return self.function(name)
-        if self._subscript_follows():
+        letter = (name in _GREEK and token != name) or (len(token) == 1 and token.isalpha() and token.isascii())
+        if letter and self._subscript_follows():
             return Symbol(name + "_" + self.subscript())
         if token in CONSTANTS:
             return Apply(CONSTANTS[token])
-        if (name in _GREEK and token != name) or (len(token) == 1 and token.isalpha() and token.isascii()):
-            if token in _CALLABLE_LETTERS and self.peek() == "(":
+        if letter:
+            if (token in _CALLABLE_LETTERS or name in _GREEK_FUNCTIONS) and self.peek() == "(":
                 raise Undecided(f"{token}( may be a call")
             primes = ""
             while self.peek() == "'":

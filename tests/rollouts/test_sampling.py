@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from reval_core.errors import PolicyError
 from reval_core.rollouts import SamplingSettings
 from reval_core.rollouts.noise import uniform
 from reval_core.rollouts.sampling import sample_step
@@ -104,7 +105,7 @@ def expected(temperature: float, top_k: int, top_p: float) -> np.ndarray:
         (1.0, 99, 1.0, 6),
         (1.0, 0, 0.8, 3),
         (1.0, 0, 0.3, 1),
-        (1.0, 4, 0.9, 3),
+        (1.0, 4, 0.85, 3),
         (1.5, 4, 0.9, 4),
     ],
 )
@@ -165,8 +166,12 @@ def test_half_precision_logits_are_sampled_in_full_precision() -> None:
     assert torch.equal(logprobs, exact)
 
 
-def test_logits_that_are_no_numbers_are_not_sampled() -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("cut", [{}, {"top_k": 2}, {"top_p": 0.7}])
+def test_logits_that_are_no_distribution_are_refused(value: float, cut: dict[str, float]) -> None:
     logits = torch.zeros(2, 4)
-    logits[1, 2] = math.nan
-    with pytest.raises(FloatingPointError, match="not finite"):
-        sample_step(logits, torch.zeros(2, dtype=torch.float64), settings())
+    logits[1, 2] = value
+    with pytest.raises(PolicyError, match="logits are not finite"):
+        sample_step(logits, torch.zeros(2, dtype=torch.float64), settings(**cut))
+    with pytest.raises(PolicyError, match="logits are not finite"):
+        sample_step(torch.full((1, 4), -math.inf), torch.zeros(1, dtype=torch.float64), settings(**cut))

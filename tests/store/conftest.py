@@ -49,4 +49,5 @@ def hold() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield start
     for process in started:
-        process.communicate("\n", timeout=30)
+        if process.poll() is None:
+            process.communicate(timeout=30)

@@ -73,7 +73,9 @@ def names(batch: BatchRecord) -> list[str]:
     return part_of(batch).column("trajectory_id").to_pylist()
 
 
-def add_run(connection: duckdb.DuckDBPyConnection, run_id: str, parent: str | None = None, fork: int | None = None) -> None:
+def add_run(
+    connection: duckdb.DuckDBPyConnection, run_id: str, parent: str | None = None, fork: int | None = None
+) -> None:
     """A run that learns from ver_1's verdicts, with one attempt that is still going on."""
     record = RunRecord(
         run_id=run_id,
@@ -94,7 +96,12 @@ def add_run(connection: duckdb.DuckDBPyConnection, run_id: str, parent: str | No
 
 
 def commit_stage(
-    connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, name: str, output: dict[str, Any], slot: str = ""
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    iteration: int,
+    name: str,
+    output: dict[str, Any],
+    slot: str = "",
 ) -> None:
     """Commit a stage that took 2 s and link it to the run."""
     key = f"{name}_{run_id}_{iteration}"
@@ -159,9 +166,7 @@ def build(path: Path) -> Example:
     )
     one, two, three = names(first), names(second), names(third)
     _round(store, RUN, first, BASE, (1, 0, 0, 0), one, lengths=(2, 3, 4, 5))
-    _round(
-        store, RUN, second, "pol_run-a_0", (1, 1, 0, 0), [*one[:2], two[0]], lengths=(3, 3, 3, 3), truncated=(3,)
-    )
+    _round(store, RUN, second, "pol_run-a_0", (1, 1, 0, 0), [*one[:2], two[0]], lengths=(3, 3, 3, 3), truncated=(3,))
     _round(store, RUN, third, "pol_run-a_1", (1, 1, 1, 0), [*two[:2], one[0]], lengths=(6, 6, 6, 6))
     with store.write() as connection:
         add_run(connection, FORK, RUN, 2)
@@ -267,7 +272,16 @@ def _update(
         schema=UPDATE_ROW_SCHEMA,
     )
     lineage.add_update(
-        connection, policy, index, kind, loss=loss, grad_norm=1.0 + 2 * index, lr=1e-3, skipped=False, n_tokens=9, rows=rows
+        connection,
+        policy,
+        index,
+        kind,
+        loss=loss,
+        grad_norm=1.0 + 2 * index,
+        lr=1e-3,
+        skipped=False,
+        n_tokens=9,
+        rows=rows,
     )
 
 
@@ -307,4 +321,3 @@ def _rescore(store: Store, batch: BatchRecord) -> None:
         regraded = verdict_rows(batch, (1, 0, 1, 0), ["", "", "gld_mended", "gld_mended"]).slice(2)
         trajectories.add_verdicts(connection, "ver_1", regraded)
         trajectories.add_verdicts(connection, "ver_2", verdict_rows(batch, (1, 1, 1, 1)))
-

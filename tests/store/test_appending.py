@@ -73,9 +73,14 @@ def test_a_part_with_other_columns_is_refused_and_not_kept(store: Store) -> None
 
 def test_an_error_inside_a_transaction_takes_all_of_it_back(store: Store) -> None:
     batch = batch_record()
-    with pytest.raises(ZeroDivisionError), store.write() as connection:
-        trajectories.append_part(connection, batch, part_of(batch), run_id=None, attempt=None)
-        raise ZeroDivisionError
+
+    def append_and_fail() -> None:
+        with store.write() as connection:
+            trajectories.append_part(connection, batch, part_of(batch), run_id=None, attempt=None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        append_and_fail()
     assert set(_counts(store).values()) == {0}
 
 

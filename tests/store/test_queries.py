@@ -135,5 +135,5 @@ def test_a_parameter_that_the_query_has_not_is_an_error(example: Example) -> Non
 
 
 def test_a_missing_database_names_its_path(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="nowhere.duckdb"):
+    with pytest.raises(StoreError, match=r"nowhere\.duckdb"):
         Store(tmp_path / "nowhere.duckdb").query("SELECT 1")

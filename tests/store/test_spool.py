@@ -25,7 +25,7 @@ def test_a_part_is_kept_while_another_process_holds_the_database(store: Store, h
     with pytest.raises(StoreError, match=rf"process {other.pid} .*4 responses are safe in .*\.arrow"):
         store.append_batch(batch, part_of(batch), run_id="r", attempt=3)
     assert len(spool.kept(store.spool)) == 1
-    other.communicate("\n", timeout=30)
+    other.communicate(timeout=30)
     store.prepare()
     assert _stored(store) == (4, 4)
     assert spool.kept(store.spool) == []

@@ -152,7 +152,8 @@ def test_a_rounds_figures(example: Example) -> None:
     assert (row["trajectories"], row["tokens_generated"], row["response_tokens_mean"]) == (4, 12, 3.0)
     assert (row["accuracy"], row["truncated_share"]) == (0.5, 0.25)
     assert row["reward_mean"] == pytest.approx(2 / 3)  # of the three that were admitted
-    assert (row["correct_share"], row["incorrect_share"], row["no_answer_share"], row["error_share"]) == (0.5, 0.5, 0, 0)
+    assert (row["correct_share"], row["incorrect_share"]) == (0.5, 0.5)
+    assert (row["no_answer_share"], row["timeout_share"], row["error_share"], row["rejected_share"]) == (0, 0, 0, 0)
     # members: three fresh of residual 1, three replayed of residual -2, two of which are one round old
     assert (row["residual_mean"], row["residual_std"], row["loss"], row["grad_norm"]) == (-0.5, 1.5, 3.0, 2.0)
     assert (row["log_ratio_mean"], row["root_value_gap_mean"]) == (0.5, 0.25)
@@ -184,7 +185,8 @@ def test_runs_count_along_their_chain(example: Example) -> None:
 def test_replay_goes_along_the_chain_with_the_uses_of_that_run(example: Example) -> None:
     first = names(example.rounds[0])[3]  # twice in round 0, and once more in the fork only
     rows = example.store.query(
-        "SELECT run_id, owner_run_id, times_used, last_used_round FROM replay WHERE trajectory_id = $name ORDER BY run_id",
+        "SELECT run_id, owner_run_id, times_used, last_used_round FROM replay "
+        "WHERE trajectory_id = $name ORDER BY run_id",
         name=first,
     ).to_pylist()
     assert [tuple(row.values()) for row in rows] == [(RUN, RUN, 2, 0), (FORK, RUN, 3, 2)]
