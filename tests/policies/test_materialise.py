@@ -1,0 +1,541 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.errors import LearningError, PolicyError, StoreError
+from reval_core.learning.batch import TrainingExample
+from reval_core.learning.learner import Learner, UpdateReport
+from reval_core.learning.reference import reference_scores
+from reval_core.policies.base import BasePolicy
+from reval_core.policies.folder import base_policy_id, load_model, tokenizer_id, weights_checksum
+from reval_core.policies.materialise import Policies, learning_settings
+from reval_core.store import Store, lineage, runs, trajectories
+from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, PolicyRecord
+from reval_core.store.runs import RunRecord
+from reval_core.store.stages import ProcessIdentity
+from reval_core.store.trajectories import PART_SCHEMA, SCORE_SCHEMA, BatchRecord
+
+VERSIONS: dict[str, Any] = {"torch": torch.__version__, "threads": 1, "LEARNING_VERSION": 1}
+OBJECTIVE = ObjectiveConfig(beta=0.5)
+OPTIMIZER = OptimizerConfig(lr=1e-2, warmup_updates=3, max_tokens_per_micro_batch=32)
+
+
+class House:
+    """A root with a store, a base policy, one run and a batch of eight trajectories: two problems of four samples."""
+
+    def __init__(self, root: Path, base_folder: Path) -> None:
+        self.root = root
+        self.store = Store(root / "reval.duckdb")
+        self.store.prepare()
+        self.base = BasePolicy(base_folder, base_policy_id(base_folder), tokenizer_id(base_folder))
+        record = PolicyRecord(
+            policy_id=self.base.policy_id,
+            kind="base",
+            parent_policy_id=None,
+            reference_policy_id=None,
+            settings={},
+            updates_done=0,
+            tokenizer_id=self.base.tokenizer_id,
+            weights_checksum=weights_checksum(load_model(base_folder)),
+            folder=str(base_folder),
+        )
+        run = RunRecord("run-1", "run", {}, "cfg_1", 0, self.base.policy_id, "ver_1", VERSIONS)
+        with self.store.write() as connection:
+            runs.add(connection, run)
+            self.attempt = runs.start_attempt(
+                connection,
+                "run-1",
+                ProcessIdentity.mine(),
+                git_commit=None,
+                versions=VERSIONS,
+                device="cpu",
+                flow_run_id=None,
+            )
+            lineage.add_policy(connection, record, run_id="run-1", attempt=self.attempt)
+        self.names, self.groups = self.sample(self.base.policy_id, round=0)
+
+    def sample(self, policy_id: str, round: int, logprob: float = -5.0) -> tuple[list[str], list[str]]:
+        """Store a hand-made batch of the policy; returns its trajectory ids and their groups."""
+        problems = ("prb_a", "prb_b")
+        batch = BatchRecord(
+            purpose="training",
+            policy_id=policy_id,
+            weights_checksum="sha256_0",
+            tokenizer_id=self.base.tokenizer_id,
+            round=round,
+            generation=0,
+            engine="by hand",
+            sampling={"seed": 0},
+            prompt_ids=("prm_a", "prm_b"),
+            problem_ids=problems,
+            samples_per_prompt=4,
+        )
+        rng = np.random.default_rng(round)
+        rows = [
+            {
+                "trajectory_id": trajectories.trajectory_id(batch.batch_id, problem, index),
+                "problem_id": problem,
+                "sample_index": index,
+                "prompt_id": prompt,
+                "prompt_ids": [3, 12, 4] if problem == "prb_a" else [5, 13, 6, 12, 7, 14, 15],
+                "prompt_text": problem,
+                "response_ids": [*rng.integers(2, 19, 1 + 2 * index).tolist(), 1],
+                "completion": "...",
+                "finish_reason": "stop",
+                "behaviour_logprob": logprob,
+                "seed": index,
+            }
+            for problem, prompt in zip(problems, batch.prompt_ids, strict=True)
+            for index in range(4)
+        ]
+        part = pa.Table.from_pylist(rows, schema=PART_SCHEMA)
+        self.store.append_batch(batch, part, run_id="run-1", attempt=1)
+        return [row["trajectory_id"] for row in rows], [f"{batch.batch_id}/{row['problem_id']}" for row in rows]
+
+    def policies(self, versions: dict[str, Any] = VERSIONS, base: BasePolicy | None = None) -> Policies:
+        """A new process's view of the store."""
+        return Policies(
+            self.store,
+            self.root,
+            base or self.base,
+            device="cpu",
+            compute_dtype="float32",
+            pad_id=0,
+            versions=versions,
+        )
+
+    def draws(self, *indices: int) -> tuple[Draw, ...]:
+        return tuple(Draw(self.names[i], float(i % 3 == 0), 1.0, self.groups[i]) for i in indices)
+
+    def step(self, parent: str, reference: str | None, before: int, **objective: Any) -> LearningStep:
+        """Two updates: the whole batch, then half of it."""
+        settings = OBJECTIVE.model_copy(update=objective)
+        return LearningStep(
+            parent_policy_id=parent,
+            reference_policy_id=reference,
+            settings=learning_settings(settings, OPTIMIZER, "float32"),
+            updates_before=before,
+            updates=(
+                PlannedUpdate("fresh", self.draws(*range(8))),
+                PlannedUpdate("replay", self.draws(6, 1, 4, 3, 0, 7)),
+            ),
+        )
+
+    def learn(self, policies: Policies, step: LearningStep) -> PolicyRecord:
+        """Learn a step and record it, as the stage does."""
+        record, reports = policies.learn(step)
+        with self.store.write() as connection:
+            lineage.add_policy(connection, record, run_id="run-1", attempt=self.attempt)
+            for index, (update, report) in enumerate(zip(step.updates, reports, strict=True)):
+                self._record(connection, step.policy_id, index, update, report)
+        return record
+
+    def _record(
+        self, connection: Any, policy_id: str, index: int, update: PlannedUpdate, report: UpdateReport
+    ) -> None:
+        rows = [
+            {"position": place, "trajectory_id": draw.trajectory_id, "reward": draw.reward, "weight": draw.weight}
+            for place, draw in enumerate(update.draws)
+        ]
+        lineage.add_update(
+            connection,
+            policy_id,
+            index,
+            update.kind,
+            loss=report.loss,
+            grad_norm=report.grad_norm,
+            lr=report.lr,
+            skipped=report.skipped,
+            n_tokens=report.n_tokens,
+            rows=pa.Table.from_pylist(rows, schema=UPDATE_ROW_SCHEMA),
+        )
+
+    def chain(self, policies: Policies, count: int = 3, **objective: Any) -> list[PolicyRecord]:
+        """Policies learned one after another from the base, which stays their reference."""
+        records: list[PolicyRecord] = []
+        parent = self.base.policy_id
+        for index in range(count):
+            records.append(self.learn(policies, self.step(parent, self.base.policy_id, 2 * index, **objective)))
+            parent = records[-1].policy_id
+        return records
+
+    def spoil(self, name: str) -> None:
+        """Change a stored response."""
+        with self.store.write() as connection:
+            changed = "UPDATE store.payloads SET response_ids = [9, 9, 1]::INTEGER[] WHERE trajectory_id = $name"
+            connection.execute(changed, {"name": name})
+
+
+@pytest.fixture
+def house(tmp_path: Path, random_folder: Path) -> House:
+    return House(tmp_path, random_folder)
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the policies that are learned from here on, in order."""
+    seen: list[str] = []
+    learn = Policies.learn
+
+    def counted(self: Policies, step: LearningStep) -> tuple[PolicyRecord, list[UpdateReport]]:
+        seen.append(step.policy_id)
+        return learn(self, step)
+
+    monkeypatch.setattr(Policies, "learn", counted)
+    return seen
+
+
+def checksum(policies: Policies, policy_id: str) -> str:
+    return weights_checksum(policies.model(policy_id))
+
+
+def ids(records: Sequence[PolicyRecord]) -> list[str]:
+    return [record.policy_id for record in records]
+
+
+# -- learning and learning again --------------------------------------------------------------------------------------
+
+
+def test_a_step_makes_the_policy_that_it_names(house: House) -> None:
+    step = house.step(house.base.policy_id, house.base.policy_id, 0)
+    policies = house.policies()
+    record, reports = policies.learn(step)
+    assert record.policy_id == step.policy_id
+    assert (record.kind, record.updates_done, record.folder) == ("learned", 2, None)
+    assert record.weights_checksum == checksum(policies, step.policy_id)
+    assert record.weights_checksum != policies.checksum(house.base.policy_id)
+    assert [report.n_examples for report in reports] == [8, 6]
+    assert [report.lr for report in reports] == pytest.approx([1e-2 / 3, 2e-2 / 3])  # the warm-up
+    # the policy is its reference at first, so residuals are the rewards over beta
+    assert reports[0].residual == pytest.approx([-float(i % 3 == 0) / 0.5 for i in range(8)], abs=1e-12)
+
+
+def test_the_store_gives_the_step_back_as_it_was(house: House) -> None:
+    step = house.step(house.base.policy_id, house.base.policy_id, 0)
+    record = house.learn(house.policies(), step)
+    with house.store.read() as connection:
+        again = lineage.learning_step(connection, lineage.policy(connection, record.policy_id))
+    assert again == step
+    assert again.policy_id == record.policy_id
+
+
+@pytest.mark.parametrize("objective", ["reval", "vargrad", "grpo"])
+def test_another_process_learns_a_policy_again_bit_for_bit(
+    house: House, learned: list[str], objective: str
+) -> None:
+    records = house.chain(house.policies(), use=objective)
+    assert len({record.weights_checksum for record in records}) == 3
+    learned.clear()
+    fresh = house.policies()
+    assert checksum(fresh, records[2].policy_id) == records[2].weights_checksum
+    assert learned == ids(records)
+    # from there back to an earlier one, which needs the way from the base again
+    assert checksum(fresh, records[0].policy_id) == records[0].weights_checksum
+    assert learned == [*ids(records), records[0].policy_id]
+
+
+def test_learning_goes_on_the_same_after_a_restart(house: House) -> None:
+    resident = house.policies()
+    records = house.chain(resident, 2)
+    step = house.step(records[1].policy_id, house.base.policy_id, 4)
+    wanted, _ = resident.learn(step)
+    again, _ = house.policies().learn(step)
+    assert again == wanted
+
+
+def test_a_reference_that_moved_is_found_again(house: House) -> None:
+    policies = house.policies()
+    first, second = house.chain(policies, 2)
+    step = house.step(second.policy_id, first.policy_id, 4)
+    third = house.learn(policies, step)
+    under_base = house.policies().learn(house.step(second.policy_id, house.base.policy_id, 4))[0]
+    assert third.weights_checksum != under_base.weights_checksum
+    # neither of the two is saved and no score is stored: both are learned again
+    assert checksum(house.policies(), third.policy_id) == third.weights_checksum
+
+
+def test_settings_may_change_on_the_way(house: House) -> None:
+    policies = house.policies()
+    first = house.learn(policies, house.step(house.base.policy_id, house.base.policy_id, 0))
+    changed = house.step(first.policy_id, house.base.policy_id, 2, beta=0.05, use="tbrm")
+    second = house.learn(policies, changed)
+    third = house.learn(policies, house.step(second.policy_id, house.base.policy_id, 4))
+    assert checksum(house.policies(), third.policy_id) == third.weights_checksum
+
+
+def test_precision_may_change_on_the_way(house: House) -> None:
+    policies = house.policies()
+    first = house.learn(policies, house.step(house.base.policy_id, house.base.policy_id, 0))
+    step = house.step(first.policy_id, house.base.policy_id, 2)
+    half = replace(step, settings={**step.settings, "compute_dtype": "bfloat16"})
+    second = house.learn(policies, half)
+    assert second.weights_checksum != policies.learn(step)[0].weights_checksum
+    assert checksum(house.policies(), second.policy_id) == second.weights_checksum
+
+
+def test_a_failure_while_learning_leaves_no_policy_under_a_wrong_name(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = house.policies()
+    (first,) = house.chain(policies, 1)
+    update = Learner.update
+    done: list[int] = []
+
+    def fail(self: Learner, examples: Sequence[TrainingExample]) -> UpdateReport:
+        done.append(len(examples))
+        if len(done) == 2:
+            raise LearningError("not finite")
+        return update(self, examples)
+
+    monkeypatch.setattr(Learner, "update", fail)
+    with pytest.raises(LearningError, match="not finite"):
+        policies.learn(house.step(first.policy_id, house.base.policy_id, 2))
+    assert checksum(policies, first.policy_id) == first.weights_checksum
+
+
+def test_a_policy_nobody_knows_is_refused(house: House) -> None:
+    with pytest.raises(StoreError, match="no policy pol_none"):
+        house.policies().model("pol_none")
+
+
+def test_a_lineage_of_another_base_is_refused(house: House) -> None:
+    (first,) = house.chain(house.policies(), 1)
+    other = replace(house.base, policy_id="pol_other")
+    with pytest.raises(LearningError, match=f"descends from the base policy {house.base.policy_id}"):
+        house.policies(base=other).model(first.policy_id)
+
+
+# -- saved policies ------------------------------------------------------------------------------------------------------
+
+
+def test_learning_again_starts_at_the_nearest_checkpoint(house: House, learned: list[str]) -> None:
+    policies = house.policies()
+    records = house.chain(policies, 2)
+    folder = policies.save(records[1].policy_id, run_id="run-1", iteration=1, with_optimizer=True)
+    assert folder == house.root / "policies" / records[1].policy_id
+    third = house.learn(policies, house.step(records[1].policy_id, house.base.policy_id, 4))
+    learned.clear()
+    assert checksum(house.policies(), third.policy_id) == third.weights_checksum
+    assert learned == [third.policy_id]
+
+
+def test_a_checkpoint_of_an_earlier_policy_is_learned_up_to_first(house: House) -> None:
+    policies = house.policies()
+    records = house.chain(policies)
+    folder = policies.save(records[0].policy_id, run_id=None, iteration=None, with_optimizer=True)
+    assert json.loads((folder / "reval.json").read_text())["weights_checksum"] == records[0].weights_checksum
+    assert checksum(house.policies(), records[2].policy_id) == records[2].weights_checksum
+
+
+def test_a_policy_saved_without_optimizer_is_looked_at_and_not_learned_from(
+    house: House, learned: list[str]
+) -> None:
+    policies = house.policies()
+    records = house.chain(policies, 2)
+    policies.save(records[0].policy_id, run_id=None, iteration=None, with_optimizer=False)
+    learned.clear()
+    fresh = house.policies()
+    assert checksum(fresh, records[0].policy_id) == records[0].weights_checksum
+    assert not any(parameter.requires_grad for parameter in fresh.model(records[0].policy_id).parameters())
+    assert learned == []
+    assert checksum(fresh, records[1].policy_id) == records[1].weights_checksum
+    assert learned == ids(records)
+
+
+def test_saving_again_changes_nothing_and_adds_the_optimizer_when_asked(house: House) -> None:
+    policies = house.policies()
+    (first,) = house.chain(policies, 1)
+
+    def saved(with_optimizer: bool) -> dict[str, int]:
+        folder = policies.save(first.policy_id, run_id=None, iteration=None, with_optimizer=with_optimizer)
+        return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    without = saved(False)
+    assert saved(False) == without
+    complete = saved(True)
+    assert set(complete) == {*without, "optimizer.safetensors"}
+    assert saved(True) == saved(False) == complete
+
+
+def test_a_root_that_was_copied_elsewhere_goes_on(house: House, tmp_path_factory: pytest.TempPathFactory) -> None:
+    policies = house.policies()
+    records = house.chain(policies, 2)
+    policies.save(records[0].policy_id, run_id=None, iteration=None, with_optimizer=True)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "root"
+    house.root.rename(elsewhere)
+    house.root, house.store = elsewhere, Store(elsewhere / "reval.duckdb")
+    assert checksum(house.policies(), records[1].policy_id) == records[1].weights_checksum
+
+
+def test_a_saved_folder_that_is_gone_is_no_loss(house: House) -> None:
+    policies = house.policies()
+    (first,) = house.chain(policies, 1)
+    folder = policies.save(first.policy_id, run_id=None, iteration=None, with_optimizer=True)
+    folder.rename(house.root / "gone")
+    assert checksum(house.policies(), first.policy_id) == first.weights_checksum
+
+
+def test_a_saved_folder_that_was_tampered_with_is_refused(house: House) -> None:
+    policies = house.policies()
+    first, second = house.chain(policies, 2)
+    for record in (first, second):
+        policies.save(record.policy_id, run_id=None, iteration=None, with_optimizer=True)
+    folders = [house.root / "policies" / record.policy_id for record in (first, second)]
+    (folders[1] / "model.safetensors").write_bytes((folders[0] / "model.safetensors").read_bytes())
+    with pytest.raises(PolicyError, match="were changed"):
+        house.policies().model(second.policy_id)
+
+
+def test_frozen_policies_are_kept_until_they_are_let_go(house: House) -> None:
+    policies = house.policies()
+    model = policies.model(house.base.policy_id)
+    assert policies.model(house.base.policy_id) is model
+    house.chain(policies, 1)
+    assert policies.model(house.base.policy_id) is model
+    policies.keep_frozen(house.base.policy_id, None)
+    assert policies.model(house.base.policy_id) is model
+    policies.keep_frozen()
+    assert policies.model(house.base.policy_id) is not model
+
+
+# -- when the weights come out otherwise ---------------------------------------------------------------------------------
+
+
+def test_a_changed_response_makes_learning_again_fail_loudly(house: House) -> None:
+    (first,) = house.chain(house.policies(), 1)
+    house.spoil(house.names[4])
+    fresh = house.policies()
+    for _ in range(2):  # wrong weights are not handed out on the second call either
+        with pytest.raises(LearningError, match=f"{first.policy_id} was learned again .* its weights differ"):
+            fresh.model(first.policy_id)
+    assert house.store.query("SELECT count(*) AS n FROM store.realisations").column("n").to_pylist() == [0]
+
+
+def test_a_missing_response_makes_learning_again_fail_loudly(house: House) -> None:
+    (first,) = house.chain(house.policies(), 1)
+    with house.store.write() as connection:
+        connection.execute("DELETE FROM store.payloads WHERE trajectory_id = $name", {"name": house.names[4]})
+    with pytest.raises(StoreError, match=f"no payload in the store, the first is {house.names[4]}"):
+        house.policies().model(first.policy_id)
+
+
+@pytest.mark.parametrize("key", ["torch", "threads", "LEARNING_VERSION"])
+def test_in_another_environment_other_weights_are_recorded_and_the_run_goes_on(
+    house: House, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = house.chain(house.policies(), 2)
+    house.sample(second.policy_id, round=2, logprob=-3.0)
+    house.spoil(house.names[4])  # stands in for kernels that round otherwise
+    other = {**VERSIONS, key: "another"}
+    model = house.policies(other).model(second.policy_id)
+    assert weights_checksum(model) != second.weights_checksum
+    found = house.store.query("SELECT * FROM store.realisations").to_pylist()
+    assert {row["policy_id"] for row in found} == {first.policy_id, second.policy_id}
+    row = next(row for row in found if row["policy_id"] == second.policy_id)
+    assert row["weights_checksum"] == weights_checksum(model)
+    assert json.loads(row["versions"]) == other
+    # the drift is over the batch of the second policy; the first one has none
+    assert row["logprob_drift"] == pytest.approx(drift_by_hand(house, second.policy_id, model), rel=1e-6)
+    assert next(r for r in found if r["policy_id"] == first.policy_id)["logprob_drift"] is None
+    assert "learned again under other versions" in caplog.text
+    # what is recorded of the policy itself stays
+    assert house.policies().checksum(second.policy_id) == second.weights_checksum
+
+
+def drift_by_hand(house: House, policy_id: str, model: torch.nn.Module) -> float:
+    query = (
+        "SELECT q.token_ids, p.response_ids, t.behaviour_logprob FROM store.trajectories AS t "
+        "JOIN store.batches AS b USING (batch_id) JOIN store.payloads AS p USING (trajectory_id) "
+        "JOIN store.prompts AS q USING (prompt_id) WHERE b.policy_id = $policy_id"
+    )
+    differences = []
+    for row in house.store.query(query, policy_id=policy_id).to_pylist():
+        prompt, response = row["token_ids"], row["response_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].double()
+        logprob = torch.log_softmax(logits, -1).gather(-1, torch.tensor(response)[:, None]).sum().item()
+        differences.append(abs(logprob - row["behaviour_logprob"]))
+    assert len(differences) == 8
+    return float(np.mean(differences))
+
+
+def test_another_environment_that_gives_the_same_weights_is_no_realisation(house: House) -> None:
+    (first,) = house.chain(house.policies(), 1)
+    fresh = house.policies({**VERSIONS, "torch": "another"})
+    assert checksum(fresh, first.policy_id) == first.weights_checksum
+    assert house.store.query("SELECT count(*) AS n FROM store.realisations").column("n").to_pylist() == [0]
+
+
+# -- reference scores ------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_computed_where_the_store_has_none(house: House) -> None:
+    policies = house.policies()
+    found = policies.scores(house.names, house.base.policy_id, temperature=1.0, max_tokens=32)
+    assert [found[name] for name in house.names] == scored(house)
+    assert house.store.query("SELECT count(*) AS n FROM store.reference_scores").column("n").to_pylist() == [0]
+
+
+def test_stored_scores_are_taken_for_their_own_reference_and_temperature_alone(house: House) -> None:
+    policies = house.policies()
+    base = house.base.policy_id
+    computed = policies.scores(house.names, base, temperature=1.0, max_tokens=32)
+    rows = {"trajectory_id": house.names[:2], "logprob": [-1.0, -2.0], "root_value": [3.0, 4.0]}
+    with house.store.write() as connection:
+        trajectories.add_reference_scores(
+            connection, base, policies.scoring_id(1.0), pa.table(rows, schema=SCORE_SCHEMA)
+        )
+    found = policies.scores(house.names[:4], base, temperature=1.0, max_tokens=32)
+    assert [found[name] for name in house.names[:2]] == [(-1.0, 3.0), (-2.0, 4.0)]
+    for name in house.names[2:4]:
+        assert found[name] == pytest.approx(computed[name], abs=1e-5)
+    colder = policies.scores(house.names[:2], base, temperature=0.5, max_tokens=32)
+    assert all(colder[name] not in (found[name], computed[name]) for name in house.names[:2])
+    (first,) = house.chain(policies, 1)
+    under_first = policies.scores(house.names[:2], first.policy_id, temperature=1.0, max_tokens=32)
+    assert all(under_first[name] not in (found[name], computed[name]) for name in house.names[:2])
+
+
+def test_learning_takes_the_stored_scores(house: House) -> None:
+    policies = house.policies()
+    step = house.step(house.base.policy_id, house.base.policy_id, 0)
+    rows = {"trajectory_id": house.names, "logprob": [-9.0] * 8, "root_value": [0.0] * 8}
+    _, computed = policies.learn(step)
+    with house.store.write() as connection:
+        trajectories.add_reference_scores(
+            connection, house.base.policy_id, policies.scoring_id(1.0), pa.table(rows, schema=SCORE_SCHEMA)
+        )
+    _, stored = house.policies().learn(step)
+    assert stored[0].log_ratio - computed[0].log_ratio == pytest.approx(
+        [9.0 + logprob for logprob, _ in scored(house)], abs=1e-5
+    )
+
+
+def scored(house: House) -> list[tuple[float, float]]:
+    """Scores of the batch under the base, in its order, whatever the store has."""
+    with house.store.read() as connection:
+        tokens = trajectories.tokens(connection, house.names)
+    examples = [
+        TrainingExample(name, "g", tokens[name].prompt_ids, tokens[name].response_ids, 0.0) for name in house.names
+    ]
+    logprob, root_value = reference_scores(load_model(house.base.folder), examples, max_tokens=32)
+    return list(zip(logprob.tolist(), root_value.tolist(), strict=True))
+
+
+def test_no_scores_are_asked_for_where_the_objective_has_no_reference(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("scores were asked for")
+
+    monkeypatch.setattr(Policies, "scores", refuse)
+    record, _ = house.policies().learn(house.step(house.base.policy_id, None, 0, use="grpo"))
+    assert record.reference_policy_id is None
