@@ -2,11 +2,11 @@
 
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 KIND    ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+comma   := ,
 EXTRAS  := $(if $(filter gpu,$(KIND)),[gpu],)
 DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
-comma   := ,
 CONFIG  ?= configs/quickstart.yaml
-PIP      = .venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints/$(KIND).txt
+PIP      = .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$(KIND).txt
 
 export REVAL_HOME ?= $(CURDIR)/.reval
 

@@ -65,7 +65,9 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
         raise ConfigError(
             f"A fork keeps its parent's model and prompt, but this one changes {moved[0]}. Start a run instead."
         )
-    forced = {} if forced_at is None else {f"generate@{forced_at}": parent.forced.get(f"generate@{forced_at}", 0) + 1}
+    forced = {slot: count for slot, count in parent.forced.items() if int(slot.rpartition("@")[2]) >= iteration}
+    if forced_at is not None:
+        forced[f"generate@{forced_at}"] = forced.get(f"generate@{forced_at}", 0) + 1
     return Fork(parent_id, iteration, forced)
 
 

@@ -55,7 +55,7 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
             show_round(here)
             track(run, tracker)
 
-        last = Here(run, config.run.iterations - 1)
+        last = Here(run, run.iterations_done() - 1)
         checkpoint(last, policy)
         if config.evaluation.after:
             evaluate_all(last, policy)
@@ -68,8 +68,10 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
 def one_round(here: Here, policy: str) -> str:
     """One iteration; returns the new policy's id."""
     reference = here.run.reference_during(here.iteration)
-    if here.reset_due and reference is not None:
+    if here.reset_due:
         checkpoint(Here(here.run, here.iteration - 1), policy)
+        here.run.policies.keep_frozen(reference)
+    if reference is not None and (here.reset_due or here.begins_fork):
         score_window(here, reference)
 
     batch = generate(here, policy)

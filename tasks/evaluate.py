@@ -78,7 +78,8 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     problems = benchmark_problems(run, benchmark)
     prompts = [run.renderer.render(problem) for problem in problems]
     batch = _batch(run, policy_id, problems)
-    run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
+    if policy_id != run.base.policy_id:
+        run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
     sampled = sample_batch(run, batch, prompts, settings(run), seed_key=digest("evl", benchmark_id(problems)))
     run.write(sampled)
     golds = run.golds([problem.problem_id for problem in problems])

@@ -31,7 +31,7 @@ def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
     updates += [
         _planned(
             "replay",
-            draw(pool, len(fresh) or len(pool), seed=config.run.seed, iteration=here.iteration, update=index),
+            draw(pool, len(fresh) or config.batch_size, seed=config.run.seed, iteration=here.iteration, update=index),
         )
         for index in range(config.objective.updates.off_policy)
     ]

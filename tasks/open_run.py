@@ -23,7 +23,7 @@ from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.learning.objectives import check
 from reval_core.policies.base import BasePolicy, base_policy
-from reval_core.policies.folder import load_model, load_tokenizer, weights_checksum
+from reval_core.policies.folder import base_policy_id, load_model, load_tokenizer, weights_checksum
 from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, PromptRenderer, load_problems
 from reval_core.problems.prompts import check_lengths
@@ -87,7 +87,7 @@ def open_run(
     process = ProcessIdentity.mine()
     with ExitStack() as stack:
         stack.enter_context(_signals())
-        base = _base(config, home, store, run_id, progress)
+        base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
         problems, weights = read_problems(config) if training else ([], {})
@@ -99,6 +99,7 @@ def open_run(
         if config.reward.use == "math" and config.evaluation.extraction != config.reward.extraction:
             evaluation_grader = stack.enter_context(_grader(config, config.evaluation.extraction))
         record, attempt = _start(store, config, fork, run_id, base, grader, process, versions, device, flow_run_id)
+        stack.enter_context(_recorded_end(store, run_id, attempt))
         policies = Policies(
             store,
             home.root,
@@ -136,8 +137,7 @@ def open_run(
             run.history = stages.history(connection, run_id)
         _record_base(run)
         stack.enter_context(attempt_log(home, store, run_id, attempt))
-        with _recorded_end(run):
-            yield run
+        yield run
 
 
 def read_problems(config: Config) -> tuple[list[Problem], dict[str, float]]:
@@ -165,18 +165,24 @@ def _grader(config: Config, extraction: Any) -> Grader:
     )
 
 
-def _base(config: Config, home: Home, store: Store, run_id: str, progress: Progress) -> BasePolicy:
-    """The run's base model; an existing run keeps the one it began with."""
+def _base(config: Config, home: Home, store: Store, run_id: str, fork: Fork | None, progress: Progress) -> BasePolicy:
+    """The run's base model; an existing run keeps the one it began with, a fork its parent's."""
     with store.read() as connection:
         known = runs.find(connection, run_id)
-        record = lineage.policy(connection, known.base_policy_id) if known else None
+        if known is None and fork is not None:
+            known = runs.find(connection, fork.parent_run_id)
+        record = None
+        if known is not None and lineage.exists(connection, known.base_policy_id):
+            record = lineage.policy(connection, known.base_policy_id)
     if record is not None and record.folder and (home.root / record.folder).is_dir():
-        return BasePolicy(home.root / record.folder, record.policy_id, record.tokenizer_id)
-    base = base_policy(config.model, home.models, lambda done, total: progress.step("base model", done, total))
-    if record is not None and base.policy_id != record.policy_id:
+        folder = home.root / record.folder
+        base = BasePolicy(folder, base_policy_id(folder), record.tokenizer_id)
+    else:
+        base = base_policy(config.model, home.models, lambda done, total: progress.step("base model", done, total))
+    if known is not None and base.policy_id != known.base_policy_id:
         raise ConfigError(
-            f"model.path {config.model.path!r} is now {base.policy_id}, but run {run_id} began with "
-            f"{record.policy_id}. Put the old model back, or give the run another name."
+            f"model.path {config.model.path!r} is now {base.policy_id}, but run {known.run_id} began with "
+            f"{known.base_policy_id}. Put the old model back, or give the run another name."
         )
     return base
 
@@ -292,7 +298,7 @@ def _record_base(run: Run) -> None:
 
 
 @contextmanager
-def _recorded_end(run: Run) -> Iterator[None]:
+def _recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
     status, message = "failed", None
     try:
         yield
@@ -304,8 +310,8 @@ def _recorded_end(run: Run) -> Iterator[None]:
         message = f"{type(error).__name__}: {error}"
         raise
     finally:
-        with run.store.write() as connection:
-            runs.end_attempt(connection, run.run_id, run.attempt, status, message)
+        with store.write() as connection:
+            runs.end_attempt(connection, run_id, attempt, status, message)
 
 
 @contextmanager

@@ -150,9 +150,9 @@ class Run:
         every = self.config.objective.reference_reset_every
         if every and iteration > 0 and iteration % every == 0:
             return self.policy_after(iteration - 1)
-        if iteration == 0:
-            return self.record.base_policy_id
-        return str(self.history[(iteration - 1, "learn", "")]["reference_policy_id"])
+        before = self.history[(iteration - 1, "learn", "")]["reference_policy_id"] if iteration > 0 else None
+        # a fork of a run whose objective had no reference begins with the base policy, as a run does
+        return self.record.base_policy_id if before is None else str(before)
 
     def remember(self, slot: tuple[int, str, str], output: dict[str, Any], *, executed: bool) -> None:
         """Keep the history in memory in step with the store."""
@@ -234,10 +234,15 @@ class Here:
         return bool(every and self.iteration > 0 and self.iteration % every == 0)
 
     @property
+    def begins_fork(self) -> bool:
+        """Whether the iterations before this one are another run's."""
+        return self.iteration > 0 and self.iteration == self.run.record.fork_iteration
+
+    @property
     def checkpoint_due(self) -> bool:
-        """Whether the policy is saved after this iteration."""
+        """Whether the policy is saved after this iteration; the last one is saved at the end of the run."""
         last = self.iteration + 1 == self.run.config.run.iterations
-        return last or (self.iteration + 1) % self.run.config.checkpoint.every == 0
+        return (self.iteration + 1) % self.run.config.checkpoint.every == 0 and not last
 
     @property
     def evaluation_due(self) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from prefect.context import FlowRunContext
 
 from reval_core.config import Config
 from reval_core.errors import Cancelled
+from reval_core.home import Home
 from reval_core.store import runs
 from tasks.run import Here, Run
 
@@ -121,11 +124,16 @@ def _stored_points(run: Run) -> list[Metric]:
         run_id=run.run_id,
     )
     for row in found.to_pylist():
-        name = f"eval/{row['benchmark']}/{row['metric'].replace('@', '_at_')}".replace(" ", "_")
+        # a benchmark may be the path of a file, which MLflow takes for no name
+        name = f"eval/{_name(row['benchmark'])}/{_name(row['metric'].replace('@', '_at_'))}"
         for suffix, value in (("", row["value"]), ("/low", row["low"]), ("/high", row["high"])):
             if value is not None:
                 points.append(_point(name + suffix, value, row["created_at"], row["iteration"] + 1))
     return points
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._")
 
 
 def _point(key: str, value: float, at: datetime, step: int) -> Metric:
@@ -135,25 +143,38 @@ def _point(key: str, value: float, at: datetime, step: int) -> Metric:
 
 def _find_or_create(client: MlflowClient, run: Run) -> str:
     name = run.config.tracking.experiment
+    location = run.home.mlflow_artifacts.as_uri() if run.config.tracking.uri is None else None
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = run.home.mlflow_artifacts.as_uri() if run.config.tracking.uri is None else None
         experiment_id = client.create_experiment(name, artifact_location=location)
     else:
         experiment_id = experiment.experiment_id
+        if location is not None and experiment.artifact_location != location:
+            _relocate(run.home, experiment.artifact_location, location)
     found = client.search_runs(
         [experiment_id], f"tags.`reval.run_id` = '{run.run_id}'", run_view_type=ViewType.ACTIVE_ONLY, max_results=1
     )
-    if found:
-        mlflow_run_id = found[0].info.run_id
-    else:
-        tags = {"reval.run_id": run.run_id}
-        mlflow_run_id = client.create_run(experiment_id, run_name=run.run_id, tags=tags).info.run_id
-        client.log_batch(mlflow_run_id, params=_params(run.config))
-    client.log_batch(mlflow_run_id, tags=_tags(run))
+    tags = {"reval.run_id": run.run_id}
+    shown = found[0] if found else client.create_run(experiment_id, run_name=run.run_id, tags=tags)
+    mlflow_run_id = shown.info.run_id
+    params = [param for param in _params(run.config) if param.key not in shown.data.params]
+    client.log_batch(mlflow_run_id, params=params, tags=_tags(run))
     with run.store.write() as connection:
         runs.set_mlflow_run(connection, run.run_id, mlflow_run_id)
     return str(mlflow_run_id)
+
+
+def _relocate(home: Home, old: str, new: str) -> None:
+    """Where artifacts lie, after the root was copied or moved: MLflow keeps it as an absolute path, with no call to
+    change it, and would go on writing into the old root."""
+    with closing(sqlite3.connect(home.root / "mlflow.db")) as database, database:
+        names = {"old": old, "new": new}
+        database.execute("UPDATE experiments SET artifact_location = :new WHERE artifact_location = :old", names)
+        database.execute(
+            "UPDATE runs SET artifact_uri = :new || substr(artifact_uri, length(:old) + 1) "
+            "WHERE substr(artifact_uri, 1, length(:old) + 1) = :old || '/'",
+            names,
+        )
 
 
 def _params(config: Config) -> list[Param]:

@@ -36,7 +36,8 @@ def _inputs(here: Here, batch: Batch) -> dict[str, Any]:
     }
 
 
-@stage("verify", reference=Verdicts, inputs=_inputs)
+# by key alone: a gold answer that was mended before the round was admitted is graded against anew
+@stage("verify", reference=Verdicts, inputs=_inputs, historic=False)
 def verify(here: Here, batch: Batch) -> Commit[Verdicts]:
     """Grade every response of the batch; verdicts are rows, a failure to grade is a status and never a bare 0."""
     return grade_batch(here.run, batch.batch_id, round_golds(here), here.run.grader)

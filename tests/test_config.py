@@ -34,7 +34,7 @@ def refusal(raw: dict[str, Any]) -> list[str]:
     return [line.removeprefix("  - ") for line in lines]
 
 
-# -- keys ---------------------------------------------------------------------------------------------------------
+# -- keys -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_configuration_cannot_be_changed_afterwards() -> None:
         config.run.seed = 3
 
 
-# -- combinations -------------------------------------------------------------------------------------------------
+# -- combinations -----------------------------------------------------------------------------------------------------
 
 
 def test_centred_rewards_need_a_group() -> None:
@@ -116,7 +116,7 @@ def test_a_round_has_an_update() -> None:
     assert "nothing would be learned" in line
 
 
-# -- files and overrides ------------------------------------------------------------------------------------------
+# -- files and overrides ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -205,7 +205,7 @@ def test_an_override_with_an_unknown_key_names_the_nearest(tmp_path: Path) -> No
         load_config(path, ["rollouts.max_new_token=3"])
 
 
-# -- identity -----------------------------------------------------------------------------------------------------
+# -- identity ---------------------------------------------------------------------------------------------------------
 
 NEUTRAL = [
     "run.name=other",
@@ -273,7 +273,14 @@ def test_identity_names_no_section_that_is_neutral_as_a_whole() -> None:
     assert {"evaluation", "checkpoint", "store", "tracking"}.isdisjoint(identity)
     assert identity["run"] == {"seed": 0}
     assert identity["problems"] == [
-        {"path": "builtin:arithmetic/train", "fields": {}, "filter": None, "weight": 1.0, "limit": None, "split": "train"}
+        {
+            "path": "builtin:arithmetic/train",
+            "fields": {},
+            "filter": None,
+            "weight": 1.0,
+            "limit": None,
+            "split": "train",
+        }
     ]
 
 
@@ -306,7 +313,7 @@ def test_flat_keys_are_dotted_and_numbered() -> None:
     assert flatten({"a": [{"b": 1}, {"b": 2}], "c": [3]}) == {"a.0.b": 1, "a.1.b": 2, "c": [3]}
 
 
-# -- the environment stays outside --------------------------------------------------------------------------------
+# -- the environment stays outside ------------------------------------------------------------------------------------
 
 
 def test_variables_are_kept_as_written_and_their_values_stay_outside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_without_leaves_keys_out_of_a_copy() -> None:
     assert mapping == {"a": 1, "b": 2}
 
 
-# -- names of parts -------------------------------------------------------------------------------------------------
+# -- names of parts ---------------------------------------------------------------------------------------------------
 
 
 def test_a_registered_name_comes_first() -> None:

@@ -201,8 +201,8 @@ def load_saved(folder: Path, policy_id: str, *, device: str) -> nn.Module:
     checksum = weights_checksum(model)
     if checksum != manifest.weights_checksum:
         raise PolicyError(
-            f"The weights in {folder} were changed: checksum {checksum}, the manifest says {manifest.weights_checksum}. "
-            "Remove the folder; the policy is learned again."
+            f"The weights in {folder} were changed: checksum {checksum}, the manifest says "
+            f"{manifest.weights_checksum}. Remove the folder; the policy is learned again."
         )
     return model
 

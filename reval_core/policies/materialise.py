@@ -1,7 +1,7 @@
 """Finds a policy by its id: in memory, in a folder, or by learning it again from stored trajectories.
 
-This is what makes recovery, forks, reruns and a stage run alone one thing: whoever needs a policy asks for it by id, and
-the nearest saved ancestor plus the updates in the store give it back without generating anything.
+This is what makes recovery, forks, reruns and a stage run alone one thing: whoever needs a policy asks for it by id,
+and the nearest saved ancestor plus the updates in the store give it back without generating anything.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Policies:
         self._checkpointing = gradient_checkpointing
         self._learner: Learner | None = None
         self._learner_policy: str | None = None
+        self._learner_settings: Mapping[str, Any] | None = None
         self._frozen: dict[str, nn.Module] = {}
 
     # -- policies to look at ------------------------------------------------------------------------------------
@@ -122,18 +123,26 @@ class Policies:
 
     # -- reference scores -----------------------------------------------------------------------------------------
 
-    def scoring_id(self, temperature: float) -> str:
+    def scoring_id(self, temperature: float, compute_dtype: str | None = None) -> str:
         """What two scalars of one trajectory under one reference depend on beside the two."""
-        return digest("sco", [LEARNING_VERSION, self._dtype, temperature])
+        return digest("sco", [LEARNING_VERSION, compute_dtype or self._dtype, temperature])
 
     def scores(
-        self, trajectory_ids: Sequence[str], reference_policy_id: str, *, temperature: float, max_tokens: int
+        self,
+        trajectory_ids: Sequence[str],
+        reference_policy_id: str,
+        *,
+        temperature: float,
+        max_tokens: int,
+        compute_dtype: str | None = None,
     ) -> dict[str, Pair]:
         """(log pi_ref, V_ref(s1)) in nats of each trajectory: from the store, computed where they are missing.
 
-        Computed ones are not written here; the stage *score* commits them with its own row.
+        Computed ones are not written here; the stage *score* commits them with its own row. `compute_dtype` is this
+        process's own unless a step that was learned under another one is learned again.
         """
-        scoring_id = self.scoring_id(temperature)
+        compute_dtype = compute_dtype or self._dtype
+        scoring_id = self.scoring_id(temperature, compute_dtype)
         with self._store.read() as connection:
             known = trajectories.reference_scores(connection, trajectory_ids, reference_policy_id, scoring_id)
             missing = [name for name in trajectory_ids if name not in known]
@@ -145,7 +154,7 @@ class Policies:
                 examples,
                 max_tokens=max_tokens,
                 temperature=temperature,
-                compute_dtype=self._dtype,
+                compute_dtype=compute_dtype,
                 pad_id=self._pad_id,
             )
             known |= {name: (float(a), float(b)) for name, a, b in zip(missing, logprob, root_value, strict=True)}
@@ -221,6 +230,7 @@ class Policies:
                 step.reference_policy_id,
                 temperature=objective.policy_temperature,
                 max_tokens=optimizer.max_tokens_per_micro_batch,
+                compute_dtype=step.settings["compute_dtype"],
             )
         return [
             [
@@ -241,10 +251,9 @@ class Policies:
         self._go_to(policy_id)
         learner = self._learner
         assert learner is not None
-        objective, optimizer = _configs(settings)
-        if (learner.objective_config, learner.optimizer_config) != (objective, optimizer):
+        if self._learner_settings != settings:
             learner = self._new_learner(learner.model, settings, learner)
-            self._learner = learner
+            self._learner, self._learner_settings = learner, settings
         return learner
 
     def _go_to(self, policy_id: str) -> None:
@@ -267,6 +276,7 @@ class Policies:
             with self._store.read() as connection:
                 step = lineage.learning_step(connection, record)
             again, _ = self.learn(step)
+            self._learner_policy = None  # weights that differ are nobody's, also when they are asked for again
             self._compare(record, again.weights_checksum)
             # a record of another LEARNING_VERSION keeps its own id
             self._learner_policy = record.policy_id
@@ -275,7 +285,7 @@ class Policies:
         """Load the learner from a folder with optimizer state, or from the base model; False when there is neither."""
         if policy_id == self._base.policy_id:
             self._learner = self._new_learner(load_model(self._base.folder, device=self._device), None, None)
-            self._learner_policy = policy_id
+            self._learner_policy, self._learner_settings = policy_id, None
             return True
         folder = self._folder(policy_id)
         state = load_optimizer(folder) if folder else None
@@ -285,14 +295,15 @@ class Policies:
             settings = lineage.policy(connection, policy_id).settings
         learner = self._new_learner(load_saved(folder, policy_id, device=self._device), settings, None)
         learner.load_state_tensors(state)
-        self._learner, self._learner_policy = learner, policy_id
+        self._learner, self._learner_policy, self._learner_settings = learner, policy_id, settings
         return True
 
     def _new_learner(self, model: nn.Module, settings: Mapping[str, Any] | None, state_of: Learner | None) -> Learner:
         objective, optimizer = _configs(settings) if settings is not None else (ObjectiveConfig(), OptimizerConfig())
+        dtype = settings["compute_dtype"] if settings is not None else self._dtype
         if self._checkpointing:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
-        learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=self._dtype)
+        learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=dtype)
         if state_of is not None:
             learner.load_state_tensors(state_of.state_tensors())
         return learner
@@ -305,8 +316,8 @@ class Policies:
         same = all(before.get(key) == self._versions.get(key) for key in BITS_DEPEND_ON)
         if same and self._device == "cpu":
             raise LearningError(
-                f"{record.policy_id} was learned again under the same versions and threads, but its weights differ from the "
-                "recorded ones. The stored trajectories or the base model's files were changed; restore them."
+                f"{record.policy_id} was learned again under the same versions and threads, but its weights differ from "
+                "the recorded ones. The stored trajectories or the base model's files were changed; restore them."
             )
         drift = self._drift(record.policy_id)
         log.warning(

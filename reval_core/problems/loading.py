@@ -1,7 +1,7 @@
 """Reads problems from files, folders, globs, hub data sets and the built-in set.
 
-Bad input is an error that names file and line, and nothing is dropped in silence: a missing question, an empty gold answer
-or a broken line stops the start of a run, before anything is generated.
+Bad input is an error that names file and line, and nothing is dropped in silence: a missing question, an empty gold
+answer or a broken line stops the start of a run, before anything is generated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order of problems: a seeded permutation for each epoch, by hash, so that it is the same everywhere and for ever."""
+"""The order of problems: a seeded permutation for each epoch, by hash, the same everywhere and for ever."""
 
 from __future__ import annotations
 

@@ -33,6 +33,11 @@ _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|[\s\S]")
 
 def check(text: str) -> str | None:
     """Why `text` is over a limit, or None. `text` may be raw or normalised."""
+    return shape(text) or _powers(text) or _combinatorics(text)
+
+
+def shape(text: str) -> str | None:
+    """Why `text` is too large or no mathematics as text, whatever its value would be; or None."""
     if len(text) > MAX_CHARACTERS:
         return f"longer than {MAX_CHARACTERS} characters ({len(text)})"
     if _DIGIT_RUN.search(text):
@@ -46,7 +51,7 @@ def check(text: str) -> str | None:
     terms = text.count("+") + text.count("-") + text.count("=") + text.count("*")
     if terms > MAX_TERMS:
         return f"more than {MAX_TERMS} terms"
-    return _powers(text) or _combinatorics(text)
+    return None
 
 
 def _nesting(text: str) -> int:
@@ -86,7 +91,7 @@ def _powers(text: str) -> str | None:
                 return "a tower of powers"
         elif token[0].isdigit():
             in_exponent = depth > 0 or bare > 0
-            if in_exponent and (len(token) > 5 or float(token) > MAX_EXPONENT):
+            if in_exponent and (len(token.partition(".")[0]) > 5 or float(token) > MAX_EXPONENT):
                 return f"an exponent above {MAX_EXPONENT}"
             if in_exponent and following == "^" and _power_too_big(token, tokens[index + 2 :]):
                 return f"an exponent above {MAX_EXPONENT}"

@@ -22,7 +22,8 @@ _HEDGE = re.compile(
 def check_gold(gold: str) -> None:
     """Refuse a gold that no answer could ever be graded against.
 
-    Raises ValueError that says why: empty, over the static limits, or without any content.
+    Raises ValueError that says why: empty, too large as text, or without any content. A gold whose value is over a
+    limit (a binomial of millions) stays: an answer of the same text is right.
     """
     if not isinstance(gold, str):
         raise ValueError(f"the gold must be text, got {type(gold).__name__}")
@@ -37,7 +38,7 @@ def check_gold(gold: str) -> None:
         raise ValueError(f"the gold {gold[:80]!r} holds control characters or lone surrogates")
     if exact.whole_number(text) is not None:
         return
-    reason = limits.check(text)
+    reason = limits.shape(text)
     if reason:
         raise ValueError(f"the gold {gold[:80]!r} is over a grading limit: {reason}")
 

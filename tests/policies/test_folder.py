@@ -131,7 +131,7 @@ def test_weights_of_another_shape_are_refused(copy: Path) -> None:
 
 def test_a_damaged_optimizer_state_is_refused(copy: Path) -> None:
     (copy / "optimizer.safetensors").write_bytes(b"x" * 20)
-    with pytest.raises(PolicyError, match="optimizer.safetensors is damaged"):
+    with pytest.raises(PolicyError, match=r"optimizer\.safetensors is damaged"):
         load_optimizer(copy)
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_tokenizer_is_refused(copy: Path) -> None:
         load_tokenizer(copy)
 
 
-# -- identity -----------------------------------------------------------------------------------------------------------
+# -- identity ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_base_policy_is_its_files_wherever_and_whenever(random_folder: Path, copy: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_base_policy_is_found_by_its_path(
 
 @pytest.mark.parametrize("path", ["./none", "/none", "builtin:huge", "one-word", "a/b/c"])
 def test_a_path_that_leads_nowhere_is_refused_without_the_network(path: str, tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="model.path: there is no folder"):
+    with pytest.raises(PolicyError, match=r"model\.path: there is no folder"):
         base_policy(ModelConfig(path=path), tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_the_checksum_tells_precisions_apart() -> None:
     assert weights_checksum(model(tied=True).bfloat16()) != weights_checksum(model(tied=True).bfloat16().float())
 
 
-# -- save and load ------------------------------------------------------------------------------------------------------
+# -- save and load ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -338,7 +338,7 @@ def test_a_folder_is_never_half_removed_while_it_is_replaced(
     assert load_optimizer(folder) is not None
 
 
-# -- optimizer state ----------------------------------------------------------------------------------------------------
+# -- optimizer state --------------------------------------------------------------------------------------------------
 
 
 def test_learning_goes_on_from_a_saved_optimizer_bit_for_bit(tmp_path: Path, random_folder: Path) -> None:

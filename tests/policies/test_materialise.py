@@ -1,4 +1,8 @@
+from __future__ import annotations
+
+import copy
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +29,7 @@ from reval_core.store.trajectories import PART_SCHEMA, SCORE_SCHEMA, BatchRecord
 
 VERSIONS: dict[str, Any] = {"torch": torch.__version__, "threads": 1, "LEARNING_VERSION": 1}
 OBJECTIVE = ObjectiveConfig(beta=0.5)
-OPTIMIZER = OptimizerConfig(lr=1e-2, warmup_updates=3, max_tokens_per_micro_batch=32)
+OPTIMIZER = OptimizerConfig(lr=1e-2, warmup_updates=3, max_tokens_per_micro_batch=64)
 
 
 class House:
@@ -61,6 +65,11 @@ class House:
             )
             lineage.add_policy(connection, record, run_id="run-1", attempt=self.attempt)
         self.names, self.groups = self.sample(self.base.policy_id, round=0)
+
+    def at(self, root: Path) -> House:
+        """The same house under another root."""
+        self.root, self.store = root, Store(root / "reval.duckdb")
+        return self
 
     def sample(self, policy_id: str, round: int, logprob: float = -5.0) -> tuple[list[str], list[str]]:
         """Store a hand-made batch of the policy; returns its trajectory ids and their groups."""
@@ -138,9 +147,7 @@ class House:
                 self._record(connection, step.policy_id, index, update, report)
         return record
 
-    def _record(
-        self, connection: Any, policy_id: str, index: int, update: PlannedUpdate, report: UpdateReport
-    ) -> None:
+    def _record(self, connection: Any, policy_id: str, index: int, update: PlannedUpdate, report: UpdateReport) -> None:
         rows = [
             {"position": place, "trajectory_id": draw.trajectory_id, "reward": draw.reward, "weight": draw.weight}
             for place, draw in enumerate(update.draws)
@@ -174,9 +181,15 @@ class House:
             connection.execute(changed, {"name": name})
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, random_folder: Path) -> House:
+    return House(tmp_path_factory.mktemp("built"), random_folder)
+
+
 @pytest.fixture
-def house(tmp_path: Path, random_folder: Path) -> House:
-    return House(tmp_path, random_folder)
+def house(built: House, tmp_path: Path) -> House:
+    """A house of the test's own."""
+    return copy.copy(built).at(Path(shutil.copytree(built.root, tmp_path / "root")))
 
 
 @pytest.fixture
@@ -228,9 +241,7 @@ def test_the_store_gives_the_step_back_as_it_was(house: House) -> None:
 
 
 @pytest.mark.parametrize("objective", ["reval", "vargrad", "grpo"])
-def test_another_process_learns_a_policy_again_bit_for_bit(
-    house: House, learned: list[str], objective: str
-) -> None:
+def test_another_process_learns_a_policy_again_bit_for_bit(house: House, learned: list[str], objective: str) -> None:
     records = house.chain(house.policies(), use=objective)
     assert len({record.weights_checksum for record in records}) == 3
     learned.clear()
@@ -313,7 +324,7 @@ def test_a_lineage_of_another_base_is_refused(house: House) -> None:
         house.policies(base=other).model(first.policy_id)
 
 
-# -- saved policies ------------------------------------------------------------------------------------------------------
+# -- saved policies ---------------------------------------------------------------------------------------------------
 
 
 def test_learning_again_starts_at_the_nearest_checkpoint(house: House, learned: list[str]) -> None:
@@ -335,9 +346,7 @@ def test_a_checkpoint_of_an_earlier_policy_is_learned_up_to_first(house: House) 
     assert checksum(house.policies(), records[2].policy_id) == records[2].weights_checksum
 
 
-def test_a_policy_saved_without_optimizer_is_looked_at_and_not_learned_from(
-    house: House, learned: list[str]
-) -> None:
+def test_a_policy_saved_without_optimizer_is_looked_at_and_not_learned_from(house: House, learned: list[str]) -> None:
     policies = house.policies()
     records = house.chain(policies, 2)
     policies.save(records[0].policy_id, run_id=None, iteration=None, with_optimizer=False)
@@ -371,7 +380,7 @@ def test_a_root_that_was_copied_elsewhere_goes_on(house: House, tmp_path_factory
     policies.save(records[0].policy_id, run_id=None, iteration=None, with_optimizer=True)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "root"
     house.root.rename(elsewhere)
-    house.root, house.store = elsewhere, Store(elsewhere / "reval.duckdb")
+    house.at(elsewhere)
     assert checksum(house.policies(), records[1].policy_id) == records[1].weights_checksum
 
 
@@ -406,7 +415,7 @@ def test_frozen_policies_are_kept_until_they_are_let_go(house: House) -> None:
     assert policies.model(house.base.policy_id) is not model
 
 
-# -- when the weights come out otherwise ---------------------------------------------------------------------------------
+# -- when the weights come out otherwise ------------------------------------------------------------------------------
 
 
 def test_a_changed_response_makes_learning_again_fail_loudly(house: House) -> None:
@@ -474,12 +483,12 @@ def test_another_environment_that_gives_the_same_weights_is_no_realisation(house
     assert house.store.query("SELECT count(*) AS n FROM store.realisations").column("n").to_pylist() == [0]
 
 
-# -- reference scores ------------------------------------------------------------------------------------------------------
+# -- reference scores -------------------------------------------------------------------------------------------------
 
 
 def test_scores_are_computed_where_the_store_has_none(house: House) -> None:
     policies = house.policies()
-    found = policies.scores(house.names, house.base.policy_id, temperature=1.0, max_tokens=32)
+    found = policies.scores(house.names, house.base.policy_id, temperature=1.0, max_tokens=64)
     assert [found[name] for name in house.names] == scored(house)
     assert house.store.query("SELECT count(*) AS n FROM store.reference_scores").column("n").to_pylist() == [0]
 
@@ -487,20 +496,20 @@ def test_scores_are_computed_where_the_store_has_none(house: House) -> None:
 def test_stored_scores_are_taken_for_their_own_reference_and_temperature_alone(house: House) -> None:
     policies = house.policies()
     base = house.base.policy_id
-    computed = policies.scores(house.names, base, temperature=1.0, max_tokens=32)
+    computed = policies.scores(house.names, base, temperature=1.0, max_tokens=64)
     rows = {"trajectory_id": house.names[:2], "logprob": [-1.0, -2.0], "root_value": [3.0, 4.0]}
     with house.store.write() as connection:
         trajectories.add_reference_scores(
             connection, base, policies.scoring_id(1.0), pa.table(rows, schema=SCORE_SCHEMA)
         )
-    found = policies.scores(house.names[:4], base, temperature=1.0, max_tokens=32)
+    found = policies.scores(house.names[:4], base, temperature=1.0, max_tokens=64)
     assert [found[name] for name in house.names[:2]] == [(-1.0, 3.0), (-2.0, 4.0)]
     for name in house.names[2:4]:
         assert found[name] == pytest.approx(computed[name], abs=1e-5)
-    colder = policies.scores(house.names[:2], base, temperature=0.5, max_tokens=32)
+    colder = policies.scores(house.names[:2], base, temperature=0.5, max_tokens=64)
     assert all(colder[name] not in (found[name], computed[name]) for name in house.names[:2])
     (first,) = house.chain(policies, 1)
-    under_first = policies.scores(house.names[:2], first.policy_id, temperature=1.0, max_tokens=32)
+    under_first = policies.scores(house.names[:2], first.policy_id, temperature=1.0, max_tokens=64)
     assert all(under_first[name] not in (found[name], computed[name]) for name in house.names[:2])
 
 
@@ -526,7 +535,7 @@ def scored(house: House) -> list[tuple[float, float]]:
     examples = [
         TrainingExample(name, "g", tokens[name].prompt_ids, tokens[name].response_ids, 0.0) for name in house.names
     ]
-    logprob, root_value = reference_scores(load_model(house.base.folder), examples, max_tokens=32)
+    logprob, root_value = reference_scores(load_model(house.base.folder), examples, max_tokens=64)
     return list(zip(logprob.tolist(), root_value.tolist(), strict=True))
 
 

@@ -20,7 +20,7 @@ def test_the_built_in_benchmark_is_held_out_from_training() -> None:
 
 
 def test_an_unknown_name_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="Unknown benchmark 'maths-500'. Did you mean 'math500'"):
+    with pytest.raises(ConfigError, match=r"Unknown benchmark 'maths-500'\. Did you mean 'math500'"):
         load_benchmark("maths-500")
 
 

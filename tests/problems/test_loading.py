@@ -48,7 +48,7 @@ def ids(problems: list[Problem]) -> list[str]:
     return [problem.external_id for problem in problems]
 
 
-# -- files ----------------------------------------------------------------------------------------------------------
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json", "p.json.gz", "p.parquet"])
@@ -141,13 +141,16 @@ def test_built_in_problems_load() -> None:
     assert len({problem.problem_id for problem in problems}) == len(problems) == 256
 
 
-# -- rows -----------------------------------------------------------------------------------------------------------
+# -- rows -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "1?", "answer": "1"}, "column 'question' is missing or null. There are prompt, answer; map one with fields"),
+        (
+            {"prompt": "1?", "answer": "1"},
+            "column 'question' is missing or null. There are prompt, answer; map one with fields",
+        ),
         ({"question": None, "answer": "1"}, "column 'question' is missing or null"),
         ({"question": "", "answer": "1"}, "the question is empty"),
         ({"question": " \n", "answer": "1"}, "the question is empty"),
@@ -155,7 +158,10 @@ def test_built_in_problems_load() -> None:
         ({"question": [], "answer": "1"}, "text or a list of messages"),
         ({"question": [{"role": "user"}], "answer": "1"}, "text or a list of messages"),
         ({"question": [{"role": "assistant", "content": "1"}], "answer": "1"}, "last message is by 'assistant'"),
-        ({"question": "1?", "solution": "1"}, "column 'answer' is missing or null. There are question, solution; map one with fields"),
+        (
+            {"question": "1?", "solution": "1"},
+            "column 'answer' is missing or null. There are question, solution; map one with fields",
+        ),
         ({"question": "1?", "answer": ""}, "the gold answer '' cannot be graded against"),
         ({"question": "1?", "answer": "  "}, "cannot be graded against"),
     ],
@@ -252,7 +258,7 @@ def test_an_error_after_a_filter_still_names_the_line_of_the_file(tmp_path: Path
     assert refusal(path, filter="level > 2").startswith("p.jsonl, line 4: ")
 
 
-# -- identity -----------------------------------------------------------------------------------------------------------
+# -- identity ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_problem_is_what_is_asked_and_nothing_else() -> None:
@@ -266,7 +272,7 @@ def test_a_problem_is_what_is_asked_and_nothing_else() -> None:
     assert Problem(({"content": "1+1?", "role": "user"},), "2").problem_id == problem.problem_id
 
 
-# -- the public files ---------------------------------------------------------------------------------------------------
+# -- the public files -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "count"), [("aime24.jsonl", 30), ("math500.jsonl", 500)])

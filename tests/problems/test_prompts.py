@@ -45,7 +45,7 @@ def rendered(tokenizer: Any, problem: Problem | str, **settings: Any) -> str:
     return tokenizer.decode(list(prompt.token_ids))
 
 
-# -- templates ------------------------------------------------------------------------------------------------------
+# -- templates --------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_template_the_model_sees_the_question() -> None:
@@ -100,7 +100,7 @@ def test_rendering_leaves_the_problem_as_it_is(chatty: PreTrainedTokenizerBase) 
     assert problem.problem_id == name
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
+# -- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_conversation_needs_a_template(chatty: PreTrainedTokenizerBase) -> None:
@@ -109,7 +109,7 @@ def test_a_conversation_needs_a_template(chatty: PreTrainedTokenizerBase) -> Non
 
 
 def test_a_system_message_needs_a_template(chatty: PreTrainedTokenizerBase) -> None:
-    with pytest.raises(PromptError, match="prompt.system needs a template"):
+    with pytest.raises(PromptError, match=r"prompt\.system needs a template"):
         PromptRenderer(chatty, PromptConfig(template="none", system="be brief"))
 
 
@@ -121,7 +121,7 @@ def test_two_system_messages_are_refused(chatty: PreTrainedTokenizerBase) -> Non
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
-    with pytest.raises(PromptError, match="no chat template. Use prompt.template: none"):
+    with pytest.raises(PromptError, match=r"no chat template\. Use prompt\.template: none"):
         PromptRenderer(byte_tokenizer(), PromptConfig())
 
 
@@ -154,7 +154,7 @@ def test_a_prompt_has_at_least_one_token(chatty: PreTrainedTokenizerBase) -> Non
         rendered(plain, EOS, template="none")
 
 
-# -- what ends a response -------------------------------------------------------------------------------------------
+# -- what ends a response ---------------------------------------------------------------------------------------------
 
 
 def test_a_response_ends_with_eos_or_a_stop_token() -> None:
@@ -182,7 +182,7 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
         PromptRenderer(tokenizer, PromptConfig(template="none"))
 
 
-# -- lengths --------------------------------------------------------------------------------------------------------
+# -- lengths ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_is_too_long_is_named() -> None:
@@ -194,5 +194,7 @@ def test_a_prompt_that_is_too_long_is_named() -> None:
     prompts = [renderer.render(problem) for problem in problems]
     by_id = {problem.problem_id: problem for problem in problems}
     check_lengths(prompts, by_id, max_prompt_tokens=12)
-    with pytest.raises(PromptError, match=r"2 prompts are longer .* = 10; the longest has 12 tokens \(id 2 of p\.jsonl"):
+    with pytest.raises(
+        PromptError, match=r"2 prompts are longer .* = 10; the longest has 12 tokens \(id 2 of p\.jsonl"
+    ):
         check_lengths(prompts, by_id, max_prompt_tokens=10)

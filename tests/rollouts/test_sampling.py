@@ -23,7 +23,7 @@ def chi_square(counts: np.ndarray, probabilities: np.ndarray) -> float:
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-# -- noise ----------------------------------------------------------------------------------------------------------
+# -- noise ------------------------------------------------------------------------------------------------------------
 
 
 def test_noise_lies_in_the_unit_interval() -> None:
@@ -109,9 +109,7 @@ def expected(temperature: float, top_k: int, top_p: float) -> np.ndarray:
         (1.5, 4, 0.9, 4),
     ],
 )
-def test_tokens_come_with_their_exact_probabilities(
-    temperature: float, top_k: int, top_p: float, choices: int
-) -> None:
+def test_tokens_come_with_their_exact_probabilities(temperature: float, top_k: int, top_p: float, choices: int) -> None:
     noise = torch.from_numpy(uniform(SEEDS, 0))
     tokens, logprobs = sample_step(LOGITS.expand(len(SEEDS), -1), noise, settings(temperature, top_p, top_k))
     counts = np.bincount(tokens.numpy(), minlength=len(LOGITS))

@@ -78,7 +78,7 @@ def tokens_of(drawn: Drawn) -> dict[tuple[str, int], tuple[int, ...]]:
     return {key: s.token_ids for key, s in drawn.items()}
 
 
-# -- a sample is its own ------------------------------------------------------------------------------------------------
+# -- a sample is its own ----------------------------------------------------------------------------------------------
 
 
 def test_a_sample_does_not_depend_on_what_is_sampled_beside_it(
@@ -121,7 +121,7 @@ def test_torchs_own_random_state_plays_no_part(requests: list[SampleRequest]) ->
     assert tokens_of(sample(model, requests)) == first
 
 
-# -- log-probabilities --------------------------------------------------------------------------------------------------
+# -- log-probabilities ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -202,7 +202,7 @@ def test_nothing_asked_for_gives_nothing() -> None:
     assert sample(random_model(), []) == {}
 
 
-# -- only the run's settings count ----------------------------------------------------------------------------------------
+# -- only the run's settings count ------------------------------------------------------------------------------------
 
 
 def test_generation_settings_in_the_models_folder_change_nothing(
@@ -212,7 +212,14 @@ def test_generation_settings_in_the_models_folder_change_nothing(
     shutil.copytree(random_folder, plain)
     shutil.copytree(random_folder, set_up)
     (plain / "generation_config.json").unlink(missing_ok=True)
-    own = {"do_sample": True, "top_p": 0.1, "top_k": 2, "temperature": 0.3, "repetition_penalty": 5.0, "eos_token_id": 4}
+    own = {
+        "do_sample": True,
+        "top_p": 0.1,
+        "top_k": 2,
+        "temperature": 0.3,
+        "repetition_penalty": 5.0,
+        "eos_token_id": 4,
+    }
     (set_up / "generation_config.json").write_text(json.dumps(own))
     first, second = load_model(plain), load_model(set_up)
     assert second.generation_config.top_k == 2
@@ -228,7 +235,7 @@ def test_top_k_and_top_p_of_the_run_count(requests: list[SampleRequest]) -> None
     assert greedy != tokens_of(sample(model, requests))
 
 
-# -- the model is lent --------------------------------------------------------------------------------------------------
+# -- the model is lent ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -278,7 +285,7 @@ def test_new_weights_of_the_same_object_are_sampled_from(requests: list[SampleRe
     assert tokens_of(sample(model, requests)) == {(r.problem_id, r.sample_index): ids for r, ids in after.items()}
 
 
-# -- engines by name ------------------------------------------------------------------------------------------------------
+# -- engines by name --------------------------------------------------------------------------------------------------
 
 
 def test_the_engines_name_tells_its_precision() -> None:
@@ -299,5 +306,5 @@ def test_bfloat16_samples_from_float32_weights(requests: list[SampleRequest]) ->
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Unknown engine 'transfomers'. Did you mean 'transformers'"):
+    with pytest.raises(ConfigError, match=r"Unknown engine 'transfomers'\. Did you mean 'transformers'"):
         make_engine(EngineConfig(use="transfomers"), compute_dtype="float32", pad_id=0)

@@ -23,9 +23,17 @@ connection.close()
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty database of this version; a held lock is waited for only shortly."""
-    empty = Store(tmp_path / "reval.duckdb", lock_wait_s=0.2)
-    empty.prepare()
-    return empty
+    store = Store(tmp_path / "reval.duckdb", lock_wait_s=0.2)
+    store.prepare()
+    return store
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An empty database of this version that tests only read."""
+    store = Store(tmp_path_factory.mktemp("empty") / "reval.duckdb")
+    store.prepare()
+    return store
 
 
 @pytest.fixture(scope="session")

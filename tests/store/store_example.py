@@ -242,13 +242,13 @@ def _round(
         commit_stage(connection, run_id, iteration, "persist", figures)
         record = PolicyRecord(new, "learned", policy, BASE, {}, 2 * (iteration + 1), "tok_0", "sha256_1", None)
         lineage.add_policy(connection, record, run_id=run_id, attempt=1)
-        _update(connection, new, 0, "fresh", [ids[i] for i in admitted], loss=4.0, residual=1.0)
-        _update(connection, new, 1, "replay", replayed, loss=2.0, residual=-2.0)
+        add_update(connection, new, 0, "fresh", [ids[i] for i in admitted], loss=4.0, residual=1.0)
+        add_update(connection, new, 1, "replay", replayed, loss=2.0, residual=-2.0)
         learned = {"policy_id": new, "reference_policy_id": BASE, "updates": 2, "skipped": 0}
         commit_stage(connection, run_id, iteration, "learn", learned)
 
 
-def _update(
+def add_update(
     connection: duckdb.DuckDBPyConnection,
     policy: str,
     index: int,
@@ -258,6 +258,7 @@ def _update(
     loss: float,
     residual: float,
 ) -> None:
+    """One optimizer step over some trajectories that all have the same residual."""
     count = len(members)
     rows = pa.table(
         {

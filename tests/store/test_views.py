@@ -1,9 +1,11 @@
 """The public views: their columns are a promise, their figures are computed here by hand."""
 
-import pytest
-from store_example import BASE, FORK, RUN, Example, add_run, commit_stage, names
+from types import SimpleNamespace
 
-from reval_core.store import Store
+import pytest
+from store_example import BASE, FORK, RUN, Example, add_run, add_update, batch_record, commit_stage, names, part_of
+
+from reval_core.store import Store, evaluations
 
 COLUMNS = {
     "trajectories": """
@@ -213,6 +215,30 @@ def test_an_evaluation_that_two_runs_share_is_shown_for_each_once(example: Examp
     assert [tuple(row.values()) for row in rows] == [(RUN, -1, 0.5, 0.25, 0.75), (FORK, -1, 0.5, 0.25, 0.75)]
 
 
+def test_a_fork_shows_evaluations_that_only_its_ancestor_made(store: Store) -> None:
+    metric = {"avg@1": SimpleNamespace(value=0.5, low=0.0, high=1.0)}
+    with store.write() as connection:
+        add_run(connection, RUN)
+        for iteration in (-1, 1, 2):
+            evaluations.add(
+                connection,
+                evaluation_id=f"evl_{iteration}",
+                policy_id=BASE,
+                benchmark="held-out",
+                benchmark_id="ben_0",
+                batch_id="bat_0",
+                verifier_id="ver_1",
+                problem_count=1,
+                samples_per_problem=1,
+                settings={},
+                metrics=metric,
+            )
+            commit_stage(connection, RUN, iteration, "evaluate", {"evaluation_id": f"evl_{iteration}"}, slot="held-out")
+        add_run(connection, FORK, RUN, 2)
+    rows = store.query("SELECT iteration FROM evaluations WHERE run_id = $run ORDER BY iteration", run=FORK)
+    assert rows.column("iteration").to_pylist() == [-1, 1]
+
+
 def test_verdicts_keeps_all_of_them(example: Example) -> None:
     rows = example.store.query(
         "SELECT verifier_id, gold, status FROM verdicts WHERE trajectory_id = $name ORDER BY graded_at",
@@ -226,9 +252,15 @@ def test_verdicts_keeps_all_of_them(example: Example) -> None:
 
 
 def test_a_round_without_updates_keeps_its_policy_and_shows_no_learning_figures(store: Store) -> None:
+    batch = batch_record()
+    store.append_batch(batch, part_of(batch))
     with store.write() as connection:
         add_run(connection, RUN)
-        commit_stage(connection, RUN, 0, "learn", {"policy_id": BASE, "updates": 0, "skipped": 0})
-    row = store.query("SELECT * FROM rounds").to_pylist()[0]
-    assert (row["policy_id"], row["parent_policy_id"], row["updates"]) == (BASE, BASE, 0)
+        add_update(connection, "pol_0", 0, "fresh", names(batch), loss=1.0, residual=1.0)
+        for iteration, updates in ((0, 1), (1, 0)):
+            learned = {"policy_id": "pol_0", "updates": updates, "skipped": 0}
+            commit_stage(connection, RUN, iteration, "learn", learned)
+    first, row = store.query("SELECT * FROM rounds ORDER BY iteration").to_pylist()
+    assert (first["loss"], first["staleness_mean"], first["uses_mean"]) == (1.0, 0.0, 1.0)
+    assert (row["policy_id"], row["parent_policy_id"], row["updates"]) == ("pol_0", "pol_0", 0)
     assert (row["loss"], row["staleness_mean"], row["uses_mean"]) == (None, None, None)

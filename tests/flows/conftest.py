@@ -1,0 +1,106 @@
+"""A base model, problems, and one finished run, made once; tests that write get a copy of its root."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reval_core.config import Config, parse_config
+from reval_core.home import Home
+from reval_core.policies.tiny import WarmStart, build_tiny_model
+from reval_core.problems.arithmetic import arithmetic_problems
+from tasks.outcome import Outcome
+from tasks.services import configure
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The small run after its last round, with MLflow, evaluations and report. Nobody writes into its root."""
+
+    config: Config
+    home: Home
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model after so short a warm start that it is right now and then."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    recipe = WarmStart(skill_steps=160, mode_steps=1, batch_size=32, warmup_steps=10, mode_texts=1)
+    build_tiny_model(folder, seed=0, recipe=recipe)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def problem_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six problems, so that three rounds are two epochs."""
+    path = tmp_path_factory.mktemp("problems") / "six.jsonl"
+    chosen = arithmetic_problems("train")[:: 3744 // 6][:6]
+    path.write_text("".join(json.dumps(problem) + "\n" for problem in chosen), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def benchmark_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three problems that training has not."""
+    path = tmp_path_factory.mktemp("problems") / "three.jsonl"
+    path.write_text("".join(json.dumps(problem) + "\n" for problem in arithmetic_problems("heldout")[:3]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(base_folder: Path, problem_file: Path) -> Config:
+    """The small run's configuration."""
+    from small_run import tree
+
+    return parse_config(tree(base_folder, problem_file))
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect and MLflow as `configure` sets them up, taken back at the end."""
+    before = dict(os.environ)
+    configure(Home(tmp_path_factory.mktemp("services")))
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    small: Config, benchmark_file: Path, environment: None, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    """One whole run: everything that a user's run does, evaluated before and after."""
+    from small_run import changed, train
+
+    home = Home(tmp_path_factory.mktemp("finished"))
+    evaluated = changed(
+        small, "evaluation.before=true", "evaluation.after=true", f"evaluation.benchmarks=['{benchmark_file}']"
+    )
+    return Finished(evaluated, home, train(evaluated, home))
+
+
+@pytest.fixture
+def home(tmp_path: Path, environment: None) -> Home:
+    """An empty root."""
+    return Home(tmp_path / "root")
+
+
+@pytest.fixture
+def copied(finished: Finished, home: Home) -> Home:
+    """A root with the finished run in it, to write into."""
+    shutil.copytree(finished.home.root, home.root)
+    return home
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs without MLflow and plots."""
+    from small_run import without_views
+
+    with without_views(monkeypatch):
+        yield
