@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from reval_core.errors import StoreError
+from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
@@ -30,10 +30,18 @@ def store_of(home: Home) -> Store:
 
 
 def ask(
-    home: Home, query: str, console: Console, *, csv: bool, as_json: bool, parquet: Path | None, limit: int
+    home: Home,
+    query: str,
+    values: dict[str, str],
+    console: Console,
+    *,
+    csv: bool,
+    as_json: bool,
+    parquet: Path | None,
+    limit: int,
 ) -> None:
     """Run a query and show its result as a table, CSV, JSON lines or a Parquet file."""
-    result = store_of(home).query(query)
+    result = store_of(home).query(query, **values)
     if parquet is not None:
         pyarrow.parquet.write_table(result, parquet)
         console.print(f"{result.num_rows} rows written to {parquet}", markup=False)
@@ -44,6 +52,19 @@ def ask(
             print(json.dumps(row, default=str, ensure_ascii=False))
     else:
         _show(result, console, limit)
+
+
+def parameters(given: list[str]) -> dict[str, str]:
+    """``["run=abc"]`` to ``{"run": "abc"}``.
+
+    Raises:
+        ConfigError: one is not written so.
+    """
+    pairs = [text.partition("=") for text in given]
+    wrong = [name for name, equals, _ in pairs if not equals or not name.isidentifier()]
+    if wrong:
+        raise ConfigError(f"--param {wrong[0]!r}: write it as name=value, for example run=quickstart-1a2b3c4d.")
+    return {name: value for name, _, value in pairs}
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -57,10 +78,12 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _show(result: pa.Table, console: Console, limit: int) -> None:
+    if not console.is_terminal:
+        console = Console(width=240, highlight=False)  # a pipe has no width; do not fold what a program reads
     table = Table(show_edge=False, header_style="bold")
     for field in result.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold")
+        table.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in result.slice(0, limit).to_pylist():
         table.add_row(*[_cell(value) for value in row.values()])
     console.print(table)

@@ -1,4 +1,4 @@
-"""The command line: ``reval train``, ``evaluate``, ``sql``, ``runs``, ``report``, ``doctor`` and the standalone stages.
+"""The command line: ``reval train``, ``evaluate``, ``sql``, ``runs``, ``report`` and ``doctor``.
 
 Prefect and MLflow take seconds to import, so a command imports its flow only when it is called.
 """
@@ -153,6 +153,9 @@ def sql(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON lines.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write to a Parquet file.")] = None,
     limit: Annotated[int, typer.Option(help="Rows shown on the terminal.")] = 40,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--param", help="Value of a $name in the query, as run=RUN_ID; may be repeated.")
+    ] = None,
 ) -> None:
     """Ask the store; without a query, list the named ones."""
     from flows import asking
@@ -161,7 +164,8 @@ def sql(
     if query is None:
         asking.list_queries(console)
         return
-    asking.ask(home, query, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
+    values = asking.parameters(parameters or [])
+    asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
 
 
 @app.command()

@@ -82,7 +82,7 @@ class ProblemSource(Section):
 class EngineConfig(Section):
     """What samples the responses."""
 
-    use: str = Field("transformers", description="transformers, vllm, or package.module:attribute.")
+    use: str = Field("transformers", description="transformers, or package.module:attribute of your own.")
     max_batch_sequences: int = neutral(256, ge=1, description="Sequences decoded together.")
     max_batch_tokens: int = neutral(
         1_000_000, ge=1, description="Prompt plus response tokens held in one decoded batch."

@@ -80,7 +80,8 @@ def _from_hub(config: ModelConfig) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PolicyError(
-            f"model.path: {config.path!r} is no folder here and could not be fetched from the hub ({type(error).__name__}). "
-            f"Check the name and the network, set {config.token_env} for a gated model, or give a local folder."
+            f"model.path: {config.path!r} is no folder here and could not be fetched from the hub "
+            f"({type(error).__name__}). Check the name and the network, set {config.token_env} for a gated model, or "
+            "give a local folder."
         ) from error
     return Path(found)

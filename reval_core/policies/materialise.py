@@ -316,8 +316,8 @@ class Policies:
         same = all(before.get(key) == self._versions.get(key) for key in BITS_DEPEND_ON)
         if same and self._device == "cpu":
             raise LearningError(
-                f"{record.policy_id} was learned again under the same versions and threads, but its weights differ from "
-                "the recorded ones. The stored trajectories or the base model's files were changed; restore them."
+                f"{record.policy_id} was learned again under the same versions and threads, but its weights differ "
+                "from the recorded ones. The stored trajectories or the base model's files were changed; restore them."
             )
         drift = self._drift(record.policy_id)
         log.warning(

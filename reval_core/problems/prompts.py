@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,11 @@ class PromptRenderer:
             ids = self._tokenizer.encode(text, add_special_tokens=False)
         if not ids:
             raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
+        if _letters(text) not in _letters(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)):
+            raise PromptError(
+                f"Problem {problem.external_id} of {problem.source}: this model's tokenizer cannot write all of it; the "
+                f"tokens read {self._tokenizer.decode(ids)!r}. Use a model whose vocabulary covers these problems."
+            )
         return Prompt(problem.problem_id, text, tuple(int(token) for token in ids))
 
     def _messages(self, problem: Problem) -> list[dict[str, str]]:
@@ -100,6 +106,11 @@ class PromptRenderer:
             )
         except TemplateError as error:
             raise PromptError(f"The prompt template failed: {error}") from error
+
+
+def _letters(text: str) -> str:
+    """The text without white space and in composed form, which tokenizers may rewrite without losing anything."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def check_lengths(prompts: list[Prompt], problems: Mapping[str, Problem], *, max_prompt_tokens: int) -> None:

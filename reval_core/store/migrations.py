@@ -14,7 +14,8 @@ from reval_core.errors import StoreError
 from reval_core.store.sqlfiles import ordered
 
 _LEDGER = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE SCHEMA IF NOT EXISTS store;
+CREATE TABLE IF NOT EXISTS store.schema_migrations (
     version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
 )
 """
@@ -40,7 +41,7 @@ def schema_version(connection: duckdb.DuckDBPyConnection) -> int:
     ).fetchall()
     if not found[0][0]:
         return 0
-    newest = connection.execute("SELECT max(version) FROM schema_migrations").fetchall()
+    newest = connection.execute("SELECT max(version) FROM store.schema_migrations").fetchall()
     return int(newest[0][0] or 0)
 
 
@@ -60,7 +61,7 @@ def needs_migration(connection: duckdb.DuckDBPyConnection) -> bool:
         )
     if version == 0:
         return True
-    ledger = dict(connection.execute("SELECT version, checksum FROM schema_migrations").fetchall())
+    ledger = dict(connection.execute("SELECT version, checksum FROM store.schema_migrations").fetchall())
     for number, (name, text) in shipped.items():
         if number in ledger and ledger[number] != _checksum(text):
             raise StoreError(
@@ -75,7 +76,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     if not needs_migration(connection):
         return
     connection.execute(_LEDGER)
-    done = {row[0] for row in connection.execute("SELECT version FROM schema_migrations").fetchall()}
+    done = {row[0] for row in connection.execute("SELECT version FROM store.schema_migrations").fetchall()}
     for number, (name, text) in sorted(available().items()):
         if number not in done:
             connection.execute(text)
@@ -87,7 +88,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 def _record(connection: duckdb.DuckDBPyConnection, number: int, name: str, text: str) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO schema_migrations VALUES (?, ?, ?, ?)", [number, name, _checksum(text), now()]
+        "INSERT OR REPLACE INTO store.schema_migrations VALUES (?, ?, ?, ?)", [number, name, _checksum(text), now()]
     )
 
 

@@ -22,6 +22,7 @@ WITH segments AS (
     SELECT 'runs' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.runs') UNION ALL
     SELECT 'stage_links' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.stage_links') UNION ALL
     SELECT 'stages' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.stages') UNION ALL
+    SELECT 'schema_migrations' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.schema_migrations') UNION ALL
     SELECT 'trajectories' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.trajectories') UNION ALL
     SELECT 'update_trajectories' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.update_trajectories') UNION ALL
     SELECT 'updates' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.updates') UNION ALL

@@ -17,7 +17,7 @@ SELECT
 FROM store.run_chain AS c
 JOIN store.stage_links AS l
   ON l.run_id = c.owner_run_id
- AND (l.iteration >= c.first_iteration OR (l.iteration = -1 AND c.first_iteration = 0))
+ AND l.iteration >= c.first_iteration
  AND (c.until_iteration IS NULL OR l.iteration < c.until_iteration)
 JOIN store.stages AS s USING (stage_key);
 

@@ -16,6 +16,9 @@ from reval_core.problems.arithmetic import arithmetic_problems
 from tasks.outcome import Outcome
 from tasks.services import configure
 
+CANARY = "hf_canary_0815_shown_nowhere"
+"""A secret of the environment that no file under a root may hold."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -62,8 +65,9 @@ def small(base_folder: Path, problem_file: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect and MLflow as `configure` sets them up, taken back at the end."""
+    """Prefect and MLflow as `configure` sets them up, and a secret; taken back at the end."""
     before = dict(os.environ)
+    os.environ["HF_TOKEN"] = CANARY
     configure(Home(tmp_path_factory.mktemp("services")))
     yield
     os.environ.clear()
@@ -100,7 +104,7 @@ def copied(finished: Finished, home: Home) -> Home:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs without MLflow and plots."""
-    from small_run import without_views
+    from small_run import without_mlflow, without_plots
 
-    with without_views(monkeypatch):
+    with without_mlflow(monkeypatch), without_plots(monkeypatch):
         yield

@@ -14,10 +14,13 @@ import flows.train
 import tasks.report
 from reval_core.config import Config, apply_override, parse_config
 from reval_core.home import Home
+from reval_core.rollouts.transformers_engine import TransformersEngine
 from reval_core.store import Store
 from tasks.open_run import Fork
 from tasks.outcome import Outcome
 from tasks.progress import Progress
+from tasks.run import Run
+from tasks.stage import Stage
 
 PROMPTS, ROLLOUTS, ROUNDS, POOL = 4, 2, 4, 6
 BATCH = PROMPTS * ROLLOUTS
@@ -122,8 +125,8 @@ def responses(home: Home) -> list[tuple[Any, ...]]:
 
 
 @contextmanager
-def without_views(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave out MLflow and the plots, which are views of the store and take longer than the run itself."""
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave out MLflow, a view of the store that takes longer than the run itself."""
 
     @contextmanager
     def no_tracking(run: Any) -> Iterator[None]:
@@ -133,6 +136,52 @@ def without_views(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(flows.train, "tracking", no_tracking)
         patch.setattr(flows.train, "track", lambda run, tracker: None)
         patch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
+        yield
+
+
+@contextmanager
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave the plots out of the report."""
+    with monkeypatch.context() as patch:
         patch.setattr(tasks.report, "draw", lambda run: {})
         patch.setattr(tasks.report, "FIGURES", ())
         yield
+
+
+@contextmanager
+def crash_at(monkeypatch: pytest.MonkeyPatch, name: str, iteration: int, moment: str) -> Iterator[None]:
+    """An attempt in this block ends at a stage: "before" its commit, in the same transaction, or "after" it."""
+    link, remember = Stage._link, Run.remember
+
+    def linked(self: Stage[Any, Any], connection: Any, here: Any, slot: Any, stage_key: str, *, executed: bool) -> None:
+        link(self, connection, here, slot, stage_key, executed=executed)
+        if slot[:2] == (iteration, name) and moment == "before":
+            raise Crash(f"{name}@{iteration}")
+
+    def remembered(self: Run, slot: Any, output: Any, *, executed: bool) -> None:
+        remember(self, slot, output, executed=executed)
+        if slot[:2] == (iteration, name) and moment == "after":
+            raise Crash(f"{name}@{iteration}")
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Stage, "_link", linked)
+        patch.setattr(Run, "remember", remembered)
+        yield
+
+
+@contextmanager
+def sampled(monkeypatch: pytest.MonkeyPatch, *, crash_after: int | None = None) -> Iterator[list[tuple[str, int, int]]]:
+    """(problem, sample index, seed) of every response that the engine finished in the block."""
+    seen: list[tuple[str, int, int]] = []
+    sample = TransformersEngine.sample
+
+    def counted(self: TransformersEngine, requests: Any, settings: Any) -> Iterator[Any]:
+        for done in sample(self, requests, settings):
+            if crash_after is not None and len(seen) == crash_after:
+                raise Crash("generate")
+            seen.append((done.request.problem_id, done.request.sample_index, done.request.seed))
+            yield done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersEngine, "sample", counted)
+        yield seen

@@ -276,7 +276,7 @@ def test_a_root_that_cannot_be_written_fails(tmp_path: Path, home: Home, monkeyp
 
 def test_a_newer_schema_fails(home: Home) -> None:
     with Store(home.database).write() as connection:
-        connection.execute("INSERT INTO schema_migrations VALUES (999, '999_later', 'x', now()::TIMESTAMP)")
+        connection.execute("INSERT INTO store.schema_migrations VALUES (999, '999_later', 'x', now()::TIMESTAMP)")
     check = only(doctor._store(home), "store")
     assert check.status == "failure"
     assert "schema version 999" in check.found
@@ -285,7 +285,7 @@ def test_a_newer_schema_fails(home: Home) -> None:
 
 def test_an_edited_migration_fails(home: Home) -> None:
     with Store(home.database).write() as connection:
-        connection.execute("UPDATE schema_migrations SET checksum = 'other' WHERE version = 1")
+        connection.execute("UPDATE store.schema_migrations SET checksum = 'other' WHERE version = 1")
     check = only(doctor._store(home), "store")
     assert check.status == "failure"
     assert "another text" in check.found
@@ -293,7 +293,7 @@ def test_an_edited_migration_fails(home: Home) -> None:
 
 def test_views_of_another_version_are_a_warning(home: Home) -> None:
     with Store(home.database).write() as connection:
-        connection.execute("UPDATE schema_migrations SET checksum = 'other' WHERE version = 0")
+        connection.execute("UPDATE store.schema_migrations SET checksum = 'other' WHERE version = 0")
     assert only(doctor._store(home), "store").status == "warning"
     Store(home.database).prepare()
     assert only(doctor._store(home), "store").status == "ok"

@@ -278,6 +278,8 @@ def test_settings_may_change_on_the_way(house: House) -> None:
     first = house.learn(policies, house.step(house.base.policy_id, house.base.policy_id, 0))
     changed = house.step(first.policy_id, house.base.policy_id, 2, beta=0.05, use="tbrm")
     second = house.learn(policies, changed)
+    _, reports = policies.learn(changed)
+    assert [report.lr for report in reports] == [1e-2, 1e-2]  # the optimizer's state goes on: the warm-up is over
     third = house.learn(policies, house.step(second.policy_id, house.base.policy_id, 4))
     assert checksum(house.policies(), third.policy_id) == third.weights_checksum
 

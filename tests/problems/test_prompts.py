@@ -198,3 +198,10 @@ def test_a_prompt_that_is_too_long_is_named() -> None:
         PromptError, match=r"2 prompts are longer .* = 10; the longest has 12 tokens \(id 2 of p\.jsonl"
     ):
         check_lengths(prompts, by_id, max_prompt_tokens=10)
+
+
+def test_text_that_the_vocabulary_cannot_write_is_refused() -> None:
+    renderer = PromptRenderer(arithmetic_tokenizer(), PromptConfig(template="none"))
+    assert renderer.render(Problem(ask("3+4-5=?"), gold="2")).text == "3+4-5=?"
+    with pytest.raises(PromptError, match="cannot write all of it"):
+        renderer.render(Problem(ask("What is 3+4?"), gold="7", external_id="12", source="mine"))

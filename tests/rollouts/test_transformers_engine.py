@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from reval_core.config import EngineConfig
 from reval_core.errors import ConfigError
@@ -37,9 +37,18 @@ def random_model(*, tied: bool = True) -> Qwen2ForCausalLM:
     ).eval()
 
 
-@pytest.fixture(params=[True, False], ids=["tied", "untied"])
-def model(request: pytest.FixtureRequest) -> Qwen2ForCausalLM:
-    return random_model(tied=request.param)
+def model_with_learned_positions() -> GPT2LMHeadModel:
+    """Rotary positions only tell distances; here a prompt that padding had moved would be another prompt."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_positions=64, n_embd=16, n_layer=2, n_head=4, n_inner=24, initializer_range=0.3
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(params=["tied", "untied", "learned positions"])
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return model_with_learned_positions() if "learned" in request.param else random_model(tied=request.param == "tied")
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def tokens_of(drawn: Drawn) -> dict[tuple[str, int], tuple[int, ...]]:
 
 
 def test_a_sample_does_not_depend_on_what_is_sampled_beside_it(
-    model: Qwen2ForCausalLM, requests: list[SampleRequest]
+    model: PreTrainedModel, requests: list[SampleRequest]
 ) -> None:
     wanted = tokens_of(sample(model, requests))
     assert len({len(ids) for ids in wanted.values()}) > 3  # they leave the batch one after another
@@ -98,7 +107,7 @@ def test_a_sample_does_not_depend_on_what_is_sampled_beside_it(
     }
 
 
-def test_samples_of_one_prompt_differ(model: Qwen2ForCausalLM, requests: list[SampleRequest]) -> None:
+def test_samples_of_one_prompt_differ(model: PreTrainedModel, requests: list[SampleRequest]) -> None:
     drawn = tokens_of(sample(model, requests))
     for name in {request.problem_id for request in requests}:
         assert len({drawn[name, index] for index in range(4)}) == 4
@@ -126,7 +135,7 @@ def test_torchs_own_random_state_plays_no_part(requests: list[SampleRequest]) ->
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_log_probabilities_are_those_of_a_whole_forward_pass(
-    model: Qwen2ForCausalLM, requests: list[SampleRequest], temperature: float
+    model: PreTrainedModel, requests: list[SampleRequest], temperature: float
 ) -> None:
     for drawn in sample(model, requests, settings(temperature=temperature)).values():
         prompt, response = drawn.request.prompt_ids, drawn.token_ids
@@ -153,7 +162,7 @@ def test_the_first_tokens_come_with_the_models_probabilities() -> None:
 
 
 def test_a_response_ends_with_its_stop_token_or_at_the_limit(
-    model: Qwen2ForCausalLM, requests: list[SampleRequest]
+    model: PreTrainedModel, requests: list[SampleRequest]
 ) -> None:
     drawn = sample(model, requests, settings(most=8))
     reasons = [s.finish_reason for s in drawn.values()]

@@ -10,7 +10,7 @@ from reval_core.store import Store, migrations
 
 
 def _ledger(store: Store) -> list[dict]:
-    return store.query("SELECT * FROM schema_migrations ORDER BY version").to_pylist()
+    return store.query("SELECT * FROM store.schema_migrations ORDER BY version").to_pylist()
 
 
 def test_a_fresh_database_gets_every_migration_and_the_views(store: Store) -> None:
@@ -37,7 +37,7 @@ def test_an_empty_file_is_taken_for_a_new_database(tmp_path: Path) -> None:
 def test_a_newer_database_is_refused_and_both_versions_are_named(store: Store) -> None:
     newest = max(migrations.available())
     with store.write() as connection:
-        connection.execute("INSERT INTO schema_migrations VALUES (99, '099_later', 'x', now()::TIMESTAMP)")
+        connection.execute("INSERT INTO store.schema_migrations VALUES (99, '099_later', 'x', now()::TIMESTAMP)")
     with pytest.raises(StoreError, match=rf"schema version 99.*up to {newest}"):
         store.prepare()
 

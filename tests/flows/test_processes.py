@@ -1,0 +1,90 @@
+"""The command line as a process of its own, with Prefect's embedded server: killed, asked to end, interrupted, gone on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from small_run import changed, lineage, responses, rows, train
+
+from conftest import CANARY, Finished
+from reval_core.config import Config
+from reval_core.home import Home
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+START_S, END_S = 240, 60
+"""Generous limits, for machines that are busy."""
+
+
+def start(config: Path, home: Home) -> subprocess.Popen[str]:
+    """`reval train` on the configuration, its output on a pipe."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", "from flows.cli import main; main()", "train", str(config)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=home.root.parent,
+        env={**kept, "PYTHONPATH": str(ROOT), "REVAL_HOME": str(home.root), "HF_TOKEN": CANARY},
+    )
+
+
+def output_until(process: subprocess.Popen[str], text: str) -> str:
+    """What the process printed up to a line that has the text."""
+    shown, deadline = "", time.monotonic() + START_S
+    assert process.stdout is not None
+    for line in process.stdout:
+        shown += line
+        if text in line:
+            return shown
+        assert time.monotonic() < deadline, shown
+    raise AssertionError(f"{text!r} never came:\n{shown}")
+
+
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """Send a signal; exit code and last output. Every process that it had started ends with it."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=END_S)
+    _, alive = psutil.wait_procs(children, timeout=END_S)
+    assert alive == [], shown
+    return process.returncode, shown
+
+
+def test_a_run_outlives_its_processes(
+    small: Config, finished: Finished, home: Home, quick: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(changed(small, "evaluation.before=false").to_yaml())
+
+    process = start(path, home)
+    output_until(process, "round    1/4")
+    code, _ = end(process, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+
+    process = start(path, home)
+    shown = output_until(process, "round    2/4")
+    assert "round    1/4" not in shown
+    code, shown = end(process, signal.SIGTERM)
+    assert (code, "Traceback" in shown) == (130, False), shown
+    assert "goes on where it stopped" in shown
+
+    process = start(path, home)
+    output_until(process, "round    3/4")
+    code, shown = end(process, signal.SIGINT)
+    assert (code, "Traceback" in shown) == (130, False), shown
+
+    statuses = [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")]
+    assert statuses == ["crashed", "cancelled", "cancelled"]
+    done = train(small, home)
+    assert lineage(home, done.run_id) == lineage(finished.home, finished.outcome.run_id)
+    assert responses(home) == responses(finished.home)
+    weights = "model.safetensors"
+    assert (done.checkpoint / weights).read_bytes() == (finished.outcome.checkpoint / weights).read_bytes()
+    holding = [file for file in home.root.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
+    assert holding == []

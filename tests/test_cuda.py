@@ -1,0 +1,106 @@
+"""The library on a GPU in bfloat16: sampling, scoring, calibration, updates, and a policy learned again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.learning.batch import TrainingExample
+from reval_core.learning.calibration import calibrate
+from reval_core.learning.learner import Learner
+from reval_core.learning.reference import reference_scores
+from reval_core.policies.folder import weights_checksum
+from reval_core.rollouts import SampleRequest, SamplingSettings
+from reval_core.rollouts.transformers_engine import TransformersEngine
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+MAX_TOKENS = 8192
+SETTINGS = SamplingSettings(max_new_tokens=256, temperature=1.0, top_p=1.0, top_k=0, stop_ids=(1,))
+
+
+@pytest.fixture(scope="module")
+def model():
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=32_000,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+    )
+    return Qwen2ForCausalLM(config).to("cuda").eval()
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    rng = np.random.default_rng(0)
+    engine = TransformersEngine(compute_dtype="bfloat16", max_batch_sequences=64)
+    engine.load("pol_base", model)
+    prompts = [tuple(rng.integers(2, 32_000, size=int(size)).tolist()) for size in rng.integers(8, 64, size=16)]
+    requests = [
+        SampleRequest(f"problem-{index}", sample, 1000 * index + sample, prompt)
+        for index, prompt in enumerate(prompts)
+        for sample in range(4)
+    ]
+    return list(engine.sample(requests, SETTINGS))
+
+
+def examples(samples, model, rewards):
+    plain = [
+        TrainingExample(
+            trajectory_id=f"{sample.request.problem_id}/{sample.request.sample_index}",
+            group_id=sample.request.problem_id,
+            prompt_ids=np.array(sample.request.prompt_ids, np.int32),
+            response_ids=np.array(sample.token_ids, np.int32),
+            reward=reward,
+        )
+        for sample, reward in zip(samples, rewards, strict=True)
+    ]
+    logprob, root = reference_scores(model, plain, max_tokens=MAX_TOKENS, compute_dtype="bfloat16")
+    return [
+        TrainingExample(**{**vars(example), "ref_logprob": float(a), "ref_root_value": float(b)})
+        for example, a, b in zip(plain, logprob, root, strict=True)
+    ]
+
+
+def test_engine_and_learner_agree_on_log_probs(model, samples):
+    scored = examples(samples, model, [0.0] * len(samples))
+    difference = np.array([e.ref_logprob - s.logprob for e, s in zip(scored, samples, strict=True)])
+    length = np.array([len(s.token_ids) for s in samples])
+    assert np.all(np.abs(difference) <= 0.25 * np.sqrt(length))
+    assert abs(difference.mean()) < 1.0
+
+
+def test_calibration_is_exact_and_no_reward_moves_nothing(model, samples):
+    objective, optimizer = ObjectiveConfig(beta=0.01), OptimizerConfig(lr=1e-4, max_tokens_per_micro_batch=MAX_TOKENS)
+    scored = examples(samples, model, [0.0] * len(samples))
+    report = calibrate(model, scored, objective, optimizer, compute_dtype="bfloat16")
+    assert report.same_layout == 0.0
+    before = weights_checksum(model)
+    learner = Learner(model, objective, optimizer, compute_dtype="bfloat16")
+    found = learner.update(scored)
+    assert (found.loss, found.grad_norm) == (0.0, 0.0)
+    assert weights_checksum(model) == before
+
+
+def test_updates_raise_the_rewarded_responses(model, samples):
+    import copy
+
+    objective, optimizer = ObjectiveConfig(beta=0.01), OptimizerConfig(lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS)
+    rewards = [float(index % 2) for index in range(len(samples))]
+    scored = examples(samples, model, rewards)
+    learner = Learner(copy.deepcopy(model), objective, optimizer, compute_dtype="bfloat16")
+    reports = [learner.update(scored) for _ in range(10)]
+    assert reports[-1].loss < 0.7 * reports[0].loss
+    gained = reports[-1].log_ratio + reports[-1].root_gap
+    rewarded = np.array(rewards) > 0
+    assert gained[rewarded].mean() > gained[~rewarded].mean()
+    assert not reports[-1].skipped
