@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""UsageError of the click that typer uses, its own copy in newer versions."""
 
 ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -52,10 +54,8 @@ def main() -> None:
     except RevalError as error:
         Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    except Exception as error:
-        if not _is_usage_error(error):
-            raise
-        error.show()  # type: ignore[attr-defined]
+    except USAGE_ERROR as error:
+        error.show()
         sys.exit(2)
 
 
@@ -64,12 +64,6 @@ def _log_warnings() -> None:
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
     handler.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-
-
-def _is_usage_error(error: Exception) -> bool:
-    from click.exceptions import UsageError
-
-    return isinstance(error, UsageError)
 
 
 def _home() -> Home:

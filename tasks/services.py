@@ -7,8 +7,16 @@ Whatever the user has set already (a Prefect server, a tracking server) stays.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+
+import psutil
 
 from reval_core.home import Home
+from tasks import watcher
+
+_watched: dict[int, subprocess.Popen[bytes]] = {}
+"""Process id of an embedded server to its watcher, whose pipe has to stay open as long as we live."""
 
 
 def configure(home: Home) -> None:
@@ -37,3 +45,19 @@ def configure(home: Home) -> None:
         settings["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+def watch_server() -> None:
+    """See to it that Prefect's embedded server, where this process has started one, ends with this process."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer().server_process
+    if server is None or server.poll() is not None or server.pid in _watched:
+        return
+    _watched[server.pid] = subprocess.Popen(
+        [sys.executable, "-P", watcher.__file__, str(server.pid), repr(psutil.Process(server.pid).create_time())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C does not reach it
+    )

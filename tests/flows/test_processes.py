@@ -30,6 +30,7 @@ def start(config: Path, home: Home) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         cwd=home.root.parent,
+        start_new_session=True,
         env={**kept, "PYTHONPATH": str(ROOT), "REVAL_HOME": str(home.root), "HF_TOKEN": CANARY},
     )
 
@@ -49,7 +50,11 @@ def output_until(process: subprocess.Popen[str], text: str) -> str:
 def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     """Send a signal; exit code and last output. Every process that it had started ends with it."""
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
+    assert children  # Prefect's server, at least
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does on Ctrl-C
+    else:
+        process.send_signal(number)
     shown, _ = process.communicate(timeout=END_S)
     _, alive = psutil.wait_procs(children, timeout=END_S)
     assert alive == [], shown
