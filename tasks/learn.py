@@ -26,7 +26,7 @@ def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
         before = lineage.policy(connection, policy_id).updates_done
     fresh = [entry for entry in window if entry.iteration == here.iteration]
     pool = [entry for entry in window if entry.iteration < here.iteration] if config.replay.excludes_fresh else window
-    draw = replay.draw_groups if "group" in run.objective.needs else replay.draw
+    draw = replay.strategy(config.replay.draw, whole_groups="group" in run.objective.needs)
     updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
     updates += [
         _planned(

@@ -28,7 +28,7 @@ from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, PromptRenderer, load_problems
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import make_engine
-from reval_core.store import Store, lineage, runs, stages, trajectories
+from reval_core.store import Store, lineage, replay, runs, stages, trajectories
 from reval_core.store.lineage import PolicyRecord
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
@@ -77,7 +77,8 @@ def open_run(
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
-    check(config.objective, config.rollouts.rollouts_per_prompt)
+    objective = check(config.objective, config.rollouts.rollouts_per_prompt)
+    replay.strategy(config.replay.draw, whole_groups="group" in objective.needs)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     device = environment.choose_device(config.model.device)

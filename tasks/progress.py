@@ -7,8 +7,12 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
+
+WIDE = 110
+"""Columns from which on words are written out."""
 
 
 class Progress:
@@ -33,11 +37,10 @@ class Progress:
         if self._live:
             self._bars = Bars(
                 TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=24 if self.console.width >= WIDE else 8),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
                 console=self.console,
             )
             self._bars.start()
@@ -90,6 +93,8 @@ class Progress:
         rate = (iteration + 1 - self._first) / minutes if minutes else 0.0
         shown = "-" if residual is None else f"{residual:+.2f}"
         note = f"accuracy {accuracy:.3f}  residual {shown}  staleness {staleness:.1f}  {rate:.1f} rounds/min"
+        if self._bars is not None and self.console.width < WIDE:
+            note = f"acc {accuracy:.3f}  res {shown}  stale {staleness:.1f}  {rate:.0f}/min"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, note=note)  # type: ignore[arg-type]
         else:

@@ -64,6 +64,11 @@ class Connections:
         connection = self._connect(read_only)
         try:
             yield connection
+        except RuntimeError as error:
+            # DuckDB puts this in the place of what a signal's handler raised while a query ran
+            if "Query interrupted" in str(error):
+                raise KeyboardInterrupt from error
+            raise
         finally:
             connection.close()
 

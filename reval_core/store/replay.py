@@ -7,13 +7,14 @@ holds no random state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
+from reval_core.registry import resolve
 from reval_core.store import statements as sql
 
 ENTRY_SCHEMA = pa.schema(
@@ -88,3 +89,20 @@ def draw_groups(entries: Sequence[Entry], size: int, *, seed: int, iteration: in
             break
         drawn += groups[names[index]]
     return drawn
+
+
+Strategy = Callable[..., list[Entry]]
+"""``draw(entries, size, *, seed, iteration, update)``; it must depend on nothing but its arguments."""
+
+DRAWS: Mapping[str, Strategy] = {"uniform": draw}
+"""Registered strategies; another one is ``package.module:function``."""
+
+
+def strategy(name: str, *, whole_groups: bool) -> Strategy:
+    """The draw that the configuration names, by whole groups where the objective compares a group's responses.
+
+    Raises:
+        ConfigError: no draw has that name.
+    """
+    found: Strategy = resolve("draw", name, DRAWS)
+    return draw_groups if whole_groups and found is draw else found

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from store_example import FORK, RUN, add_run, batch_record, names, part_of
 
+from reval_core.errors import ConfigError
 from reval_core.store import Store, replay
 from reval_core.store.connection import Connections
 from reval_core.store.replay import Entry
@@ -179,3 +180,11 @@ def test_every_trajectory_is_used_k_times_in_the_long_run() -> None:
     assert mean_of(0) == pytest.approx(1 + 7 * 25 / 12, abs=1.0)
     assert mean_of(1) == pytest.approx(1 + 7 * 16 / 12, abs=1.0)
     assert sum(uses.values()) == rounds * (1 + replays) * batch
+
+
+def test_strategies_by_name() -> None:
+    assert replay.strategy("uniform", whole_groups=False) is replay.draw
+    assert replay.strategy("uniform", whole_groups=True) is replay.draw_groups
+    assert replay.strategy("reval_core.store.replay:draw_groups", whole_groups=False) is replay.draw_groups
+    with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
+        replay.strategy("unifrom", whole_groups=False)

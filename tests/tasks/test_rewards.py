@@ -75,5 +75,5 @@ def test_failures_above_the_limit_stop_the_run(failed: int, refused: bool) -> No
     if not refused:
         _check_health(verdicts, 0.05)
         return
-    with pytest.raises(VerificationError, match=r"6 of 100 answers of batch bat_1 .* max_failure_share = 0.05"):
+    with pytest.raises(VerificationError, match=r"6 of 100 answers of batch bat_1 .*max_failure_share = 0.05"):
         _check_health(verdicts, 0.05)

@@ -1,0 +1,84 @@
+"""Evaluation on its own: of a stored policy by the first digits of its id, of a model folder; sampled once."""
+
+from pathlib import Path
+
+import pytest
+from small_run import ROUNDS, counts, rows, sampled, value
+
+from conftest import Finished
+from flows import evaluate
+from reval_core.errors import StoreError
+from reval_core.home import Home
+from tasks.progress import Progress
+
+
+@pytest.fixture(autouse=True)
+def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "evaluate_flow", evaluate.evaluate_flow.fn)
+
+
+def asked(home: Home, policy: str, benchmark: Path, *, samples: int = 2, overrides: tuple[str, ...] = ()) -> dict[str, float]:
+    """Metric to value."""
+    found = evaluate.evaluate_policy(
+        home, Progress(quiet=True), policy, [str(benchmark)], samples=samples, limit=None, config=None,
+        overrides=overrides,
+    )  # fmt: skip
+    assert {row[0] for row in found} == {str(benchmark)}
+    return {metric: number for _, metric, number, _, _ in found}
+
+
+def test_a_stored_policy(
+    finished: Finished, copied: Home, benchmark_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = counts(copied)
+    policy = finished.outcome.policy_id
+    with sampled(monkeypatch) as seen:
+        known = asked(copied, policy.removeprefix("pol_")[:8], benchmark_file)
+    assert seen == []  # the run has done just this at its end
+    during = rows(
+        copied, "SELECT metric, value FROM evaluations WHERE iteration = $last AND run_id = $run",
+        last=ROUNDS - 1, run=finished.outcome.run_id,
+    )  # fmt: skip
+    assert known == {row["metric"]: row["value"] for row in during}
+    assert counts(copied) == before | {"stage_links": before["stage_links"] + 1}
+
+    with sampled(monkeypatch) as first:
+        more = asked(copied, policy, benchmark_file, samples=4)
+    assert len(first) == len(set(first)) == 3 * 4
+    with sampled(monkeypatch) as second:
+        assert asked(copied, policy, benchmark_file, samples=4) == more
+    assert second == []
+    assert set(more) == {"avg@4", "maj@4", "pass@4"} or set(more) > {"avg@4", "pass@4"}
+    right = "SELECT avg((status = 'correct')::INTEGER) FROM trajectories WHERE purpose = 'evaluation' AND batch_id = $b"
+    batch = value(copied, "SELECT batch_id FROM store.evaluations WHERE samples_per_problem = 4")
+    assert more["avg@4"] == value(copied, right, b=batch)
+
+
+def test_a_policy_that_is_only_a_lineage_is_learned_again(
+    finished: Finished, copied: Home, benchmark_file: Path
+) -> None:
+    (row,) = rows(copied, "SELECT policy_id, folder FROM policies WHERE iteration = 2")
+    assert row["folder"] is None
+    asked(copied, row["policy_id"], benchmark_file)
+    folder = value(copied, "SELECT folder FROM policies WHERE policy_id = $p", p=row["policy_id"])
+    assert (copied.root / folder / "model.safetensors").is_file()  # what is evaluated is saved
+
+
+def test_a_model_folder(
+    base_folder: Path, finished: Finished, copied: Home, benchmark_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like_the_run = ("prompt.template=none", "rollouts.max_prompt_tokens=16", "rollouts.max_new_tokens=24", "model.threads=1")
+    with sampled(monkeypatch) as seen:
+        found = asked(copied, str(base_folder), benchmark_file, overrides=like_the_run)
+    assert seen == []
+    before = rows(
+        copied, "SELECT metric, value FROM evaluations WHERE iteration = -1 AND run_id = $run", run=finished.outcome.run_id
+    )
+    assert found == {row["metric"]: row["value"] for row in before}
+    assert not (copied.policies / value(copied, "SELECT policy_id FROM policies WHERE kind = 'base'")).exists()
+
+
+@pytest.mark.parametrize(("policy", "names"), [("pol_0000000000", 0), ("pol_", 1 + ROUNDS)])
+def test_a_name_that_is_not_one_policys(policy: str, names: int, finished: Finished, benchmark_file: Path) -> None:
+    with pytest.raises(StoreError, match=rf"'{policy}' names {names} policies .*longer prefix"):
+        asked(finished.home, policy, benchmark_file)
