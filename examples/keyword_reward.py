@@ -1,4 +1,4 @@
-"""A reward of one's own: real-valued, and not about mathematics. It pays for the words of the question, and for brevity.
+"""A reward of one's own: real-valued, and not about mathematics. It pays for words of the question, and brevity.
 
 PYTHONPATH=examples reval train CONFIG --set reward.use=keyword_reward:keywords --set reward.transform=raw
 """

@@ -128,8 +128,8 @@ def list_runs(home: Home, console: Console) -> None:
 
 def newest_run(store: Store) -> str:
     """Id of the run that was started last."""
-    rows = store.query("SELECT run_id FROM runs ORDER BY last_active_at DESC LIMIT 1").to_pylist()
-    if not rows:
+    rows = store.query("SELECT newest_run() AS run_id").to_pylist()
+    if rows[0]["run_id"] is None:
         raise StoreError("There is no run in this store yet. Start one: reval train configs/quickstart.yaml")
     return str(rows[0]["run_id"])
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from reval_core.config import load_config
 from reval_core.errors import Cancelled, RevalError
 from reval_core.home import Home, find_home
-from tasks.services import configure
+from tasks.services import configure, prefect_server
 
 app = typer.Typer(
     name="reval",
@@ -30,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(highlight=False)
+INTERRUPTED = 130
+"""Exit code of a program that was asked to end."""
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer uses, its own copy in newer versions."""
 
@@ -43,20 +45,20 @@ def main() -> None:
     """Entry point: errors that are the user's to mend are printed without a traceback."""
     _log_warnings()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except (KeyboardInterrupt, Cancelled) as error:
+        code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 in the place of Ctrl-C
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort, Cancelled) as error:
         console.print(f"\n[yellow]Ended.[/] {escape(str(error)) or 'The same command goes on where it stopped.'}")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except RevalError as error:
         Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except USAGE_ERROR as error:
         error.show()
         sys.exit(2)
+    if code:
+        sys.exit(code)
 
 
 def _log_warnings() -> None:
@@ -102,7 +104,7 @@ def train(
     from flows.train import train as flow
     from tasks.progress import Progress
 
-    with Progress(quiet=as_json) as progress:
+    with prefect_server(home), Progress(quiet=as_json) as progress:
         progress.say(f"root {home.root}")
         done = flow(settings, home, progress, fork)
     if as_json:
@@ -128,7 +130,7 @@ def evaluate(
     from flows.evaluate import evaluate_policy
     from tasks.progress import Progress
 
-    with Progress() as progress:
+    with prefect_server(home), Progress() as progress:
         rows = evaluate_policy(
             home, progress, policy, benchmarks.split(","), samples=samples, limit=limit, config=config,
             overrides=tuple(overrides or ()),

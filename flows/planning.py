@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from reval_core.config import Config, expand, flatten, parse_config
+from reval_core.config import Config, flatten, parse_config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError, PolicyError, ProblemError, StoreError
-from reval_core.home import Home
+from reval_core.home import Home, expand
 from reval_core.learning.objectives import check, objective_for
 from reval_core.policies.base import base_policy
 from reval_core.policies.folder import load_tokenizer
@@ -60,10 +60,10 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
             f"Nothing differs from run {parent_id}, so there is nothing to fork. Change a setting with --set, sample a "
             "round anew with --force generate@ROUND, or raise run.iterations to go on."
         )
-    moved = [line for line in changed if line.startswith(("model.", "prompt."))]
+    moved = [line for line in changed if line.startswith(("model.", "prompt.", "problems."))]
     if moved:
         raise ConfigError(
-            f"A fork keeps its parent's model and prompt, but this one changes {moved[0]}. Start a run instead."
+            f"A fork keeps its parent's model, prompt and problems, this one changes {moved[0]}. Start a run instead."
         )
     forced = {slot: count for slot, count in parent.forced.items() if int(slot.rpartition("@")[2]) >= iteration}
     if forced_at is not None:

@@ -9,13 +9,12 @@ evaluation, ...) do not change what is learned, and changing them continues the 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reval_core.errors import ConfigError
 from reval_core.identity import digest
@@ -117,8 +116,8 @@ class RewardConfig(Section):
         "keep", description="A response cut at max_new_tokens: keep it, take it as wrong, or leave it out of learning."
     )
     workers: int = neutral(2, ge=1, description="Grading processes.")
-    timeout_s: float = Field(2.0, gt=0, description="Hard limit for one answer in seconds.")
-    memory_gb: float = Field(2.0, gt=0, description="Memory limit of a grading process in GB.")
+    timeout_s: float = neutral(2.0, gt=0, description="Hard limit for one answer in seconds.")
+    memory_gb: float = neutral(2.0, gt=0, description="Memory limit of a grading process in GB.")
     max_failure_share: float = neutral(0.05, ge=0, le=1, description="More timeouts and errors than this stop the run.")
 
 
@@ -201,6 +200,16 @@ class TrackingConfig(Section):
     experiment: str = neutral("reval", description="MLflow experiment.")
     uri: str | None = neutral(None, description="Tracking URI; None: a SQLite file under the root.")
     system_metrics: bool = neutral(True, description="Log CPU, memory and GPU use.")
+
+    @field_validator("uri")
+    @classmethod
+    def _without_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and re.match(r"\w+://[^/]*@", uri):
+            raise ValueError(
+                "a name or password in the address would be stored with the run; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment instead"
+            )
+        return uri
 
 
 class Config(Section):
@@ -404,15 +413,3 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
             keys += known_keys(nested, f"{prefix}{name}.")
         keys.append(f"{prefix}{name}")
     return keys
-
-
-def expand(path: str) -> Path:
-    """A path with ``~`` and ``${NAME}`` replaced from the environment.
-
-    Raises:
-        ConfigError: a named variable is not set.
-    """
-    missing = [name for name in re.findall(r"\$\{(\w+)\}", path) if name not in os.environ]
-    if missing:
-        raise ConfigError(f"{path!r} uses ${{{missing[0]}}}, which is not set: export {missing[0]}=<folder> first.")
-    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], path)).expanduser()

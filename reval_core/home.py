@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from reval_core.errors import ConfigError
 
 FOLDER = ".reval"
 
@@ -66,3 +69,15 @@ def find_home() -> Home:
         if (folder / FOLDER / "reval.duckdb").exists():
             return Home(folder / FOLDER)
     return Home(here / FOLDER)
+
+
+def expand(path: str) -> Path:
+    """A path with ``~`` and ``${NAME}`` replaced from the environment.
+
+    Raises:
+        ConfigError: a named variable is not set.
+    """
+    missing = [name for name in re.findall(r"\$\{(\w+)\}", path) if name not in os.environ]
+    if missing:
+        raise ConfigError(f"{path!r} uses ${{{missing[0]}}}, which is not set: export {missing[0]}=<folder> first.")
+    return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], path)).expanduser()

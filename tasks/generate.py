@@ -189,7 +189,5 @@ class _Part:
     def _text(self, sample: Sample) -> str:
         """Text of the response without the token that ended it; other special tokens stay visible."""
         ids = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
-        text: str = self._run.tokenizer.decode(
-            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        text: str = self._run.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text

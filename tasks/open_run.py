@@ -36,7 +36,6 @@ from reval_core.verification import VERIFIER_VERSION, Grader, check_gold
 from tasks.logs import attempt_log
 from tasks.progress import Progress
 from tasks.run import Run, record_problems
-from tasks.services import watch_server
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +86,6 @@ def open_run(
     store.prepare()
     run_id = run_id_of(config, fork)
     process = ProcessIdentity.mine()
-    if flow_run_id is not None:
-        watch_server()
     with ExitStack() as stack:
         stack.enter_context(_signals())
         base = _base(config, home, store, run_id, fork, progress)

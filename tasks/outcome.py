@@ -21,8 +21,9 @@ class Outcome:
     """``stage@iteration`` of what this attempt did; empty when all was done already."""
     summary: tuple[tuple[str, Any, Any], ...]
     trajectories: int
+    """Training trajectories in the run's buffer, those of its ancestors before the fork included."""
     uses: float
-    """Mean number of times a training trajectory was learned from."""
+    """Mean number of times one of them was learned from, by this run and its ancestors."""
     report: Path | None
     database: Path
     mlflow: str
@@ -31,15 +32,10 @@ class Outcome:
 
 def outcome(run: Run, report: str | None) -> Outcome:
     """Read the run's end from the store."""
-    stored, uses = (
-        run.store.query(
-            "SELECT count(*) AS stored, coalesce(avg(times_used), 0) AS uses FROM trajectories "
-            "WHERE run_id = $run_id AND purpose = 'training'",
-            run_id=run.run_id,
-        )
-        .to_pylist()[0]
-        .values()
-    )
+    replayed = run.store.query(
+        "SELECT count(*) AS stored, coalesce(avg(times_used), 0) AS uses FROM replay WHERE run_id = $run_id",
+        run_id=run.run_id,
+    ).to_pylist()[0]
     policy = run.policy_after(run.iterations_done() - 1)
     folder = run.home.policies / policy
     return Outcome(
@@ -48,8 +44,8 @@ def outcome(run: Run, report: str | None) -> Outcome:
         policy_id=policy,
         executed=tuple(run.executed),
         summary=tuple(before_and_after(run)),
-        trajectories=int(stored),
-        uses=float(uses),
+        trajectories=int(replayed["stored"]),
+        uses=float(replayed["uses"]),
         report=run.home.root / report if report else None,
         database=run.home.database,
         mlflow=run.config.tracking.uri or run.home.mlflow_uri,

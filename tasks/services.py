@@ -7,16 +7,18 @@ Whatever the user has set already (a Prefect server, a tracking server) stays.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import psutil
-
+from reval_core.errors import RevalError
 from reval_core.home import Home
-from tasks import watcher
 
-_watched: dict[int, subprocess.Popen[bytes]] = {}
-"""Process id of an embedded server to its watcher, whose pipe has to stay open as long as we live."""
+API_URL = "PREFECT_API_URL"
+START_S = 120.0
+"""Seconds that Prefect's server has to start; it takes a few on a machine that is not busy."""
 
 
 def configure(home: Home) -> None:
@@ -40,24 +42,71 @@ def configure(home: Home) -> None:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    if "PREFECT_API_URL" not in os.environ:
+    if API_URL not in os.environ:
         # the embedded server ends with the process, before late log lines reach it; they are in the attempt's log file
         settings["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+        # a failed stage ends the run and is told once, by the command line, not once for each task and flow around it
+        settings["PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL"] = "CRITICAL"
+        settings["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
-def watch_server() -> None:
-    """See to it that Prefect's embedded server, where this process has started one, ends with this process."""
-    from prefect.server.api.server import SubprocessASGIServer
+@contextmanager
+def prefect_server(home: Home) -> Iterator[None]:
+    """Prefect's server for the block, unless the environment names one by PREFECT_API_URL.
 
-    server = SubprocessASGIServer().server_process
-    if server is None or server.poll() is not None or server.pid in _watched:
+    Prefect would start one by itself. That one shares our terminal, so Ctrl-C ends it before the run has told it of its
+    own end, and a run that is killed leaves it behind; this one has a session of its own and ends with us.
+
+    Raises:
+        RevalError: it did not start.
+    """
+    if API_URL in os.environ:
+        yield
         return
-    _watched[server.pid] = subprocess.Popen(
-        [sys.executable, "-P", watcher.__file__, str(server.pid), repr(psutil.Process(server.pid).create_time())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C does not reach it
-    )
+    log = home.logs / "prefect-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+    with open(log, "ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tasks.server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], START_S)
+        address = process.stdout.readline().decode().strip() if ready else ""
+        if not address:
+            raise RevalError(
+                f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or set "
+                f"{API_URL} to the address of a server that runs."
+            )
+        with _address(address):
+            yield
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@contextmanager
+def _address(address: str) -> Iterator[None]:
+    """Let Prefect, in every thread, talk to the server at the address."""
+    from prefect.context import refresh_global_settings_context
+
+    os.environ[API_URL] = address
+    refresh_global_settings_context()
+    try:
+        yield
+    finally:
+        del os.environ[API_URL]
+        refresh_global_settings_context()

@@ -7,13 +7,13 @@ import pytest
 from reval_core.config import (
     Config,
     apply_override,
-    expand,
     flatten,
     known_keys,
     load_config,
     parse_config,
 )
 from reval_core.errors import ConfigError
+from reval_core.home import expand
 from reval_core.identity import canonical_json
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

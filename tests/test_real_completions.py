@@ -110,7 +110,8 @@ def test_text_and_tokens_come_back_exactly(rows, stored):
     with stored.read() as connection:
         tokens = trajectories.tokens(connection, names)
     tokenizer = byte_tokenizer()
-    texts = {tokenizer.decode(item.response_ids.tolist(), clean_up_tokenization_spaces=False) for item in tokens.values()}
+    ids = [item.response_ids.tolist() for item in tokens.values()]
+    texts = {tokenizer.decode(one, clean_up_tokenization_spaces=False) for one in ids}
     assert texts == {unicodedata.normalize("NFC", text) for text in found}  # the tokenizer composes accents
 
 

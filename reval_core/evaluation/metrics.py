@@ -105,9 +105,7 @@ def summarise(correct: CorrectTable, answers: AnswerTable | None, k: int) -> dic
     """
     width = _verdicts(correct).shape[1]
     if width != k:
-        raise ValueError(
-            f"summarise was told k = {k}, but the verdicts hold {width} samples for each problem"
-        )
+        raise ValueError(f"summarise was told k = {k}, but the verdicts hold {width} samples for each problem")
     summary = {f"avg@{k}": avg_at_k(correct), f"pass@{k}": pass_at_k(correct)}
     if answers is not None:
         summary[f"maj@{k}"] = maj_at_k(correct, answers)
@@ -130,17 +128,14 @@ def paired_difference(a: CorrectTable | Scores, b: CorrectTable | Scores) -> Est
         ValueError: the sides do not hold the same problems, or only one of them is a mapping.
     """
     if isinstance(a, Mapping) != isinstance(b, Mapping):
-        raise ValueError(
-            "paired_difference needs two mappings by problem id or two arrays, not one of each"
-        )
+        raise ValueError("paired_difference needs two mappings by problem id or two arrays, not one of each")
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         _same_problems(a, b)
         b = {problem: b[problem] for problem in a}
     left, right = _scores(a), _scores(b)
     if left.shape != right.shape:
         raise ValueError(
-            "paired_difference needs the same problems: "
-            f"{len(left)} on one side, {len(right)} on the other"
+            f"paired_difference needs the same problems: {len(left)} on one side, {len(right)} on the other"
         )
     return bootstrap_mean(left - right)
 
@@ -158,9 +153,7 @@ def pass_scores(correct: NDArray[np.bool_], j: int) -> Scores:
     """
     k = correct.shape[1]
     if not 1 <= j <= k:
-        raise ValueError(
-            f"pass@{j} cannot be estimated from {k} samples for each problem; choose 1 <= j <= {k}"
-        )
+        raise ValueError(f"pass@{j} cannot be estimated from {k} samples for each problem; choose 1 <= j <= {k}")
     wrong = k - correct.sum(axis=1)  # [n]
     step = np.arange(j)  # draw i is wrong too with probability (wrong - i) / (k - i)
     none_right: Scores = (np.maximum(wrong[:, None] - step, 0) / (k - step)).prod(axis=1)
@@ -192,9 +185,7 @@ def majority_scores(correct: NDArray[np.bool_], answers: Sequence[Sequence[str |
 
 
 _SPACING = re.compile(r"\s+|\\[,;:! ]|\\(?:left|right)(?![A-Za-z])")
-_NUMBER = re.compile(
-    r"[+-]?(?:[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?|[0-9]{0,60}\.[0-9]{1,60}|[0-9]{1,60}\.)"
-)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,60}(?:/0*[1-9][0-9]{0,59})?|[0-9]{0,60}\.[0-9]{1,60}|[0-9]{1,60}\.)")
 
 
 def vote_key(answer: str) -> str:
@@ -244,9 +235,7 @@ def _verdicts(correct: CorrectTable) -> NDArray[np.bool_]:
         raise ValueError("verdicts must be laid out as [n_problems, k], not as one flat row")
     widths = sorted({len(row) for row in rows})
     if len(widths) > 1:
-        raise ValueError(
-            f"every problem needs the same number of samples, but there are rows of {widths}"
-        )
+        raise ValueError(f"every problem needs the same number of samples, but there are rows of {widths}")
     if widths == [0]:
         raise ValueError("no samples: every problem needs at least one")
     table = np.asarray(rows)
@@ -267,9 +256,7 @@ def _scores(side: CorrectTable | Scores) -> Scores:
 def _aligned_answers(correct: CorrectTable, answers: AnswerTable) -> list[Sequence[str | None]]:
     """The rows of answers in the order of the verdicts, checked for shape."""
     if isinstance(correct, Mapping) != isinstance(answers, Mapping):
-        raise ValueError(
-            "verdicts and answers must both be mappings by problem id or both be sequences"
-        )
+        raise ValueError("verdicts and answers must both be mappings by problem id or both be sequences")
     if isinstance(correct, Mapping) and isinstance(answers, Mapping):
         _same_problems(correct, answers)
         rows = [answers[problem] for problem in correct]
@@ -277,9 +264,7 @@ def _aligned_answers(correct: CorrectTable, answers: AnswerTable) -> list[Sequen
     else:
         rows, verdicts = list(answers), list(correct)  # type: ignore[arg-type]
     if [len(row) for row in rows] != [len(row) for row in verdicts]:
-        raise ValueError(
-            "answers must have the layout of the verdicts: one answer or None for each sample"
-        )
+        raise ValueError("answers must have the layout of the verdicts: one answer or None for each sample")
     return rows
 
 

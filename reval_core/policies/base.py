@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 
-from reval_core.config import ModelConfig, expand
+from reval_core.config import ModelConfig
 from reval_core.errors import PolicyError
+from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.policies.folder import base_policy_id, check_folder, tokenizer_id
 from reval_core.policies.tiny import WarmStart, build_byte_model, build_tiny_model

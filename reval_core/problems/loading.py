@@ -18,8 +18,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reval_core.config import ProblemSource, expand
+from reval_core.config import ProblemSource
 from reval_core.errors import ProblemError
+from reval_core.home import expand
 from reval_core.problems.arithmetic import arithmetic_problems
 from reval_core.problems.problem import Problem, ask
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from reval_core.config import PromptConfig, expand
+from reval_core.config import PromptConfig
 from reval_core.errors import PromptError
+from reval_core.home import expand
 from reval_core.problems.problem import Problem
 
 
@@ -85,7 +86,7 @@ class PromptRenderer:
             raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
         if _letters(text) not in _letters(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)):
             raise PromptError(
-                f"Problem {problem.external_id} of {problem.source}: this model's tokenizer cannot write all of it; the "
+                f"Problem {problem.external_id} of {problem.source}: the model's tokenizer cannot write all of it; the "
                 f"tokens read {self._tokenizer.decode(ids)!r}. Use a model whose vocabulary covers these problems."
             )
         return Prompt(problem.problem_id, text, tuple(int(token) for token in ids))

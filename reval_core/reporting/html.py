@@ -55,9 +55,7 @@ def render_report(data: ReportData) -> str:
     for title, columns, rows in data.tables:
         for row in rows:
             if len(row) != len(columns):
-                raise ValueError(
-                    f"table {title!r} has {len(columns)} columns but a row of {len(row)} values"
-                )
+                raise ValueError(f"table {title!r} has {len(columns)} columns but a row of {len(row)} values")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # whatever the file is called
@@ -67,9 +65,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.filters.update(show=show, literal=literal, numeric=numeric, image=image)
     page = environment.get_template(TEMPLATE).render(data=data)
-    return page.encode("utf-8", "replace").decode(
-        "utf-8"
-    )  # a completion may hold half a surrogate pair
+    return page.encode("utf-8", "replace").decode("utf-8")  # a completion may hold half a surrogate pair
 
 
 def show(value: Any) -> str:

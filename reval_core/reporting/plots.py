@@ -67,9 +67,7 @@ PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}%")
 SIZE = (5.6, 3.6)  # inches; text of 10 to 11 points stays readable across a phone
 
 
-def learning_curve(
-    rounds: Table, evaluations: Table, *, k: int | None = None, title: str = ""
-) -> Figure:
+def learning_curve(rounds: Table, evaluations: Table, *, k: int | None = None, title: str = "") -> Figure:
     """Accuracy of the fresh batches as a thin line and of the evaluations as points with intervals.
 
     Args:
@@ -102,9 +100,7 @@ def learning_curve(
         _annotate(axes, (at[0], value[0]), f"{value[0]:.0%}", offset=(9, -1), va="center")
         if at.size > 1:
             bottom = min(low[-1], value[-1])
-            _annotate(
-                axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top"
-            )
+            _annotate(axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top")
     _share_axis(axes, np.concatenate([accuracy, high]))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
@@ -143,9 +139,7 @@ def staleness_reuse(replay: Table) -> Figure:
         replay: columns iteration, staleness_mean (rounds since generation), uses_mean (updates per
             trajectory).
     """
-    figure, (above, below) = _figure(
-        "mean age of drawn trajectories, rounds", "mean uses of a trajectory"
-    )
+    figure, (above, below) = _figure("mean age of drawn trajectories, rounds", "mean uses of a trajectory")
     x, staleness, uses = _numbers(replay, "iteration", "staleness_mean", "uses_mean")
     for axes, values, colour in ((above, staleness, VIOLET), (below, uses, TEAL)):
         axes.fill_between(x, 0, values, color=colour, alpha=0.15, linewidth=0)
@@ -160,9 +154,7 @@ def response_length(lengths: Table) -> Figure:
     Args:
         lengths: columns iteration, length_mean (tokens), truncated_share (0 to 1).
     """
-    figure, (above, below) = _figure(
-        "mean response length, tokens", "truncated responses", heights=(3, 2)
-    )
+    figure, (above, below) = _figure("mean response length, tokens", "truncated responses", heights=(3, 2))
     x, length, truncated = _numbers(lengths, "iteration", "length_mean", "truncated_share")
     above.plot(x, length, color=BLUE, linewidth=1.8)
     above.set_ylim(bottom=0)
@@ -217,9 +209,7 @@ def figure_svg(figure: Figure) -> str:
     text."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "reval", "svg.fonttype": "path"}):
-        FigureCanvasSVG(figure).print_figure(
-            buffer, format="svg", metadata={"Date": None, "Creator": None}
-        )
+        FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
@@ -281,9 +271,7 @@ def _share_axis(axes: Axes, values: Column) -> None:
     axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _annotate(
-    axes: Axes, point: tuple[float, float], text: str, offset: tuple[float, float], **place: Any
-) -> None:
+def _annotate(axes: Axes, point: tuple[float, float], text: str, offset: tuple[float, float], **place: Any) -> None:
     """A bold number beside a point, offset in typographic points."""
     axes.annotate(
         text,
@@ -309,9 +297,7 @@ def _stack(
     if not x.size:
         return
     spare = iter(OTHER_COLOURS * (1 + len(layers)))
-    edges = np.stack(
-        [x - width / 2, x + width / 2], axis=1
-    ).ravel()  # left and right edge of each column
+    edges = np.stack([x - width / 2, x + width / 2], axis=1).ravel()  # left and right edge of each column
     base = np.zeros(x.size)
     for name, heights in layers.items():
         gaps = np.full(2 * x.size - 1, np.nan)
@@ -343,10 +329,7 @@ def _layers(
 
 def _numbers(table: Table, *names: str) -> list[Column]:
     """Columns as floats in the order of the first one (the iteration); None becomes NaN."""
-    arrays = [
-        np.array([np.nan if v is None else v for v in c], dtype=np.float64)
-        for c in _columns(table, *names)
-    ]
+    arrays = [np.array([np.nan if v is None else v for v in c], dtype=np.float64) for c in _columns(table, *names)]
     order = np.argsort(arrays[0], kind="stable")
     return [array[order] for array in arrays]
 

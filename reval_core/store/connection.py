@@ -24,6 +24,14 @@ _PROCESS_LOCK = threading.RLock()
 _HELD_BY_OTHER = re.compile(r"Could not set lock on file|Conflicting lock is held", re.IGNORECASE)
 _HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
 
+NOT_WRITTEN = (
+    duckdb.IOException,
+    duckdb.TransactionException,
+    duckdb.FatalException,
+    duckdb.OutOfMemoryException,
+)
+"""What DuckDB raises when a transaction cannot reach the disk; the connection is of no use afterwards."""
+
 
 class Connections:
     """Opens short connections to one file.
@@ -40,28 +48,37 @@ class Connections:
         self.threads = threads
 
     @contextmanager
-    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction: committed at the end of the block, rolled back when the block raises."""
-        with _PROCESS_LOCK, self._open(read_only=False) as connection:
-            connection.execute("BEGIN TRANSACTION")
+    def write(self, wait_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction: committed at the end of the block, rolled back when the block raises.
+
+        Args:
+            wait_s: seconds to wait for another process, by default the connections' own.
+
+        Raises:
+            StoreError: the file cannot be opened or written (disk full, for one); nothing of the block is in it.
+        """
+        with _PROCESS_LOCK, self._open(read_only=False, wait_s=wait_s) as connection:
             try:
+                connection.execute("BEGIN TRANSACTION")
                 yield connection
+                connection.execute("COMMIT")
+            except NOT_WRITTEN as error:
+                raise StoreError(f"The database {self.path} could not be written: {error}") from error
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One read-only connection; several processes may have one at the same time."""
         if not self.path.exists():
             raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
-        with _PROCESS_LOCK, self._open(read_only=True) as connection:
+        with _PROCESS_LOCK, self._open(read_only=True, wait_s=None) as connection:
             yield connection
 
     @contextmanager
-    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = self._connect(read_only)
+    def _open(self, *, read_only: bool, wait_s: float | None) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = self._connect(read_only, self.lock_wait_s if wait_s is None else wait_s)
         try:
             yield connection
         except RuntimeError as error:
@@ -72,8 +89,8 @@ class Connections:
         finally:
             connection.close()
 
-    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        deadline = time.monotonic() + self.lock_wait_s
+    def _connect(self, read_only: bool, wait_s: float) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + wait_s
         pause = 0.005
         while True:
             try:
@@ -82,7 +99,7 @@ class Connections:
                 if not _HELD_BY_OTHER.search(str(error)):
                     raise StoreError(_explain(self.path, error)) from error
                 if time.monotonic() > deadline:
-                    raise StoreLocked(_explain_holder(self.path, self.lock_wait_s, error)) from error
+                    raise StoreLocked(_explain_holder(self.path, wait_s, error)) from error
             except duckdb.SerializationException as error:
                 raise StoreError(_explain(self.path, error)) from error
             time.sleep(pause * random.uniform(0.5, 1.5))

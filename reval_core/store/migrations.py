@@ -37,7 +37,7 @@ def available() -> dict[int, tuple[str, str]]:
 def schema_version(connection: duckdb.DuckDBPyConnection) -> int:
     """The newest migration that the database has had; 0 for an empty one."""
     found = connection.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'schema_migrations'"
+        "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'store' AND table_name = 'schema_migrations'"
     ).fetchall()
     if not found[0][0]:
         return 0

@@ -53,9 +53,26 @@ def admit(
     )
 
 
+def entries(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> list[Entry]:
+    """What one iteration of the run's chain admitted: the fresh batch, whole, whatever the window's capacity."""
+    return _rows(sql.table(connection, "replay", "entries", run_id=run_id, iteration=iteration))
+
+
 def window(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, capacity: int) -> list[Entry]:
     """The last ``capacity`` entries of the run's chain up to ``iteration``, oldest first."""
-    found = sql.table(connection, "replay", "window", run_id=run_id, iteration=iteration, capacity=capacity)
+    return _rows(sql.table(connection, "replay", "window", run_id=run_id, iteration=iteration, capacity=capacity))
+
+
+def whole_groups(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, capacity: int) -> list[Entry]:
+    """The window without a group that its far edge cuts, for objectives that compare a group's responses."""
+    found = window(connection, run_id, iteration, capacity + 1)
+    if len(found) <= capacity:  # it reaches back to the first entry, nothing is cut
+        return found
+    older, *inside = found
+    return [entry for entry in inside if entry.group_id != older.group_id]
+
+
+def _rows(found: pa.Table) -> list[Entry]:
     columns = [found.column(name).to_pylist() for name in found.column_names]
     return [Entry(*row) for row in zip(*columns, strict=True)]
 

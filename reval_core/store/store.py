@@ -7,6 +7,7 @@ each about one idea: trajectories, replay, stages, runs, lineage.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,24 +44,36 @@ class Store:
     def prepare(self) -> None:
         """Create or migrate the database and take in the parts that an earlier attempt could not commit."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size == 0:
+            self.path.unlink()  # a kill or a full disk while DuckDB made the file; there is nothing in it
         if not self.path.exists() or self._stale():
             with self._connections.write() as connection:
                 migrate(connection)
         for path in spool.kept(self.spool):
+            self._take_in(path)
+
+    def _take_in(self, path: Path) -> None:
+        try:
             batch, part, run_id, attempt = spool.read(path)
-            with self.write() as connection:
-                trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
-            path.unlink()
-            log.info("took in %d responses that waited in %s", part.num_rows, path.name)
+        except FileNotFoundError:
+            return  # another process that started now took it in
+        except (pa.ArrowInvalid, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            aside = path.rename(path.with_suffix(".damaged"))
+            log.warning("%s cannot be read (%s); it is kept as %s, its responses are sampled anew", path, error, aside)
+            return
+        with self.write() as connection:
+            trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
+        path.unlink(missing_ok=True)
+        log.info("took in %d responses that waited in %s", part.num_rows, path.name)
 
     def _stale(self) -> bool:
         with self._connections.read() as connection:
             return needs_migration(connection)
 
     @contextmanager
-    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One transaction, committed at the end of the block."""
-        with self._connections.write() as connection:
+    def write(self, wait_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction, committed at the end of the block; waits `wait_s` for others, or ``lock_wait_s``."""
+        with self._connections.write(wait_s) as connection:
             yield connection
 
     @contextmanager
@@ -85,7 +98,7 @@ class Store:
         try:
             with self.write() as connection:
                 trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
-        except (StoreError, duckdb.IOException, duckdb.FatalException, OSError) as error:
+        except (StoreError, OSError) as error:
             self.keep_aside(batch, part, error, run_id=run_id, attempt=attempt)
 
     def keep_aside(
@@ -100,12 +113,12 @@ class Store:
             path = spool.keep(self.spool, batch, part, run_id=run_id, attempt=attempt)
         except OSError as error:
             raise StoreError(
-                f"{part.num_rows} responses could be written neither to {self.path} ({cause}) nor beside it ({error}). "
-                "Free disk space and start again; they will be sampled anew."
+                f"{part.num_rows} responses could be written neither to the database ({cause}) nor beside it "
+                f"({error}). Free disk space and start again; they will be sampled anew."
             ) from cause
         raise StoreError(
-            f"The database {self.path} could not be written: {cause} The {part.num_rows} responses are safe in "
-            f"{path} and will be taken in at the next start. Free disk space, or close the program that holds it."
+            f"{cause} The {part.num_rows} responses are safe in {path} and will be taken in at the next start. Free "
+            "disk space, or close the program that holds the database."
         ) from cause
 
     def window(self, run_id: str, iteration: int, capacity: int) -> list[replay.Entry]:

@@ -58,7 +58,11 @@ INSERT INTO store.verifiers VALUES ($verifier_id, $name, $version, $settings, $r
 INSERT INTO store.verdicts
 SELECT trajectory_id, gold_digest, $verifier_id, status, reward, answer, tier, seconds, details, $graded_at
 FROM part
-ON CONFLICT DO NOTHING;
+-- a verdict stands for ever; that none could be found does not
+ON CONFLICT DO UPDATE
+SET status = excluded.status, reward = excluded.reward, answer = excluded.answer, tier = excluded.tier,
+    seconds = excluded.seconds, details = excluded.details, graded_at = excluded.graded_at
+WHERE verdicts.status IN ('timeout', 'error');
 
 -- name: batch_verdicts
 SELECT t.trajectory_id, t.problem_id, t.sample_index, t.finish_reason, v.gold_digest, v.status, v.reward, v.answer

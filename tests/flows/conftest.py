@@ -4,29 +4,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from small_run import CANARY, Finished, changed, train, tree, without_mlflow, without_plots
 
 from reval_core.config import Config, parse_config
 from reval_core.home import Home
 from reval_core.policies.tiny import WarmStart, build_tiny_model
 from reval_core.problems.arithmetic import arithmetic_problems
-from tasks.outcome import Outcome
 from tasks.services import configure
-
-CANARY = "hf_canary_0815_shown_nowhere"
-"""A secret of the environment that no file under a root may hold."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The small run after its last round, with MLflow, evaluations and report. Nobody writes into its root."""
-
-    config: Config
-    home: Home
-    outcome: Outcome
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +45,6 @@ def benchmark_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small(base_folder: Path, problem_file: Path) -> Config:
     """The small run's configuration."""
-    from small_run import tree
-
     return parse_config(tree(base_folder, problem_file))
 
 
@@ -79,8 +64,6 @@ def finished(
     small: Config, benchmark_file: Path, environment: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Finished:
     """One whole run: everything that a user's run does, evaluated before and after."""
-    from small_run import changed, train
-
     home = Home(tmp_path_factory.mktemp("finished"))
     evaluated = changed(
         small, "evaluation.before=true", "evaluation.after=true", f"evaluation.benchmarks=['{benchmark_file}']"
@@ -104,7 +87,5 @@ def copied(finished: Finished, home: Home) -> Home:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs without MLflow and plots."""
-    from small_run import without_mlflow, without_plots
-
     with without_mlflow(monkeypatch), without_plots(monkeypatch):
         yield

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_run import changed, counts, rows, sampled, train
+from small_run import Finished, changed, counts, rows, sampled, train
 
-from conftest import Finished
 from reval_core.config import Config
 from reval_core.errors import ConfigError, PolicyError, ProblemError, PromptError, RevalError, StoreError
 from reval_core.home import Home
@@ -27,7 +26,9 @@ def no_folder(folder: Path, base: Path) -> list[str]:
 
 
 def no_tokenizer(folder: Path, base: Path) -> list[str]:
-    shutil.copytree(base, folder / "model", ignore=shutil.ignore_patterns("tokenizer*", "vocab*", "special*", "merges*"))
+    shutil.copytree(
+        base, folder / "model", ignore=shutil.ignore_patterns("tokenizer*", "vocab*", "special*", "merges*")
+    )
     return [f"model.path={folder}/model"]
 
 
@@ -121,7 +122,10 @@ def test_two_processes_do_not_work_on_one_run(
             connection, finished.outcome.run_id, stranger, git_commit=None, versions={}, device="cpu", flow_run_id=None
         )
     longer = changed(finished.config, "run.iterations=5")
-    with sampled(monkeypatch) as seen, pytest.raises(StoreError, match=f"worked on by process {stranger.pid} .attempt 2"):
+    with (
+        sampled(monkeypatch) as seen,
+        pytest.raises(StoreError, match=f"worked on by process {stranger.pid} .attempt 2"),
+    ):
         train(longer, copied)
     assert seen == []
     statuses = "SELECT attempt, status FROM attempts ORDER BY attempt"

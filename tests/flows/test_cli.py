@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import Finished
+from small_run import Finished
 
 from flows.cli import main
 from reval_core.config import parse_config

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from small_run import ROUNDS, counts, rows, sampled, value
+from small_run import ROUNDS, Finished, counts, rows, sampled, value
 
-from conftest import Finished
 from flows import evaluate
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -17,7 +16,9 @@ def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "evaluate_flow", evaluate.evaluate_flow.fn)
 
 
-def asked(home: Home, policy: str, benchmark: Path, *, samples: int = 2, overrides: tuple[str, ...] = ()) -> dict[str, float]:
+def asked(
+    home: Home, policy: str, benchmark: Path, *, samples: int = 2, overrides: tuple[str, ...] = ()
+) -> dict[str, float]:
     """Metric to value."""
     found = evaluate.evaluate_policy(
         home, Progress(quiet=True), policy, [str(benchmark)], samples=samples, limit=None, config=None,
@@ -67,12 +68,19 @@ def test_a_policy_that_is_only_a_lineage_is_learned_again(
 def test_a_model_folder(
     base_folder: Path, finished: Finished, copied: Home, benchmark_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    like_the_run = ("prompt.template=none", "rollouts.max_prompt_tokens=16", "rollouts.max_new_tokens=24", "model.threads=1")
+    like_the_run = (
+        "prompt.template=none",
+        "rollouts.max_prompt_tokens=16",
+        "rollouts.max_new_tokens=24",
+        "model.threads=1",
+    )
     with sampled(monkeypatch) as seen:
         found = asked(copied, str(base_folder), benchmark_file, overrides=like_the_run)
     assert seen == []
     before = rows(
-        copied, "SELECT metric, value FROM evaluations WHERE iteration = -1 AND run_id = $run", run=finished.outcome.run_id
+        copied,
+        "SELECT metric, value FROM evaluations WHERE iteration = -1 AND run_id = $run",
+        run=finished.outcome.run_id,
     )
     assert found == {row["metric"]: row["value"] for row in before}
     assert not (copied.policies / value(copied, "SELECT policy_id FROM policies WHERE kind = 'base'")).exists()

@@ -3,14 +3,13 @@
 from collections import Counter
 
 import pytest
-from small_run import BATCH, POOL, PROMPTS, ROUNDS, changed, counts, lineage, rows, sampled, train, value
+from small_run import BATCH, POOL, PROMPTS, ROUNDS, Finished, changed, counts, lineage, rows, sampled, train, value
 
-from conftest import Finished
 from flows import planning
 from reval_core.config import Config
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
-from reval_core.store import Store
+from reval_core.store import Store, runs
 from tasks.open_run import Fork
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -24,10 +23,7 @@ def branch(config: Config, home: Home, start_from: str | None = None, force: str
 
 def drawn(home: Home, run_id: str) -> list[str]:
     """The problems of a run's rounds in the order in which they were drawn, along its chain."""
-    store = Store(home.database)
-    from reval_core.store import runs
-
-    with store.read() as connection:
+    with Store(home.database).read() as connection:
         rounds = [runs.planned_round(connection, run_id, iteration) for iteration in range(ROUNDS)]
     return [name for names in rounds if names is not None for name in names]
 
@@ -61,7 +57,9 @@ def test_a_fork_shares_all_rows_before_it(
 
     window = Store(copied.database).window(done.run_id, 2, 24)
     assert [entry.iteration for entry in window] == [0] * BATCH + [1] * BATCH + [2] * BATCH
-    owners = rows(copied, "SELECT iteration, owner_run_id FROM rounds WHERE run_id = $run ORDER BY ALL", run=done.run_id)
+    owners = rows(
+        copied, "SELECT iteration, owner_run_id FROM rounds WHERE run_id = $run ORDER BY ALL", run=done.run_id
+    )
     assert [row["owner_run_id"] for row in owners] == [parent, parent, done.run_id, done.run_id]
     order = drawn(copied, done.run_id)
     assert order == drawn(copied, parent)
@@ -75,7 +73,9 @@ def test_a_fork_shares_all_rows_before_it(
     grandchild = train(again, copied, branch(again, copied, f"{done.run_id}@3"))
     assert lineage(copied, grandchild.run_id)[:3] == ours[:3]
     assert lineage(copied, grandchild.run_id)[3] != ours[3]
-    owners = rows(copied, "SELECT owner_run_id FROM rounds WHERE run_id = $run ORDER BY iteration", run=grandchild.run_id)
+    owners = rows(
+        copied, "SELECT owner_run_id FROM rounds WHERE run_id = $run ORDER BY iteration", run=grandchild.run_id
+    )
     assert [row["owner_run_id"] for row in owners] == [parent, parent, done.run_id, grandchild.run_id]
     assert drawn(copied, grandchild.run_id) == order
     assert "generate@3" not in grandchild.executed
@@ -92,16 +92,12 @@ def test_a_forced_round_has_other_samples(
     assert len(seen) == BATCH
     assert {stage.partition("@")[2] for stage in done.executed} == {str(forced_at)}
     assert lineage(copied, done.run_id)[:forced_at] == lineage(copied, parent)[:forced_at]
-    batches = rows(
-        copied, "SELECT generation, policy_id, batch_id FROM store.batches WHERE round = $r AND purpose = 'training' ORDER BY 1",
-        r=forced_at,
-    )  # fmt: skip
+    query = "SELECT * FROM store.batches WHERE round = $r AND purpose = 'training' ORDER BY generation"
+    batches = rows(copied, query, r=forced_at)
     assert [row["generation"] for row in batches] == [0, 1]
     assert batches[0]["policy_id"] == batches[1]["policy_id"]  # the same policy, other noise
-    texts = [
-        rows(copied, "SELECT completion FROM trajectories WHERE batch_id = $b ORDER BY problem_id, sample_index", b=row["batch_id"])
-        for row in batches
-    ]  # fmt: skip
+    query = "SELECT completion FROM trajectories WHERE batch_id = $b ORDER BY problem_id, sample_index"
+    texts = [rows(copied, query, b=row["batch_id"]) for row in batches]
     assert texts[0] != texts[1]
 
     # forced again in the fork it is the second generation, and a fork for another reason keeps the first
@@ -121,7 +117,9 @@ def test_a_fork_may_change_the_objective(small: Config, home: Home) -> None:
     base = told[0]["parent_policy_id"]
     assert [row["reference_policy_id"] for row in told] == [None, base]
     # the parent's round is in the window, so it is scored as well, once
-    assert value(home, "SELECT count(*) FROM store.reference_scores WHERE reference_policy_id = $b", b=base) == 2 * BATCH
+    assert (
+        value(home, "SELECT count(*) FROM store.reference_scores WHERE reference_policy_id = $b", b=base) == 2 * BATCH
+    )
     assert value(home, "SELECT count(*) FROM update_members WHERE residual IS NULL AND iteration = 1") == 0
 
 
@@ -131,10 +129,16 @@ def test_a_fork_may_change_the_objective(small: Config, home: Home) -> None:
         ((), "{run}@2", None, ConfigError, "Nothing differs from run"),
         (("run.iterations=9", "evaluation.every=1"), "{run}@2", None, ConfigError, "Nothing differs"),
         (("objective.beta=0.2",), "small-00000000@1", None, StoreError, "no run small-00000000.*reval runs"),
-        (("objective.beta=0.2",), "{run}@5", None, ConfigError, "has 4 rounds; a fork begins at round 0 to 4, not at 5"),
+        (
+            ("objective.beta=0.2",),
+            "{run}@5",
+            None,
+            ConfigError,
+            "has 4 rounds; a fork begins at round 0 to 4, not at 5",
+        ),
         (("objective.beta=0.2",), "{run}", None, ConfigError, "write RUN@ROUND"),
         (("objective.beta=0.2",), "{run}@-1", None, ConfigError, "write RUN@ROUND"),
-        (("prompt.prefix=+",), "{run}@1", None, ConfigError, "keeps its parent's model and prompt.*prompt.prefix"),
+        (("prompt.prefix=+",), "{run}@1", None, ConfigError, "keeps its parent's model, prompt.*prompt.prefix"),
         ((), None, "learn@1", ConfigError, "write generate@ROUND"),
         ((), "{run}@1", "generate@2", ConfigError, "Name the same round"),
         ((), None, "generate@7", ConfigError, "has 4 rounds"),

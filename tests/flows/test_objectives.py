@@ -43,12 +43,18 @@ def test_an_objective_trains(name: str, reference: bool, small: Config, shared: 
     assert all(row["loss"] is not None and row["grad_norm"] is not None for row in told)
     assert all((row["reference_policy_id"] == told[0]["parent_policy_id"]) == reference for row in told)
     assert all((row["residual_mean"] is not None) == reference for row in told)
-    kinds = rows(shared, "SELECT kind, count(*) AS n FROM updates WHERE policy_id = $p GROUP BY ALL", p=told[1]["policy_id"])
-    assert {row["kind"]: row["n"] for row in kinds} == {k: n for k, n in zip(("fresh", "replay"), updates, strict=True) if n}
+    kinds = rows(
+        shared, "SELECT kind, count(*) AS n FROM updates WHERE policy_id = $p GROUP BY ALL", p=told[1]["policy_id"]
+    )
+    assert {row["kind"]: row["n"] for row in kinds} == {
+        k: n for k, n in zip(("fresh", "replay"), updates, strict=True) if n
+    }
 
     stages = rows(shared, "SELECT DISTINCT stage FROM stages WHERE run_id = $run", **run)
     assert ("score" in {row["stage"] for row in stages}) == reference
-    scores = "SELECT count(*) FROM store.reference_scores JOIN store.trajectories USING (trajectory_id) WHERE batch_id = $b"
+    scores = (
+        "SELECT count(*) FROM store.reference_scores JOIN store.trajectories USING (trajectory_id) WHERE batch_id = $b"
+    )
     assert value(shared, scores, b=told[1]["batch_id"]) == (BATCH if reference else 0)
     # the first round is sampled from the base policy, whatever is learned from it: it is paid for once
     assert value(shared, "SELECT count(*) FROM store.batches WHERE round = 0") == 1

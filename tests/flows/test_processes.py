@@ -1,4 +1,4 @@
-"""The command line as a process of its own, with Prefect's embedded server: killed, asked to end, interrupted, gone on."""
+"""The command line as a process, with Prefect's embedded server: killed, asked to end, interrupted, gone on."""
 
 import os
 import signal
@@ -9,9 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_run import changed, lineage, responses, rows, train
+from small_run import CANARY, Finished, changed, lineage, responses, rows, train
 
-from conftest import CANARY, Finished
 from reval_core.config import Config
 from reval_core.home import Home
 
@@ -77,12 +76,13 @@ def test_a_run_outlives_its_processes(
     assert "round    1/4" not in shown
     code, shown = end(process, signal.SIGTERM)
     assert (code, "Traceback" in shown) == (130, False), shown
-    assert "goes on where it stopped" in shown
+    assert "Ended. The run was asked to end (SIGTERM)" in shown
 
     process = start(path, home)
     output_until(process, "round    3/4")
     code, shown = end(process, signal.SIGINT)
     assert (code, "Traceback" in shown) == (130, False), shown
+    assert "Ended. The same command goes on where it stopped." in shown
 
     statuses = [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")]
     assert statuses == ["crashed", "cancelled", "cancelled"]

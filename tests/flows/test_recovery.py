@@ -1,4 +1,4 @@
-"""An attempt that dies, wherever it dies: nothing is generated twice, nothing is lost, the weights are the same bits."""
+"""An attempt that dies, wherever it dies: nothing is generated twice or lost, the weights are the same bits."""
 
 import json
 import shutil
@@ -7,9 +7,23 @@ from typing import Any
 
 import duckdb
 import pytest
-from small_run import BATCH, ROLLOUTS, ROUNDS, Crash, changed, counts, crash_at, lineage, responses, rows, sampled, train, value
+from small_run import (
+    BATCH,
+    ROLLOUTS,
+    ROUNDS,
+    Crash,
+    Finished,
+    changed,
+    counts,
+    crash_at,
+    lineage,
+    responses,
+    rows,
+    sampled,
+    train,
+    value,
+)
 
-from conftest import Finished
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -40,7 +54,10 @@ def training_rows(home: Home, run_id: str) -> dict[str, list[Any]]:
 def expected(finished: Finished) -> dict[str, list[Any]]:
     """The first two rounds of a run that nobody disturbed."""
     found = training_rows(finished.home, finished.outcome.run_id)
-    known = {row["trajectory_id"] for row in rows(finished.home, "SELECT trajectory_id FROM trajectories WHERE iteration < 2")}
+    known = {
+        row["trajectory_id"]
+        for row in rows(finished.home, "SELECT trajectory_id FROM trajectories WHERE iteration < 2")
+    }
     return found | {
         "responses": [row for row in found["responses"] if row[0].strip('"') in known],
         "lineage": found["lineage"][:2],
@@ -111,7 +128,9 @@ def test_policies_come_back_from_stored_trajectories(
     lost: int, finished: Finished, copied: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the last checkpoint two rounds are learned again, without any checkpoint all four."""
-    saved = rows(copied, "SELECT folder FROM policies WHERE kind = 'learned' AND folder IS NOT NULL ORDER BY iteration DESC")
+    saved = rows(
+        copied, "SELECT folder FROM policies WHERE kind = 'learned' AND folder IS NOT NULL ORDER BY iteration DESC"
+    )
     for row in saved[:lost]:
         shutil.rmtree(copied.root / row["folder"])
     before = counts(copied)
@@ -131,11 +150,15 @@ def test_a_run_that_died_before_its_base_was_recorded_goes_on(
         raise Crash("recording the base policy")
 
     config = changed(small, "run.iterations=0")
-    with monkeypatch.context() as patch, pytest.raises(Crash):
+    with monkeypatch.context() as patch:
         patch.setattr("tasks.open_run._record_base", killed)
-        train(config, home)
+        with pytest.raises(Crash):
+            train(config, home)
     assert train(config, home).rounds == 0
-    assert [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")] == ["failed", "completed"]
+    assert [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")] == [
+        "failed",
+        "completed",
+    ]
 
 
 def test_a_gold_answer_mended_in_the_middle_of_a_round_regrades_it(
@@ -153,7 +176,9 @@ def test_a_gold_answer_mended_in_the_middle_of_a_round_regrades_it(
     with sampled(monkeypatch) as seen:
         train(config, home)
     assert seen == []
-    admitted = "SELECT sum(replay.reward_used) FROM replay JOIN trajectories USING (trajectory_id) WHERE question = $question"
+    admitted = (
+        "SELECT sum(replay.reward_used) FROM replay JOIN trajectories USING (trajectory_id) WHERE question = $question"
+    )
     assert value(home, "SELECT count(*) FROM replay") == BATCH
     assert value(home, admitted, question=wrong["question"]) >= 1
     assert value(home, "SELECT count(*) FROM verdicts") == BATCH + ROLLOUTS  # the earlier ones stay

@@ -5,9 +5,23 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from small_run import BATCH, POOL, PROMPTS, ROLLOUTS, ROUNDS, UPDATES, changed, counts, lineage, responses, rows, train
+from small_run import (
+    BATCH,
+    CANARY,
+    POOL,
+    PROMPTS,
+    ROLLOUTS,
+    ROUNDS,
+    UPDATES,
+    Finished,
+    changed,
+    counts,
+    lineage,
+    responses,
+    rows,
+    train,
+)
 
-from conftest import CANARY, Finished
 from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.store import Store
@@ -177,7 +191,9 @@ def test_the_report_shows_the_run(finished: Finished) -> None:
 
 def test_no_secret_reaches_the_root(finished: Finished) -> None:
     found = [path for path in finished.home.root.rglob("*") if path.is_file()]
-    assert {"reval.duckdb", "mlflow.db", "report.html", "attempt-1.jsonl", "reval.json"} <= {path.name for path in found}
+    assert {"reval.duckdb", "mlflow.db", "report.html", "attempt-1.jsonl", "reval.json"} <= {
+        path.name for path in found
+    }
     assert [path for path in found if CANARY.encode() in path.read_bytes()] == []
     store = Store(finished.home.database)
     tables = store.query("SELECT schema_name || '.' || table_name AS name FROM duckdb_tables()").column("name")

@@ -140,7 +140,7 @@ def test_the_last_rows_come_with_the_stage_or_not_at_all(store: Store, attempt: 
             raise duckdb.IOException("disk full")
 
     body.write = write
-    with pytest.raises(duckdb.IOException):
+    with pytest.raises(StoreError, match="disk full"):
         square(body)(Here(run, 0), 3)
     assert len(body.rescued) == 1  # what was dear is kept aside
     assert store.query("SELECT * FROM store.events").num_rows == store.query("SELECT * FROM store.stages").num_rows == 0
