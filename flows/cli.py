@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reval_core.config import load_config
-from reval_core.errors import Cancelled, RevalError
+from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
 from tasks.services import configure, prefect_server
 
@@ -48,8 +48,8 @@ def main() -> None:
         code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 in the place of Ctrl-C
         if code == INTERRUPTED:
             raise KeyboardInterrupt
-    except (KeyboardInterrupt, typer.Abort, Cancelled) as error:
-        console.print(f"\n[yellow]Ended.[/] {escape(str(error)) or 'The same command goes on where it stopped.'}")
+    except (KeyboardInterrupt, typer.Abort):
+        console.print("\n[yellow]Ended.[/] The same command goes on where it stopped.")
         sys.exit(INTERRUPTED)
     except RevalError as error:
         Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)

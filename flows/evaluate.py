@@ -55,7 +55,8 @@ def evaluate_policy(
 ) -> list[Row]:
     """Find the policy, run the flow, and return (benchmark, metric, value, low, high) rows."""
     policy_id, tree = _find(home, policy, config)
-    tree["run"] = {**tree.get("run", {}), "name": "evaluate", "iterations": 0}
+    name = policy_id.removeprefix("pol_")[:12] if policy_id else "base"
+    tree["run"] = {**tree.get("run", {}), "name": f"evaluate-{name}", "iterations": 0}
     tree["evaluation"] = {
         **tree.get("evaluation", {}),
         "benchmarks": benchmarks,

@@ -42,16 +42,16 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
         open_run(config, home, progress=progress, fork=fork, flow_run_id=flow_run_id()) as run,
         tracking(run) as tracker,
     ):
-        policy = run.policy_after(run.iterations_done() - 1)
         if config.evaluation.before:
             evaluate_all(Here(run, -1), run.record.base_policy_id)
 
+        here = Here(run, run.iterations_done() - 1)
+        policy = run.policy_after(here.iteration)
+        if here.iteration >= 0:
+            after_round(here, policy)  # which a kill may have left undone
         for here in run.rounds():
             policy = one_round(here, policy)
-            if here.checkpoint_due:
-                checkpoint(here, policy)
-            if here.evaluation_due:
-                evaluate_all(here, policy)
+            after_round(here, policy)
             show_round(here)
             track(run, tracker)
 
@@ -68,8 +68,9 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
 def one_round(here: Here, policy: str) -> str:
     """One iteration; returns the new policy's id."""
     reference = here.run.reference_during(here.iteration)
-    if here.reset_due:
+    if here.reset_due or here.begins_fork:
         checkpoint(Here(here.run, here.iteration - 1), policy)
+    if here.reset_due:
         here.run.policies.keep_frozen(reference)
     if reference is not None and (here.reset_due or here.begins_fork):
         score_window(here, reference)
@@ -82,6 +83,14 @@ def one_round(here: Here, policy: str) -> str:
             calibrate_reference(here, batch, reference)
     persist(here, batch, verdicts)
     return learn(here, policy, reference).policy_id
+
+
+def after_round(here: Here, policy: str) -> None:
+    """What is due every so many rounds; done again, it costs a look at the store."""
+    if here.checkpoint_due:
+        checkpoint(here, policy)
+    if here.evaluation_due:
+        evaluate_all(here, policy)
 
 
 def evaluate_all(here: Here, policy: str) -> None:

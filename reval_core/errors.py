@@ -41,7 +41,3 @@ class LearningError(RevalError):
 
 class VerificationError(RevalError):
     """Too many answers could not be graded."""
-
-
-class Cancelled(RevalError):
-    """The run was asked to end; what is committed stays."""

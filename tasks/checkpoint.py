@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reval_core.policies.folder import OPTIMIZER
 from tasks.commit import Commit
 from tasks.references import Saved
 from tasks.run import Here
@@ -15,7 +16,8 @@ def _inputs(here: Here, policy_id: str) -> dict[str, Any]:
 
 
 def _present(here: Here, saved: Saved) -> bool:
-    return (here.run.home.root / saved.folder / "config.json").exists()
+    folder = here.run.home.root / saved.folder
+    return saved.policy_id == here.run.base.policy_id or (folder / OPTIMIZER).exists()
 
 
 @stage("checkpoint", reference=Saved, inputs=_inputs, historic=False, present=_present)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,9 +20,9 @@ from reval_core.store.trajectories import BatchRecord, GradedRow
 from tasks.commit import Commit
 from tasks.generate import batch_record, sample_batch
 from tasks.references import Evaluated, Intervals
-from tasks.run import Here, Run
+from tasks.run import Here, Run, record_problems
 from tasks.stage import stage
-from tasks.verify import grade_batch
+from tasks.verify import gold_table, grade_batch
 
 
 def settings(run: Run) -> SamplingSettings:
@@ -40,7 +41,7 @@ def benchmark_problems(run: Run, benchmark: str) -> list[Problem]:
     """The benchmark's problems, recorded in the store; read once a process."""
     if benchmark not in run.benchmarks:
         problems = load_benchmark(benchmark, run.config.evaluation.limit)
-        run.add_problems(problems)
+        record_problems(run.store, problems)
         run.benchmarks[benchmark] = problems
     return run.benchmarks[benchmark]
 
@@ -82,14 +83,15 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
         run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
     sampled = sample_batch(run, batch, prompts, settings(run), seed_key=digest("evl", benchmark_id(problems)))
     run.write(sampled)
-    golds = run.golds([problem.problem_id for problem in problems])
-    run.write(grade_batch(run, batch.batch_id, golds, run.evaluation_grader))
+    by_id = {problem.problem_id: problem for problem in problems}
+    golds = gold_table(by_id, list(by_id))
+    run.write(grade_batch(run, batch.batch_id, by_id, run.evaluation_grader))
     with run.store.read() as connection:
         rows = trajectories.graded_rows(connection, batch.batch_id, run.evaluation_grader.grader_id, golds)
         completions = {name: text for name, _, text in trajectories.completions(connection, batch.batch_id)}
     metrics = _metrics(rows, run.config.evaluation.samples_per_problem)
-    if benchmark.startswith("arithmetic"):
-        metrics["right_by_right_steps"] = _right_by_right_steps(run, rows, completions)
+    if benchmark in ("arithmetic", "arithmetic-train"):
+        metrics["right_by_right_steps"] = _right_by_right_steps(by_id, rows, completions)
     inputs = _inputs(here, policy_id, benchmark)
     evaluation_id = digest("evaluate", inputs)
 
@@ -104,7 +106,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
             verifier_id=run.evaluation_grader.grader_id,
             problem_count=len(problems),
             samples_per_problem=run.config.evaluation.samples_per_problem,
-            settings=asdict(settings(run)),
+            settings=_recorded_settings(run),
             metrics=metrics,
         )
 
@@ -121,9 +123,30 @@ def _metrics(rows: list[GradedRow], k: int) -> dict[str, Estimate]:
     return summarise(correct, [[row.answer for row in group] for group in groups], k)
 
 
-def _right_by_right_steps(run: Run, rows: list[GradedRow], completions: dict[str, str]) -> Estimate:
+def _right_by_right_steps(
+    problems: Mapping[str, Problem], rows: list[GradedRow], completions: dict[str, str]
+) -> Estimate:
     """Share of the right answers whose shown steps are right as well."""
     right = [row for row in rows if row.status == "correct"]
-    shown = [steps_right(run.problems[row.problem_id].question, completions[row.trajectory_id]) for row in right]
+    shown = [steps_right(problems[row.problem_id].question, completions[row.trajectory_id]) for row in right]
     share = float(np.mean(shown)) if shown else 0.0
     return Estimate(share, share, share)
+
+
+def _recorded_settings(run: Run) -> dict[str, Any]:
+    return {**asdict(settings(run)), "seed": run.config.evaluation.seed}
+
+
+def current_evaluations(run: Run) -> list[dict[str, Any]]:
+    """Metrics of the run's evaluations under the settings that hold now, by benchmark, metric and iteration."""
+    if not run.benchmarks:
+        return []
+    with run.store.read() as connection:
+        return evaluations.current(
+            connection,
+            run.run_id,
+            settings=_recorded_settings(run),
+            samples_per_problem=run.config.evaluation.samples_per_problem,
+            verifier_id=run.evaluation_grader.grader_id,
+            benchmark_ids=[benchmark_id(problems) for problems in run.benchmarks.values()],
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +44,13 @@ def batch_record(
         round=round,
         generation=generation,
         engine=run.engine.name,
-        sampling={**asdict(settings), "stop_ids": list(settings.stop_ids), "seed": seed, "version": ROLLOUT_VERSION},
+        sampling={
+            **asdict(settings),
+            "stop_ids": list(settings.stop_ids),
+            "seed": seed,
+            "version": ROLLOUT_VERSION,
+            "engine_args": run.config.rollouts.engine.args,
+        },
         prompt_ids=tuple(trajectories.prompt_digest(prompt.token_ids) for prompt in prompts),
         problem_ids=tuple(prompt.problem_id for prompt in prompts),
         samples_per_prompt=samples_per_prompt,
@@ -96,9 +102,12 @@ def sample_batch(
     missing = [r for r in requests if (r.problem_id, r.sample_index) not in stored]
     if stored and missing:
         log.info("%d of %d responses were stored by an earlier attempt", len(stored), len(requests))
-    part = _Part(run, batch, {prompt.problem_id: prompt for prompt in prompts})
     if missing:
         run.engine.load(batch.policy_id, run.policies.model(batch.policy_id))
+        # the weights that sample, which need not be the first realisation of their policy; no part of the batch's id
+        batch = replace(batch, weights_checksum=run.policies.checksum(batch.policy_id))
+    part = _Part(run, batch, {prompt.problem_id: prompt for prompt in prompts})
+    if missing:
         for done, sample in enumerate(run.engine.sample(missing, settings), start=1):
             part.add(sample)
             run.progress.step("generate", done, len(missing))

@@ -21,12 +21,14 @@ from tasks.stage import stage
 def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
     """What the round's updates are trained on: the fresh batch first, then uniform draws from the window."""
     run, config = here.run, here.run.config
+    grouped = "group" in run.objective.needs
     with run.store.read() as connection:
-        window = replay.window(connection, run.run_id, here.iteration, config.replay.capacity)
+        fresh = replay.entries(connection, run.run_id, here.iteration)
+        reach = replay.whole_groups if grouped else replay.window
+        window = reach(connection, run.run_id, here.iteration, config.replay.capacity)
         before = lineage.policy(connection, policy_id).updates_done
-    fresh = [entry for entry in window if entry.iteration == here.iteration]
     pool = [entry for entry in window if entry.iteration < here.iteration] if config.replay.excludes_fresh else window
-    draw = replay.strategy(config.replay.draw, whole_groups="group" in run.objective.needs)
+    draw = replay.strategy(config.replay.draw, whole_groups=grouped)
     updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
     updates += [
         _planned(

@@ -18,7 +18,7 @@ import torch
 
 from reval_core import environment
 from reval_core.config import Config
-from reval_core.errors import Cancelled, ConfigError, StoreError
+from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.learning.objectives import check
@@ -77,6 +77,11 @@ def open_run(
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
     objective = check(config.objective, config.rollouts.rollouts_per_prompt)
+    if "group" in objective.needs and config.reward.truncated == "drop":
+        raise ConfigError(
+            f"reward.truncated 'drop' can leave one response of a group, and {objective.name!r} compares the responses "
+            "of a group. Use 'keep' or 'mask_negative'."
+        )
     replay.strategy(config.replay.draw, whole_groups="group" in objective.needs)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
@@ -100,20 +105,20 @@ def open_run(
         if config.reward.use == "math" and config.evaluation.extraction != config.reward.extraction:
             evaluation_grader = stack.enter_context(_grader(config, config.evaluation.extraction))
         record, attempt = _start(store, config, fork, run_id, base, grader, process, versions, device, flow_run_id)
+        stack.enter_context(attempt_log(home, store, run_id, attempt))
         stack.enter_context(_recorded_end(store, run_id, attempt))
+        pad_id = int(tokenizer.pad_token_id or 0)
         policies = Policies(
             store,
             home.root,
             base,
             device=device,
             compute_dtype=config.model.dtype,
-            pad_id=tokenizer.pad_token_id or 0,
+            pad_id=pad_id,
             versions=versions,
             gradient_checkpointing=config.model.gradient_checkpointing,
         )
-        engine = make_engine(
-            config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=tokenizer.pad_token_id or 0
-        )
+        engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
         stack.callback(engine.close)
         run = Run(
             record=record,
@@ -137,7 +142,6 @@ def open_run(
         with store.read() as connection:
             run.history = stages.history(connection, run_id)
         _record_base(run)
-        stack.enter_context(attempt_log(home, store, run_id, attempt))
         yield run
 
 
@@ -304,26 +308,30 @@ def _recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
     try:
         yield
         status = "completed"
-    except (KeyboardInterrupt, Cancelled):
+    except KeyboardInterrupt:
         status, message = "cancelled", "asked to end"
         raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
+        log.info("the attempt failed", exc_info=True)  # for the log file; the terminal shows the message
         raise
     finally:
-        with store.write() as connection:
-            runs.end_attempt(connection, run_id, attempt, status, message)
+        try:
+            with store.write(wait_s=5.0) as connection:
+                runs.end_attempt(connection, run_id, attempt, status, message)
+        except StoreError as error:
+            # the next attempt sees that this process is gone
+            log.warning("the end of attempt %d could not be recorded: %s", attempt, error)
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: the stage that is under way is dropped, what is committed stays."""
+    """Let SIGTERM end the run as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
 
-    def end(number: int, frame: Any) -> None:
-        raise Cancelled("The run was asked to end (SIGTERM). The same command goes on where it stopped.")
-
+    It raises KeyboardInterrupt, too: an `Exception` would be swallowed by libraries that shield themselves from errors.
+    """
     try:
-        before = signal.signal(signal.SIGTERM, end)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread, as under a Prefect runner's own handling
         yield
         return

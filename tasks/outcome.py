@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.report import before_and_after
 from tasks.run import Run
+from tasks.track import tracking_uri
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,6 @@ def outcome(run: Run, report: str | None) -> Outcome:
         uses=float(replayed["uses"]),
         report=run.home.root / report if report else None,
         database=run.home.database,
-        mlflow=run.config.tracking.uri or run.home.mlflow_uri,
+        mlflow=tracking_uri(run),
         checkpoint=folder if folder.exists() else None,
     )

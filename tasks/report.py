@@ -10,6 +10,7 @@ import pyarrow as pa
 from reval_core.identity import digest
 from reval_core.reporting import html, plots
 from tasks.commit import Commit
+from tasks.evaluate import current_evaluations
 from tasks.references import Reported
 from tasks.run import Here, Run
 from tasks.stage import stage
@@ -101,14 +102,9 @@ def _long(table: pa.Table, names: list[str], key: str, value: str, affix: str) -
 
 
 def _evaluations(run: Run, benchmark: str, metric: str) -> dict[str, list[Any]]:
-    found = _query(
-        run,
-        "SELECT iteration + 1 AS iteration, value, low, high FROM evaluations "
-        "WHERE run_id = $run_id AND benchmark = $benchmark AND metric = $metric ORDER BY iteration",
-        benchmark=benchmark,
-        metric=metric,
-    )
-    return _columns(found)
+    rows = [row for row in current_evaluations(run) if (row["benchmark"], row["metric"]) == (benchmark, metric)]
+    points = {name: [row[name] for row in rows] for name in ("value", "low", "high")}
+    return {"iteration": [row["iteration"] + 1 for row in rows], **points}
 
 
 def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
@@ -149,11 +145,7 @@ def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
 
 def before_and_after(run: Run) -> list[tuple[str, Any, Any]]:
     """(what, base policy, last policy) of every benchmark and metric of the run."""
-    found = _query(
-        run,
-        "SELECT benchmark, metric, iteration, value, low, high FROM evaluations WHERE run_id = $run_id "
-        "ORDER BY benchmark, metric, iteration",
-    ).to_pylist()
+    found = current_evaluations(run)
     last = run.iterations_done() - 1
     cells = {(row["benchmark"], row["metric"], row["iteration"]): _interval(row) for row in found}
     names = list(dict.fromkeys((row["benchmark"], row["metric"]) for row in found))

@@ -1,4 +1,4 @@
-"""A run that is being worked on: what its stages share in this process, and nothing that decides their results.
+"""A run that is being worked on: what its stages share in this process.
 
 `Run` holds the open doors (store, policies, engine, grader), the run's committed history and its problems. `Here` is a
 place in it: the run and an iteration. Everything that a stage's result depends on comes in through the stage's
@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from reval_core.config import Config
-from reval_core.errors import StoreError
+from reval_core.errors import ProblemError, StoreError
 from reval_core.home import Home
 from reval_core.learning.objectives import Objective, objective_for
 from reval_core.policies.base import BasePolicy
@@ -52,7 +52,7 @@ class Run:
     tokenizer: Any
     renderer: PromptRenderer
     problems: dict[str, Problem]
-    """By id: training problems as the configured sources give them now, and those of benchmarks."""
+    """Training problems by id, with the gold answers that count now."""
     weights: Mapping[str, float]
     """How often each problem comes in an epoch."""
     policies: Policies
@@ -106,11 +106,6 @@ class Run:
         folder, root = self.base.folder.resolve(), self.home.root.resolve()
         return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
 
-    def add_problems(self, problems: list[Problem]) -> None:
-        """Make problems known to this process and to the store."""
-        record_problems(self.store, problems)
-        self.problems.update({problem.problem_id: problem for problem in problems})
-
     def write(self, commit: Commit[Any]) -> None:
         """Write the rows of a part of a stage, ahead of the stage's own row; doing it again changes nothing."""
         try:
@@ -163,7 +158,7 @@ class Run:
     def give_up(self, lease: Lease) -> None:
         """End the lease of a stage that failed, so that nobody waits for it."""
         try:
-            with self.store.write() as connection:
+            with self.store.write(wait_s=5.0) as connection:
                 stages.end_lease(connection, lease)
         except StoreError as error:
             # the process ends soon, and a lease of a dead process stops nobody
@@ -174,18 +169,6 @@ class Run:
         log.warning("%s: %s", kind, message)
         with self.store.write() as connection:
             runs.add_event(connection, self.run_id, self.attempt, iteration, kind, message)
-
-    def golds(self, problem_ids: list[str]) -> pa.Table:
-        """Table (problem_id, gold_digest) of the gold answers that count now."""
-        unknown = [name for name in problem_ids if name not in self.problems]
-        if unknown:
-            raise StoreError(
-                f"{len(unknown)} problems of this round are in no configured source any more, the first is "
-                f"{unknown[0]}. Put the problem file back; a problem leaves a run only when its next epoch begins."
-            )
-        return pa.table(
-            {"problem_id": problem_ids, "gold_digest": [self.problems[name].gold_digest for name in problem_ids]}
-        )
 
 
 @dataclass(frozen=True)
@@ -213,8 +196,17 @@ class Here:
 
     @cached_property
     def prompts(self) -> list[Prompt]:
-        """The rendered problems of this iteration, in order."""
-        self.run.golds(self.problem_ids)
+        """The rendered problems of this iteration, in order.
+
+        Raises:
+            ProblemError: a problem of the round is in no configured source any more.
+        """
+        gone = [name for name in self.problem_ids if name not in self.run.problems]
+        if gone:
+            raise ProblemError(
+                f"{len(gone)} problems of round {self.iteration} are in no configured source any more, the first is "
+                f"{gone[0]}. Put the problem file back; a problem leaves a run only when its next epoch begins."
+            )
         return [self.run.renderer.render(self.run.problems[name]) for name in self.problem_ids]
 
     @property

@@ -89,7 +89,12 @@ def calibrate_reference(here: Here, batch: Batch, reference: str) -> float:
         step = max(1, len(rows) // CALIBRATION_SAMPLES)
         names = [row.trajectory_id for row in rows[::step]][:CALIBRATION_SAMPLES]
         tokens = trajectories.tokens(connection, names)
-        scores = trajectories.reference_scores(connection, names, reference, run.scoring_id)
+    scores = run.policies.scores(
+        names,
+        reference,
+        temperature=run.config.objective.policy_temperature,
+        max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
+    )
     examples = [
         TrainingExample(
             trajectory_id=name,

@@ -37,7 +37,6 @@ def configure(home: Home) -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "DO_NOT_TRACK": "1",
-        "MLFLOW_TRACKING_URI": home.mlflow_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",

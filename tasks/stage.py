@@ -42,11 +42,12 @@ class Stage(Generic[P, R]):
         reference: Callable[..., R],
         inputs: Callable[Concatenate[Here, P], dict[str, Any]],
         historic: bool,
+        settled_by: str | None,
         present: Callable[[Here, R], bool],
     ) -> None:
         update_wrapper(self, body)
         self.body, self.name, self.reference, self.inputs = body, name, reference, inputs
-        self.historic, self.present = historic, present
+        self.historic, self.settled_by, self.present = historic, settled_by, present
         # by our own key, so Prefect's store of results shows what was done; refreshed, so that it never decides
         self._task = task(
             name=name,
@@ -63,6 +64,9 @@ class Stage(Generic[P, R]):
         slot = (here.iteration, self.name, "")
         if self.historic and slot in run.history:
             return self._reference(run.history[slot])
+        if (here.iteration, self.settled_by, "") in run.history:
+            settled = [output for key, output in run.history.items() if key[:2] == slot[:2]]
+            return self._reference(settled[-1])
         inputs = self.inputs(here, *args, **kwargs)
         stage_key = digest(self.name, inputs)
         if not self.historic:
@@ -88,13 +92,17 @@ class Stage(Generic[P, R]):
         run = here.run
         waiting = False
         while True:
-            with run.store.write() as connection:
+            with run.store.read() as connection:
                 output = stages.find(connection, stage_key)
-                if output is not None and self.present(here, self._reference(output)):
-                    return output
                 holder = stages.holder(connection, stage_key)
-                if holder is None or holder == run.process or not holder.is_alive():
-                    return stages.take_lease(connection, stage_key, run.process)
+            if output is not None and self.present(here, self._reference(output)):
+                return output
+            if holder is None or holder == run.process or not holder.is_alive():
+                with run.store.write() as connection:
+                    # nobody may have taken it, or finished it, since the look
+                    if stages.find(connection, stage_key) == output and stages.holder(connection, stage_key) == holder:
+                        return stages.take_lease(connection, stage_key, run.process)
+                continue
             if not waiting:
                 log.warning("process %d is computing the same %s; waiting for it", holder.pid, self.name)
                 waiting = True
@@ -170,6 +178,7 @@ def stage(
     reference: Callable[..., R],
     inputs: Callable[Concatenate[Here, P], dict[str, Any]],
     historic: bool = True,
+    settled_by: str | None = None,
     present: Callable[[Here, R], bool] = lambda here, output: True,
 ) -> Callable[[Callable[Concatenate[Here, P], Commit[R]]], Stage[P, R]]:
     """Make a stage of a function that computes and returns a `Commit`.
@@ -180,11 +189,20 @@ def stage(
         inputs: plain JSON data that decides the output; its digest is the stage's key.
         historic: a training stage stands once at each iteration of a run and is never keyed anew; evaluations and
             reports are looked up by key alone.
+        settled_by: a later stage of the iteration; once it is committed, this one stands as it did then.
         present: whether a committed output is still there (a folder that was deleted is not).
     """
 
     def decorate(body: Callable[Concatenate[Here, P], Commit[R]]) -> Stage[P, R]:
-        return Stage(body, name=name, reference=reference, inputs=inputs, historic=historic, present=present)
+        return Stage(
+            body,
+            name=name,
+            reference=reference,
+            inputs=inputs,
+            historic=historic,
+            settled_by=settled_by,
+            present=present,
+        )
 
     return decorate
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow
 from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from prefect import task
@@ -25,9 +26,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from reval_core.config import Config
-from reval_core.errors import Cancelled
 from reval_core.home import Home
 from reval_core.store import runs
+from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
 
 log = logging.getLogger(__name__)
@@ -42,34 +43,60 @@ class Tracker:
     """The MLflow run of one training run, and what is known to be in it."""
 
     client: MlflowClient
-    mlflow_run_id: str
+    mlflow_run_id: str | None = None
+    """None while MLflow could not be reached; each `track` tries again."""
     known: set[tuple[str, int]] = field(default_factory=set)
+    monitor: SystemMetricsMonitor | None = None
+
+
+def tracking_uri(run: Run) -> str:
+    """Where this run is tracked: as configured, as the environment says, or in the root's own SQLite file."""
+    return run.config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or run.home.mlflow_uri
 
 
 @contextmanager
 def tracking(run: Run) -> Iterator[Tracker]:
-    """Find or make the run's MLflow run, log system metrics during the block, and mark how it ended."""
-    config = run.config.tracking
-    mlflow.set_tracking_uri(config.uri or run.home.mlflow_uri)
-    client = MlflowClient()
-    tracker = Tracker(client, _find_or_create(client, run))
-    tracker.known = _points(client, tracker.mlflow_run_id)
-    client.update_run(tracker.mlflow_run_id, status="RUNNING")
-    monitor = None
-    if config.system_metrics:
-        monitor = SystemMetricsMonitor(tracker.mlflow_run_id, resume_logging=True)
-        monitor.start()
+    """Find or make the run's MLflow run, log system metrics during the block, and mark how it ended.
+
+    MLflow is a view of the store: when it cannot be reached the run goes on, and a later `track` catches up.
+    """
+    # a client of our own: mlflow.set_tracking_uri would write the address into the environment
+    tracker = Tracker(MlflowClient(tracking_uri(run)))
     status = "FAILED"
     try:
+        with _going_on_without():
+            _connect(run, tracker)
         yield tracker
         status = "FINISHED"
-    except (KeyboardInterrupt, Cancelled):
+    except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        if monitor is not None:
-            monitor.finish()
-        client.set_terminated(tracker.mlflow_run_id, status)
+        if tracker.monitor is not None:
+            tracker.monitor.finish()
+        if tracker.mlflow_run_id is not None:
+            with _going_on_without():
+                tracker.client.set_terminated(tracker.mlflow_run_id, status)
+
+
+def _connect(run: Run, tracker: Tracker) -> None:
+    if tracker.mlflow_run_id is not None:
+        return
+    mlflow_run_id = _find_or_create(tracker.client, run)
+    tracker.known = _points(tracker.client, mlflow_run_id)
+    tracker.client.update_run(mlflow_run_id, status="RUNNING")
+    if run.config.tracking.system_metrics:
+        tracker.monitor = SystemMetricsMonitor(mlflow_run_id, resume_logging=True, tracking_uri=tracking_uri(run))
+        tracker.monitor.start()
+    tracker.mlflow_run_id = mlflow_run_id
+
+
+@contextmanager
+def _going_on_without() -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        log.warning("MLflow could not be written (%s); the store has everything, the next round catches up", error)
 
 
 @task(name="track", task_run_name="track", cache_policy=NO_CACHE, persist_result=False)
@@ -87,6 +114,13 @@ def track(run: Run, tracker: Tracker) -> None:
 
 def reconcile(run: Run, tracker: Tracker) -> int:
     """Write the missing points; returns how many there were."""
+    with _going_on_without():
+        _connect(run, tracker)
+        return _add_missing(run, tracker)
+    return 0
+
+
+def _add_missing(run: Run, tracker: Tracker) -> int:
     missing = [point for point in _stored_points(run) if (point.key, point.step) not in tracker.known]
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
@@ -97,8 +131,9 @@ def reconcile(run: Run, tracker: Tracker) -> int:
 
 def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
     """Attach files (plots, the report) to the MLflow run; a file of the same name is replaced."""
-    for path in files:
-        tracker.client.log_artifact(tracker.mlflow_run_id, str(path), folder)
+    with _going_on_without():
+        for path in files if tracker.mlflow_run_id is not None else []:
+            tracker.client.log_artifact(tracker.mlflow_run_id, str(path), folder)
 
 
 def show_round(here: Here) -> None:
@@ -119,12 +154,7 @@ def _stored_points(run: Run) -> list[Metric]:
         for key, value in row.items():
             if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
                 points.append(_point(key, value, row["finished_at"], row["iteration"] + 1))
-    found = run.store.query(
-        "SELECT benchmark, metric, value, low, high, iteration, created_at FROM evaluations WHERE run_id = $run_id",
-        run_id=run.run_id,
-    )
-    for row in found.to_pylist():
-        # a benchmark may be the path of a file, which MLflow takes for no name
+    for row in current_evaluations(run):
         name = f"eval/{_name(row['benchmark'])}/{_name(row['metric'].replace('@', '_at_'))}"
         for suffix, value in (("", row["value"]), ("/low", row["low"]), ("/high", row["high"])):
             if value is not None:
@@ -143,7 +173,7 @@ def _point(key: str, value: float, at: datetime, step: int) -> Metric:
 
 def _find_or_create(client: MlflowClient, run: Run) -> str:
     name = run.config.tracking.experiment
-    location = run.home.mlflow_artifacts.as_uri() if run.config.tracking.uri is None else None
+    location = run.home.mlflow_artifacts.as_uri() if tracking_uri(run) == run.home.mlflow_uri else None
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         experiment_id = client.create_experiment(name, artifact_location=location)

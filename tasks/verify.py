@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from reval_core.errors import VerificationError
 from reval_core.identity import digest
+from reval_core.problems import Problem
 from reval_core.store import trajectories
 from reval_core.store.trajectories import VERDICT_SCHEMA
-from reval_core.verification import Grader
+from reval_core.verification import Grader, Verdict
 from tasks.commit import Commit
 from tasks.references import Batch, Verdicts
 from tasks.run import Here, Run
@@ -25,7 +28,13 @@ def golds_digest(golds: pa.Table) -> str:
 
 def round_golds(here: Here) -> pa.Table:
     """(problem_id, gold_digest) of the problems that this iteration draws, each once."""
-    return here.run.golds(sorted(set(here.problem_ids)))
+    return gold_table(here.run.problems, sorted(set(here.problem_ids)))
+
+
+def gold_table(problems: Mapping[str, Problem], problem_ids: list[str]) -> pa.Table:
+    """Table (problem_id, gold_digest) of the gold answers that count."""
+    digests = [problems[problem_id].gold_digest for problem_id in problem_ids]
+    return pa.table({"problem_id": pa.array(problem_ids, pa.string()), "gold_digest": pa.array(digests, pa.string())})
 
 
 def _inputs(here: Here, batch: Batch) -> dict[str, Any]:
@@ -36,31 +45,34 @@ def _inputs(here: Here, batch: Batch) -> dict[str, Any]:
     }
 
 
-# by key alone: a gold answer that was mended before the round was admitted is graded against anew
-@stage("verify", reference=Verdicts, inputs=_inputs, historic=False)
+# by key until the round is admitted: a gold answer that was mended before is graded against anew, one after is not
+@stage("verify", reference=Verdicts, inputs=_inputs, historic=False, settled_by="persist")
 def verify(here: Here, batch: Batch) -> Commit[Verdicts]:
     """Grade every response of the batch; verdicts are rows, a failure to grade is a status and never a bare 0."""
-    return grade_batch(here.run, batch.batch_id, round_golds(here), here.run.grader)
+    return grade_batch(here.run, batch.batch_id, here.run.problems, here.run.grader)
 
 
-def grade_batch(run: Run, batch_id: str, golds: pa.Table, grader: Grader) -> Commit[Verdicts]:
+def grade_batch(run: Run, batch_id: str, problems: Mapping[str, Problem], grader: Grader) -> Commit[Verdicts]:
     """Grade a stored batch.
 
     Args:
         run: the worker's doors.
         batch_id: its responses are all in the store.
-        golds: table (problem_id, gold_digest), each problem once.
+        problems: by id, with the gold answers that count here.
         grader: the run's, or the one for evaluations.
+
+    Raises:
+        VerificationError: more answers than allowed could not be graded. Their verdicts are rows to look at, but the
+            stage is not done: the next start grades again and puts what it finds in their place.
     """
     with run.store.read() as connection:
         rows = trajectories.completions(connection, batch_id)
-    items = [(run.problems[problem_id], text) for _, problem_id, text in rows]
-    verdicts = grader.grade_batch(items)
+    verdicts = grader.grade_batch([(problems[problem_id], text) for _, problem_id, text in rows])
     table = pa.Table.from_pylist(
         [
             {
                 "trajectory_id": trajectory_id,
-                "gold_digest": run.problems[problem_id].gold_digest,
+                "gold_digest": problems[problem_id].gold_digest,
                 "status": verdict.status,
                 "reward": verdict.reward,
                 "answer": verdict.answer,
@@ -81,8 +93,28 @@ def grade_batch(run: Run, batch_id: str, golds: pa.Table, grader: Grader) -> Com
     output = Verdicts(
         batch_id=batch_id,
         verifier_id=verifier_id,
-        golds_digest=golds_digest(golds),
+        golds_digest=golds_digest(gold_table(problems, sorted({problem_id for _, problem_id, _ in rows}))),
         correct=statuses["correct"],
         statuses=dict(sorted(statuses.items())),
     )
-    return Commit(output, write)
+    commit = Commit(output, write)
+    if failure_share(verdicts) > run.config.reward.max_failure_share:
+        run.write(commit)  # the rows, not the stage
+        raise VerificationError(_explain(batch_id, verdicts, run.config.reward.max_failure_share))
+    return commit
+
+
+def failure_share(verdicts: Sequence[Verdict]) -> float:
+    """Share of answers that could not be graded: timeouts and errors."""
+    failed = sum(verdict.status in ("timeout", "error") for verdict in verdicts)
+    return failed / max(1, len(verdicts))
+
+
+def _explain(batch_id: str, verdicts: Sequence[Verdict], most: float) -> str:
+    failed = [verdict for verdict in verdicts if verdict.status in ("timeout", "error")]
+    return (
+        f"{len(failed)} of {len(verdicts)} answers of batch {batch_id} could not be graded (timeout or error), more "
+        f"than reward.max_failure_share = {most:g}. The first: {failed[0].status}, {failed[0].details}. All: reval sql "
+        "\"select status, details, count(*) from verdicts where status in ('timeout', 'error') group by all\". Mend "
+        "the reward or raise its limits, then start again: the stored responses are graded anew."
+    )

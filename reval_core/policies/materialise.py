@@ -77,6 +77,7 @@ class Policies:
         self._learner_policy: str | None = None
         self._learner_settings: Mapping[str, Any] | None = None
         self._frozen: dict[str, nn.Module] = {}
+        self._realised: dict[str, str] = {}
 
     # -- policies to look at ------------------------------------------------------------------------------------
 
@@ -94,7 +95,9 @@ class Policies:
         return self._frozen[policy_id]
 
     def checksum(self, policy_id: str) -> str:
-        """Checksum of the weights the store has recorded for the policy."""
+        """Checksum of the policy's weights as this process has them, else as the store recorded them first."""
+        if policy_id in self._realised:
+            return self._realised[policy_id]
         with self._store.read() as connection:
             return lineage.policy(connection, policy_id).weights_checksum
 
@@ -178,6 +181,7 @@ class Policies:
             self._learner = None
             raise
         self._learner_policy = step.policy_id
+        self._realised[step.policy_id] = weights_checksum(learner.model)
         record = PolicyRecord(
             policy_id=step.policy_id,
             kind="learned",
@@ -186,7 +190,7 @@ class Policies:
             settings=step.settings,
             updates_done=step.updates_before + len(step.updates),
             tokenizer_id=self._base.tokenizer_id,
-            weights_checksum=weights_checksum(learner.model),
+            weights_checksum=self._realised[step.policy_id],
             folder=None,
         )
         return record, reports
@@ -280,6 +284,7 @@ class Policies:
             self._compare(record, again.weights_checksum)
             # a record of another LEARNING_VERSION keeps its own id
             self._learner_policy = record.policy_id
+            self._realised[record.policy_id] = again.weights_checksum
 
     def _restore(self, policy_id: str) -> bool:
         """Load the learner from a folder with optimizer state, or from the base model; False when there is neither."""

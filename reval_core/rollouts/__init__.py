@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reval_core.config import EngineConfig
+from reval_core.errors import ConfigError
 from reval_core.registry import resolve
 from reval_core.rollouts.engine import RolloutEngine, Sample, SampleRequest, SamplingSettings
 from reval_core.rollouts.transformers_engine import TransformersEngine
@@ -15,16 +16,19 @@ def make_engine(config: EngineConfig, *, compute_dtype: str, pad_id: int) -> Rol
     """The engine that the configuration names.
 
     Raises:
-        ConfigError: no engine has that name.
+        ConfigError: no engine has that name, or it takes other arguments.
     """
     engine = resolve("engine", config.use, ENGINES)
-    return engine(
-        compute_dtype=compute_dtype,
-        pad_id=pad_id,
-        max_batch_sequences=config.max_batch_sequences,
-        max_batch_tokens=config.max_batch_tokens,
-        **config.args,
-    )
+    try:
+        return engine(
+            compute_dtype=compute_dtype,
+            pad_id=pad_id,
+            max_batch_sequences=config.max_batch_sequences,
+            max_batch_tokens=config.max_batch_tokens,
+            **config.args,
+        )
+    except TypeError as error:
+        raise ConfigError(f"rollouts.engine.args do not fit the engine {config.use!r}: {error}") from error
 
 
 __all__ = ["ENGINES", "RolloutEngine", "Sample", "SampleRequest", "SamplingSettings", "make_engine"]

@@ -69,3 +69,26 @@ def add(
             low=estimate.low,
             high=estimate.high,
         )
+
+
+def current(
+    connection: duckdb.DuckDBPyConnection,
+    run_id: str,
+    *,
+    settings: Mapping[str, Any],
+    samples_per_problem: int,
+    verifier_id: str,
+    benchmark_ids: list[str],
+) -> list[dict[str, Any]]:
+    """Metrics of a run's evaluations that were made under exactly these settings."""
+    found = sql.table(
+        connection,
+        "evaluations",
+        "current",
+        run_id=run_id,
+        settings=json.dumps(dict(settings)),
+        samples_per_problem=samples_per_problem,
+        verifier_id=verifier_id,
+        benchmark_ids=benchmark_ids,
+    )
+    return found.to_pylist()

@@ -8,3 +8,15 @@ ON CONFLICT DO NOTHING;
 
 -- name: add_metric
 INSERT INTO store.evaluation_metrics VALUES ($evaluation_id, $metric, $value, $low, $high) ON CONFLICT DO NOTHING;
+
+-- name: current
+-- A run's evaluations under the settings that hold now; others stay in the store and are not mixed with them.
+SELECT v.benchmark, v.metric, v.iteration, v.value, v.low, v.high, v.created_at
+FROM evaluations AS v
+JOIN store.evaluations AS e USING (evaluation_id)
+WHERE v.run_id = $run_id
+  AND e.samples_per_problem = $samples_per_problem
+  AND e.settings::VARCHAR = $settings
+  AND e.verifier_id = $verifier_id
+  AND list_contains($benchmark_ids, e.benchmark_id)
+ORDER BY v.benchmark, v.metric, v.iteration;

@@ -8,7 +8,7 @@ WITH pivoted AS (
         iteration,
         any_value(owner_run_id) AS owner_run_id,
         any_value(output) FILTER (stage = 'generate') AS generated,
-        any_value(output) FILTER (stage = 'verify') AS verified,
+        arg_max(output, linked_at) FILTER (stage = 'verify') AS verified,
         any_value(output) FILTER (stage = 'persist') AS persisted,
         any_value(output) FILTER (stage = 'learn') AS learned,
         sum(seconds) FILTER (stage = 'generate') AS seconds_generate,

@@ -48,9 +48,7 @@ def test_pass_of_one_is_avg_and_pass_of_k_is_any() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
 @settings(max_examples=60, deadline=None)
-def test_pass_is_the_share_of_subsets_with_a_right_sample(
-    row: list[bool], data: st.DataObject
-) -> None:
+def test_pass_is_the_share_of_subsets_with_a_right_sample(row: list[bool], data: st.DataObject) -> None:
     j = data.draw(st.integers(1, len(row)))
     subsets = list(combinations(row, j))
     expected = sum(any(subset) for subset in subsets) / len(subsets)
@@ -81,15 +79,11 @@ def test_none_does_not_vote() -> None:
 
 def test_three_way_tie_gives_each_a_third_in_any_order() -> None:
     correct = np.array([[True, False, False], [False, False, True]])
-    assert majority_scores(correct, [["a", "b", "c"], ["c", "b", "a"]]) == pytest.approx(
-        [1 / 3, 1 / 3]
-    )
+    assert majority_scores(correct, [["a", "b", "c"], ["c", "b", "a"]]) == pytest.approx([1 / 3, 1 / 3])
 
 
 def test_equal_answers_with_other_verdicts_count_by_their_mean() -> None:
-    assert maj_at_k([[True, True, False, False]], [["9", "9", "9.0", "1"]]).value == pytest.approx(
-        2 / 3
-    )
+    assert maj_at_k([[True, True, False, False]], [["9", "9", "9.0", "1"]]).value == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +159,7 @@ def test_mappings_are_matched_by_problem() -> None:
     correct = {"p": [True, True, False], "q": [False, False, True]}
     answers = {"q": ["1", "1", "2"], "p": ["4", "4", "5"]}
     assert maj_at_k(correct, answers).value == 0.5
-    assert paired_difference({"p": [True], "q": [False]}, {"q": [False], "p": [True]}) == Estimate(
-        0.0, 0.0, 0.0
-    )
+    assert paired_difference({"p": [True], "q": [False]}, {"q": [False], "p": [True]}) == Estimate(0.0, 0.0, 0.0)
 
 
 def test_interval_is_the_same_each_time_and_holds_the_value() -> None:

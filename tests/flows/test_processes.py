@@ -76,7 +76,7 @@ def test_a_run_outlives_its_processes(
     assert "round    1/4" not in shown
     code, shown = end(process, signal.SIGTERM)
     assert (code, "Traceback" in shown) == (130, False), shown
-    assert "Ended. The run was asked to end (SIGTERM)" in shown
+    assert "Ended. The same command goes on where it stopped." in shown
 
     process = start(path, home)
     output_until(process, "round    3/4")

@@ -71,14 +71,15 @@ def test_a_reward_that_fails_stops_the_run_and_keeps_its_verdicts(
     with sampled(monkeypatch) as seen:
         done = train(changed(config, "reward.max_failure_share=1"), home)
     assert seen == []
-    assert not {"generate@0", "verify@0"} & set(done.executed)
+    assert "generate@0" not in done.executed
+    assert "verify@0" in done.executed  # a failure to grade does not stand
     assert [row["reward_used"] for row in rows(home, "SELECT reward_used FROM replay")] == [0.0] * BATCH
 
 
 def test_a_run_whose_responses_are_all_dropped_keeps_its_policy(
     small: Config, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = changed(small, "run.iterations=2", "rollouts.max_new_tokens=2", "reward.truncated=drop")
+    config = changed(small, "run.iterations=2", "rollouts.max_new_tokens=1", "reward.truncated=drop")
     with without_mlflow(monkeypatch):  # with the plots, which have nothing to show
         done = train(config, home)
     told = rows(home, "SELECT * FROM rounds ORDER BY iteration")

@@ -11,9 +11,7 @@ import pytest
 from reval_core.evaluation.metrics import Estimate
 from reval_core.reporting.html import ReportData, render_report, show
 
-HOSTILE = (
-    "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"' {{ 7 * 7 }} &amp;"
-)
+HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\"' {{ 7 * 7 }} &amp;"
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(3)</script></svg>'
 VOID = {"meta", "img", "br"}
 

@@ -102,10 +102,7 @@ def test_a_run_of_one_iteration_can_be_drawn(name: str) -> None:
 @pytest.mark.filterwarnings("error")
 def test_missing_numbers_can_be_drawn(name: str) -> None:
     draw, tables = DRAWINGS[name]
-    gaps = [
-        {c: list(v) if c == "iteration" else [None] * len(v) for c, v in table.items()}
-        for table in tables
-    ]
+    gaps = [{c: list(v) if c == "iteration" else [None] * len(v) for c, v in table.items()} for table in tables]
     assert plots.figure_svg(draw(*gaps))
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from reval_core.config import RewardConfig
-from reval_core.errors import VerificationError
 from reval_core.store.trajectories import GradedRow
-from tasks.persist import _check_health, rewards
-from tasks.references import Verdicts
+from reval_core.verification import Verdict
+from tasks.persist import rewards
+from tasks.verify import failure_share
 
 
 def row(problem: str, index: int, reward: float, *, truncated: bool = False) -> GradedRow:
@@ -68,12 +68,9 @@ def test_nothing_is_left_of_a_batch_that_was_cut_whole() -> None:
         assert rewards(cut, RewardConfig(transform=transform, truncated="drop")) == []
 
 
-@pytest.mark.parametrize(("failed", "refused"), [(0, False), (5, False), (6, True)])
-def test_failures_above_the_limit_stop_the_run(failed: int, refused: bool) -> None:
-    statuses = {"correct": 40, "incorrect": 60 - failed, "timeout": failed // 2, "error": failed - failed // 2}
-    verdicts = Verdicts("bat_1", "ver_1", "gls_1", 40, statuses)
-    if not refused:
-        _check_health(verdicts, 0.05)
-        return
-    with pytest.raises(VerificationError, match=r"6 of 100 answers of batch bat_1 .*max_failure_share = 0.05"):
-        _check_health(verdicts, 0.05)
+@pytest.mark.parametrize(("timeouts", "errors", "share"), [(0, 0, 0.0), (2, 3, 0.05), (6, 0, 0.06)])
+def test_only_timeouts_and_errors_count_as_failures(timeouts: int, errors: int, share: float) -> None:
+    others = ["correct", "incorrect", "no_answer", "rejected"] * 25
+    statuses = ["timeout"] * timeouts + ["error"] * errors + others[timeouts + errors :]
+    verdicts = [Verdict(status, status == "correct", 0.0, None, "custom", 0.0, "") for status in statuses]
+    assert failure_share(verdicts) == pytest.approx(share)
