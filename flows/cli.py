@@ -119,8 +119,8 @@ def train(
 @app.command()
 def evaluate(
     policy: Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")],
-    benchmarks: Annotated[str, typer.Option(help="Names or files, separated by commas.")] = "arithmetic",
-    samples: Annotated[int, typer.Option("--samples", "-k", help="k of avg@k.")] = 4,
+    benchmarks: Annotated[str | None, typer.Option(help="Names or files, separated by commas.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")] = None,
     limit: Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")] = None,
     overrides: Overrides = None,
@@ -132,7 +132,7 @@ def evaluate(
 
     with prefect_server(home), Progress() as progress:
         rows = evaluate_policy(
-            home, progress, policy, benchmarks.split(","), samples=samples, limit=limit, config=config,
+            home, progress, policy, benchmarks.split(",") if benchmarks else None, samples=samples, limit=limit, config=config,
             overrides=tuple(overrides or ()),
         )  # fmt: skip
     table = Table("benchmark", "metric", "value", "95 % interval")

@@ -46,9 +46,9 @@ def evaluate_policy(
     home: Home,
     progress: Progress,
     policy: str,
-    benchmarks: list[str],
+    benchmarks: list[str] | None,
     *,
-    samples: int,
+    samples: int | None,
     limit: int | None,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -57,12 +57,11 @@ def evaluate_policy(
     policy_id, tree = _find(home, policy, config)
     name = policy_id.removeprefix("pol_")[:12] if policy_id else "base"
     tree["run"] = {**tree.get("run", {}), "name": f"evaluate-{name}", "iterations": 0}
-    tree["evaluation"] = {
-        **tree.get("evaluation", {}),
-        "benchmarks": benchmarks,
-        "samples_per_problem": samples,
-        "limit": limit,
-    }
+    wanted = {"benchmarks": benchmarks, "samples_per_problem": samples, "limit": limit}
+    given = {key: value for key, value in wanted.items() if value is not None}
+    tree["evaluation"] = {**tree.get("evaluation", {}), **given}
+    if not tree["evaluation"].get("benchmarks"):
+        raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
     settings = parse_config(_overridden(tree, overrides))
     found = evaluate_flow(settings, home, progress, policy_id)
     return [

@@ -17,13 +17,13 @@ from reval_core.config import Config, flatten, parse_config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError, PolicyError, ProblemError, StoreError
 from reval_core.home import Home, expand
-from reval_core.learning.objectives import check, objective_for
+from reval_core.learning.objectives import objective_for
 from reval_core.policies.base import base_policy
 from reval_core.policies.folder import load_tokenizer
 from reval_core.problems import PromptRenderer
 from reval_core.store import Store, runs, stages
 from reval_core.store.runs import RunRecord
-from tasks.open_run import Fork, read_problems, run_id_of
+from tasks.open_run import Fork, check_settings, read_problems, run_id_of
 
 BYTES_PER_MASTER = 16
 """float32 weight, gradient and two Adam moments of one parameter."""
@@ -123,7 +123,7 @@ def show_prompts(config: Config, home: Home, count: int, console: Console) -> No
 
 def show_plan(config: Config, home: Home, branch: Fork | None, console: Console) -> None:
     """The resolved configuration, which stages are done and which are left, and what they will need."""
-    check(config.objective, config.rollouts.rollouts_per_prompt)
+    check_settings(config)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)
     console.print(

@@ -76,13 +76,7 @@ def open_run(
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
-    objective = check(config.objective, config.rollouts.rollouts_per_prompt)
-    if "group" in objective.needs and config.reward.truncated == "drop":
-        raise ConfigError(
-            f"reward.truncated 'drop' can leave one response of a group, and {objective.name!r} compares the responses "
-            "of a group. Use 'keep' or 'mask_negative'."
-        )
-    replay.strategy(config.replay.draw, whole_groups="group" in objective.needs)
+    check_settings(config)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     device = environment.choose_device(config.model.device)
@@ -143,6 +137,22 @@ def open_run(
             run.history = stages.history(connection, run_id)
         _record_base(run)
         yield run
+
+
+def check_settings(config: Config) -> None:
+    """Refuse what cannot go together, and names that lead nowhere, before anything is made.
+
+    Raises:
+        ConfigError: says which setting to change.
+    """
+    objective = check(config.objective, config.rollouts.rollouts_per_prompt)
+    grouped = "group" in objective.needs
+    replay.strategy(config.replay.draw, whole_groups=grouped)
+    if grouped and config.reward.truncated == "drop":
+        raise ConfigError(
+            f"reward.truncated 'drop' can leave one response of a group, and {objective.name!r} compares the responses "
+            "of a group. Use 'keep' or 'mask_negative'."
+        )
 
 
 def read_problems(config: Config) -> tuple[list[Problem], dict[str, float]]:

@@ -116,7 +116,7 @@ CREATE TABLE store.events (
     message         VARCHAR NOT NULL,
     recorded_at     TIMESTAMP NOT NULL
 );
-COMMENT ON TABLE store.events IS 'Things worth knowing later: changed versions, skipped updates, reference resets, lost leases.';
+COMMENT ON TABLE store.events IS 'Things worth knowing later: changed versions, skipped updates, rounds without an update.';
 
 CREATE TABLE store.stages (
     stage_key       VARCHAR PRIMARY KEY,
