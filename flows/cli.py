@@ -132,9 +132,15 @@ def evaluate(
 
     with prefect_server(home), Progress() as progress:
         rows = evaluate_policy(
-            home, progress, policy, benchmarks.split(",") if benchmarks else None, samples=samples, limit=limit, config=config,
+            home,
+            progress,
+            policy,
+            benchmarks.split(",") if benchmarks else None,
+            samples=samples,
+            limit=limit,
+            config=config,
             overrides=tuple(overrides or ()),
-        )  # fmt: skip
+        )
     table = Table("benchmark", "metric", "value", "95 % interval")
     for benchmark, metric, value, low, high in rows:
         interval = "" if low is None or low == high else f"{low:.3f} to {high:.3f}"

@@ -23,7 +23,7 @@ from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.learning.objectives import check
 from reval_core.policies.base import BasePolicy, base_policy
-from reval_core.policies.folder import base_policy_id, load_model, load_tokenizer, weights_checksum
+from reval_core.policies.folder import base_policy_id, load_model, load_tokenizer, sweep, weights_checksum
 from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, PromptRenderer, load_problems
 from reval_core.problems.prompts import check_lengths
@@ -83,6 +83,7 @@ def open_run(
     versions = environment.versions(device)
     store = Store(home.database, lock_wait_s=config.store.lock_wait_s)
     store.prepare()
+    sweep(home.policies)
     run_id = run_id_of(config, fork)
     process = ProcessIdentity.mine()
     with ExitStack() as stack:

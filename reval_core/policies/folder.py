@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -170,6 +171,19 @@ def save_policy(
     finally:
         for left in (aside, before):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def sweep(policies: Path) -> None:
+    """Put away what a killed `save_policy` left: half-written folders, and a replaced one whose successor never came."""
+    for left in policies.glob("pol_*.*-*") if policies.is_dir() else []:
+        name, _, mark = left.name.rpartition(".")
+        kind, _, pid = mark.partition("-")
+        if kind not in ("tmp", "old") or not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        if kind == "old" and not (policies / name).exists():
+            left.rename(policies / name)
+        else:
+            shutil.rmtree(left)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

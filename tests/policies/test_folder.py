@@ -28,6 +28,7 @@ from reval_core.policies.folder import (
     load_tokenizer,
     read_manifest,
     save_policy,
+    sweep,
     tokenizer_id,
     weights_checksum,
 )
@@ -372,3 +373,15 @@ def test_learning_goes_on_from_a_saved_optimizer_bit_for_bit(tmp_path: Path, ran
     without = learner(load_saved(tmp_path / "pol_1", "pol_1", device="cpu"))
     without.update(examples)
     assert weights_checksum(without.model) != weights_checksum(two.model)
+
+
+def test_what_a_killed_save_left_is_put_away(tmp_path: Path) -> None:
+    gone, alive = 2**22 + 1, os.getpid()
+    for name in (f"pol_a.tmp-{gone}", f"pol_b.old-{gone}", "pol_c", f"pol_c.old-{gone}", f"pol_d.tmp-{alive}", "pol_e"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mark").write_text(name)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pol_b", "pol_c", f"pol_d.tmp-{alive}", "pol_e"]
+    assert (tmp_path / "pol_b" / "mark").read_text() == f"pol_b.old-{gone}"
+    assert (tmp_path / "pol_c" / "mark").read_text() == "pol_c"
+    sweep(tmp_path / "nothing_here")
