@@ -174,7 +174,7 @@ def save_policy(
 
 
 def sweep(policies: Path) -> None:
-    """Put away what a killed `save_policy` left: half-written folders, and a replaced one whose successor never came."""
+    """Put away what a killed `save_policy` left: half-written folders, a replaced one whose successor never came."""
     for left in policies.glob("pol_*.*-*") if policies.is_dir() else []:
         name, _, mark = left.name.rpartition(".")
         kind, _, pid = mark.partition("-")
