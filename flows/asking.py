@@ -19,6 +19,7 @@ from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
+from reval_core.store.stages import ProcessIdentity
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
@@ -114,16 +115,30 @@ def list_queries(console: Console) -> None:
 def list_runs(home: Home, console: Console) -> None:
     """Runs as a tree of forks."""
     rows = store_of(home).query("SELECT * FROM runs ORDER BY created_at").to_pylist()
+    dead = _dead_runs(home)
     tree = Tree(f"runs in {home.root}")
     nodes: dict[str, Tree] = {}
     for row in rows:
         parent = nodes.get(row["parent_run_id"], tree)
         forked = f" from round {row['fork_iteration']}" if row["parent_run_id"] else ""
+        status = "killed" if row["run_id"] in dead else row["status"]
         nodes[row["run_id"]] = parent.add(
             f"[bold]{row['run_id']}[/]{forked}  {row['rounds_done']} rounds, {row['trajectories']} trajectories, "
-            f"{row['status']}, last active {row['last_active_at']:%Y-%m-%d %H:%M} UTC"
+            f"{status}, last active {row['last_active_at']:%Y-%m-%d %H:%M} UTC"
         )
     console.print(tree)
+
+
+def _dead_runs(home: Home) -> set[str]:
+    """Runs that are recorded as running by a process that is gone."""
+    running = store_of(home).query(
+        "SELECT run_id, pid, host, process_started FROM store.attempts WHERE status = 'running'"
+    )
+    return {
+        row["run_id"]
+        for row in running.to_pylist()
+        if ProcessIdentity(row["pid"], row["host"], row["process_started"]).is_alive() is False
+    }
 
 
 def newest_run(store: Store) -> str:
@@ -136,7 +151,10 @@ def newest_run(store: Store) -> str:
 
 def show_report(home: Home, run: str | None, console: Console) -> None:
     """Where the report of a run is."""
-    run_id = run or newest_run(store_of(home))
+    store = store_of(home)
+    run_id = run or newest_run(store)
+    if not store.query("SELECT 1 FROM runs WHERE run_id = $run", run=run_id).num_rows:
+        raise StoreError(f"There is no run {run_id} in this store. `reval runs` lists what there is.")
     page = home.reports / run_id / "report.html"
     if not page.exists():
         raise StoreError(f"Run {run_id} has no report yet: it is written when the run ends. Expected at {page}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def main() -> None:
         console.print("\n[yellow]Ended.[/] The same command goes on where it stopped.")
         sys.exit(INTERRUPTED)
     except RevalError as error:
+        _forget_frames(error)
         Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except USAGE_ERROR as error:
@@ -59,6 +61,14 @@ def main() -> None:
         sys.exit(2)
     if code:
         sys.exit(code)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of the local variables that a traceback keeps alive, DuckDB's objects among them: the interpreter would
+    report each of them as leaked behind our message."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _log_warnings() -> None:

@@ -38,7 +38,7 @@ def show_outcome(done: Outcome, config: Path, console: Console) -> None:
     fork = f"--from {done.run_id}@{max(1, done.rounds // 2)} --set objective.beta=0.03"
     for command in (
         f"{reval} sql learning_curve",
-        f'{reval} sql "select question, completion, status, times_used from trajectories limit 5"',
+        f'{reval} sql "select question, completion, status, times_used from trajectories where iteration = 0 limit 5"',
         f"{reval} train {config} {fork}",
     ):
         console.print(f"  {command}", markup=False, soft_wrap=True)

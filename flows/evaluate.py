@@ -94,7 +94,8 @@ def _find(home: Home, policy: str, config: Path | None) -> tuple[str | None, dic
     ).to_pylist()
     if len(rows) != 1:
         raise StoreError(
-            f"{policy!r} names {len(rows)} policies of this store. Give a longer prefix of one id: "
+            f"{policy!r} names {len(rows)} policies of this store and is no model folder. Give an id, or a longer "
+            "prefix of one: "
             'reval sql "select policy_id, run_id, kind, created_at from policies order by created_at".'
         )
     if given is None and rows[0]["config"] is None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from reval_core.config import Config, flatten, parse_config
 from reval_core.environment import choose_device
-from reval_core.errors import ConfigError, PolicyError, ProblemError, StoreError
+from reval_core.errors import ConfigError, PolicyError, StoreError
 from reval_core.home import Home, expand
 from reval_core.learning.objectives import objective_for
 from reval_core.policies.base import base_policy
@@ -209,7 +209,7 @@ def _needs(config: Config, home: Home) -> list[tuple[str, str]]:
     try:
         problems, _ = read_problems(config)
         found.append(("problems", f"{len(problems):,}"))
-    except (ProblemError, ConfigError) as error:
+    except ConfigError as error:  # the folder of the data is not named in this environment
         found.append(("problems", f"not readable here: {error}"))
     try:
         folder = _local_folder(config, home)

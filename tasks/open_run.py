@@ -97,8 +97,9 @@ def open_run(
             record_problems(store, problems)
         grader = stack.enter_context(_grader(config, config.reward.extraction))
         evaluation_grader = grader
-        if config.reward.use == "math" and config.evaluation.extraction != config.reward.extraction:
-            evaluation_grader = stack.enter_context(_grader(config, config.evaluation.extraction))
+        if config.reward.use != "math" or config.evaluation.extraction != config.reward.extraction:
+            # benchmarks have gold answers, whatever reward is learned from
+            evaluation_grader = stack.enter_context(_grader(config, config.evaluation.extraction, use="math"))
         record, attempt = _start(store, config, fork, run_id, base, grader, process, versions, device, flow_run_id)
         stack.enter_context(attempt_log(home, store, run_id, attempt))
         stack.enter_context(_recorded_end(store, run_id, attempt))
@@ -161,18 +162,28 @@ def read_problems(config: Config) -> tuple[list[Problem], dict[str, float]]:
     gold_check = check_gold if config.reward.use == "math" else None
     problems: dict[str, Problem] = {}
     weights: dict[str, float] = {}
+    contradicted: list[str] = []
     for source in config.problems:
         for problem in load_problems(source, gold_check):
-            problems.setdefault(problem.problem_id, problem)
+            known = problems.setdefault(problem.problem_id, problem)
+            if known.gold_digest != problem.gold_digest:
+                places = f"{known.source} {known.external_id} says {known.gold!r}, {problem.source} "
+                contradicted.append(places + f"{problem.external_id} says {problem.gold!r}")
             weights[problem.problem_id] = max(weights.get(problem.problem_id, 0.0), source.weight)
+    if contradicted:
+        log.warning(
+            "%d questions stand in the problem files with two gold answers; the first one counts: %s",
+            len(contradicted),
+            contradicted[0],
+        )
     return list(problems.values()), weights
 
 
-def _grader(config: Config, extraction: Any) -> Grader:
+def _grader(config: Config, extraction: Any, *, use: str | None = None) -> Grader:
     reward = config.reward
     return Grader(
-        reward.use,
-        reward.args,
+        use or reward.use,
+        reward.args if use is None else {},
         workers=reward.workers,
         timeout_s=reward.timeout_s,
         memory_gb=reward.memory_gb,

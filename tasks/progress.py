@@ -87,15 +87,15 @@ class Progress:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=iteration + 1)  # type: ignore[arg-type]
 
-    def metrics(self, iteration: int, accuracy: float, residual: float | None, staleness: float) -> None:
-        """The numbers of an iteration: accuracy of the fresh batch, mean residual in nats, staleness in rounds."""
+    def metrics(self, iteration: int, success: str, residual: float | None, staleness: float) -> None:
+        """The numbers of an iteration: how the fresh batch did, mean residual in nats, staleness in rounds."""
         minutes = (time.monotonic() - self._started) / 60
         rate = (iteration + 1 - self._first) / minutes if minutes else 0.0
         shown = "-" if residual is None else f"{residual:+.2f}"
-        note = f"accuracy {accuracy:.3f}  residual {shown}  staleness {staleness:.1f}  {rate:.1f} rounds/min"
+        note = f"{success}  residual {shown}  staleness {staleness:.1f}  {rate:.1f} rounds/min"
         if self._bars is not None and self.console.width < WIDE:
-            note = f"acc {accuracy:.3f}  res {shown}  stale {staleness:.1f}  {rate:.0f}/min"
+            note = f"{success}  res {shown}  stale {staleness:.1f}  {rate:.0f}/min"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, note=note)  # type: ignore[arg-type]
         else:
-            self.say(f"round {iteration + 1:>4}/{self._rounds}  {note}")
+            self.say(f"iteration {iteration:>3} of {self._rounds}  {note}")

@@ -139,13 +139,14 @@ def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
 def show_round(here: Here) -> None:
     """Put the numbers of a round on the terminal."""
     row = here.run.store.query(
-        "SELECT accuracy, residual_mean, staleness_mean FROM rounds WHERE run_id = $run_id AND iteration = $iteration",
+        "SELECT * FROM rounds WHERE run_id = $run_id AND iteration = $iteration",
         run_id=here.run.run_id,
         iteration=here.iteration,
     ).to_pylist()[0]
-    here.run.progress.metrics(
-        here.iteration, row["accuracy"] or 0.0, row["residual_mean"], row["staleness_mean"] or 0.0
-    )
+    # a reward that is a number of its own has no right and wrong
+    shown = "reward_mean" if here.run.config.reward.transform == "raw" else "accuracy"
+    success = f"{shown.removesuffix('_mean')} {row[shown] or 0.0:.3f}"
+    here.run.progress.metrics(here.iteration, success, row["residual_mean"], row["staleness_mean"] or 0.0)
 
 
 def _stored_points(run: Run) -> list[Metric]:

@@ -62,14 +62,14 @@ def test_problem_snippet_is_a_valid_source():
 
 def test_reward_example_is_the_shipped_file_and_runs(monkeypatch):
     (shown,) = blocks("python")
-    path = ROOT / "examples" / "keyword_reward.py"
+    path = ROOT / "examples" / "length_reward.py"
     assert shown.strip() == path.read_text(encoding="utf-8").strip()
     assert len(shown.strip().splitlines()) < 20
-    score = runpy.run_path(str(path))["keywords"]
+    score = runpy.run_path(str(path))["near"]
     problem = Problem(ask("What colour is the sky?"), gold="")
-    assert score(problem, ["the sky"]) == pytest.approx([2 / 5 - 0.007])
+    assert score(problem, ["x" * 20, "x" * 15, "x" * 99]) == pytest.approx([1.0, 0.75, -1.0])
     monkeypatch.setenv("PYTHONPATH", str(path.parent))
     monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
-    with Grader("keyword_reward:keywords", {"per_character": 0.0}, workers=1, timeout_s=10) as grader:
+    with Grader("length_reward:near", {"characters": 7}, workers=1, timeout_s=10) as grader:
         (verdict,) = grader.grade_batch([(problem, "the sky")])
-    assert (verdict.status, verdict.reward) == ("correct", pytest.approx(0.4))
+    assert (verdict.status, verdict.reward) == ("correct", pytest.approx(1.0))

@@ -135,10 +135,7 @@ def _hub_rows(name: str, split: str) -> Iterable[Row]:
 def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[tuple[int, Row]]:
     """Rows that meet a SQL condition on their columns."""
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    try:
-        table = pa.table({name: pa.array([row.get(name) for _, row in rows]) for name in columns})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ProblemError(f"{label}: a column mixes types, so it cannot be filtered ({error}).") from error
+    table = pa.table({name: _column([row.get(name) for _, row in rows]) for name in columns})
     with duckdb.connect(":memory:") as connection:
         connection.register("problems", table.append_column("_row", pa.array(range(len(rows)), pa.int64())))
         try:
@@ -148,6 +145,14 @@ def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[t
                 f"{label}: filter {condition!r} failed: {error} Columns: {', '.join(columns)}."
             ) from error
     return [rows[index] for (index,) in kept]
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """A column for the filter; one that mixes types is text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def _problem(

@@ -53,7 +53,19 @@ def table(
 def arrow_table(connection: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, Any]) -> pa.Table:
     """The result of a SQL text as an Arrow table; a text without a result gives an empty one."""
     relation = connection.sql(sql, params=dict(values) or None)
-    return relation.to_arrow_table() if relation is not None else pa.table({})
+    return _with_own_names(relation.to_arrow_table()) if relation is not None else pa.table({})
+
+
+def _with_own_names(table: pa.Table) -> pa.Table:
+    """Columns that a join gave the same name become a, a_1, a_2: most that reads a table takes names as keys."""
+    names: list[str] = []
+    for name in table.column_names:
+        own, count = name, 0
+        while own in names:
+            count += 1
+            own = f"{name}_{count}"
+        names.append(own)
+    return table.rename_columns(names) if names != table.column_names else table
 
 
 @contextmanager

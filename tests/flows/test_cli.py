@@ -91,7 +91,7 @@ def test_runs_and_report(reval: Reval, finished: Finished) -> None:
     assert Path(reval("report")[1].strip().replace("\n", "")).exists()
     code, _, error = reval("report", "nosuch")
     assert code == 1
-    assert "has no report" in error
+    assert "no run nosuch" in error
 
 
 def test_dry_run_shows_configuration_plan_and_cost(reval: Reval, finished: Finished, config_file: Path) -> None:
@@ -158,3 +158,15 @@ def test_no_store_yet_says_how_to_make_one(reval: Reval, tmp_path: Path, monkeyp
     assert code == 1
     assert "reval train" in error
     assert not (tmp_path / "empty").exists()
+
+
+def test_columns_of_one_name_are_told_apart(reval: Reval) -> None:
+    assert json.loads(reval("sql", "select 1 as a, 2 as a, 3 as b", "--json")[1]) == {"a": 1, "a_1": 2, "b": 3}
+    assert reval("sql", "select 1 as a, 2 as a, 3 as b", "--csv")[1].split() == ['"a","a_1","b"', "1,2,3"]
+
+
+def test_a_broken_problem_file_fails_the_dry_run(reval: Reval, config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"question": "1+1+1=?", "answer": "3"}\n{"question": \n')
+    code, _, error = reval("train", str(config_file), "--dry-run", "--set", f"problems.0.path={tmp_path / 'bad.jsonl'}")
+    assert code == 1
+    assert "line 2" in error

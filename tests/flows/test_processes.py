@@ -30,7 +30,12 @@ def start(config: Path, home: Home) -> subprocess.Popen[str]:
         text=True,
         cwd=home.root.parent,
         start_new_session=True,
-        env={**kept, "PYTHONPATH": str(ROOT), "REVAL_HOME": str(home.root), "HF_TOKEN": CANARY},
+        env={
+            **kept,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(home.root.parent)]),
+            "REVAL_HOME": str(home.root),
+            "HF_TOKEN": CANARY,
+        },
     )
 
 
@@ -60,33 +65,49 @@ def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     return process.returncode, shown
 
 
+SLOW_ENGINE = """
+import time
+
+from reval_core.rollouts.transformers_engine import TransformersEngine
+
+
+class Slow(TransformersEngine):
+    def sample(self, requests, settings):
+        time.sleep(1.5)  # a signal between two rounds finds the next one under way, however busy the machine is
+        yield from super().sample(requests, settings)
+"""
+
+
 def test_a_run_outlives_its_processes(
-    small: Config, finished: Finished, home: Home, quick: None, tmp_path: Path
+    small: Config, finished: Finished, home: Home, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(changed(small, "evaluation.before=false").to_yaml())
+    slow = changed(small, "evaluation.before=false", "rollouts.engine.use=slow_engine:Slow")
+    path.write_text(slow.to_yaml())
+    (home.root.parent / "slow_engine.py").write_text(SLOW_ENGINE)
+    monkeypatch.syspath_prepend(home.root.parent)
 
     process = start(path, home)
-    output_until(process, "round    1/4")
+    output_until(process, "iteration   0 of 4")
     code, _ = end(process, signal.SIGKILL)
     assert code == -signal.SIGKILL
 
     process = start(path, home)
-    shown = output_until(process, "round    2/4")
-    assert "round    1/4" not in shown
+    shown = output_until(process, "iteration   1 of 4")
+    assert "iteration   0 of 4" not in shown
     code, shown = end(process, signal.SIGTERM)
     assert (code, "Traceback" in shown) == (130, False), shown
     assert "Ended. The same command goes on where it stopped." in shown
 
     process = start(path, home)
-    output_until(process, "round    3/4")
+    output_until(process, "iteration   2 of 4")
     code, shown = end(process, signal.SIGINT)
     assert (code, "Traceback" in shown) == (130, False), shown
     assert "Ended. The same command goes on where it stopped." in shown
 
     statuses = [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")]
     assert statuses == ["crashed", "cancelled", "cancelled"]
-    done = train(small, home)
+    done = train(slow, home)
     assert lineage(home, done.run_id) == lineage(finished.home, finished.outcome.run_id)
     assert responses(home) == responses(finished.home)
     weights = "model.safetensors"
