@@ -163,6 +163,7 @@ class _Part:
         self.truncated = 0
 
     def add(self, sample: Sample) -> None:
+        """Take a finished response, and send what waits to the store when it has waited long enough."""
         request = sample.request
         prompt = self._prompts[request.problem_id]
         self._rows.append(

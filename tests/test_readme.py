@@ -57,7 +57,8 @@ def test_every_reval_command_and_option_is_real():
 def test_problem_snippet_is_a_valid_source():
     (snippet,) = blocks("yaml")
     for source in yaml.safe_load(snippet)["problems"]:
-        ProblemSource(**source)
+        read = ProblemSource(**source)
+        assert (read.fields, read.weight) == ({"question": "prompt", "answer": "solution"}, 2)
 
 
 def test_reward_example_is_the_shipped_file_and_runs(monkeypatch):

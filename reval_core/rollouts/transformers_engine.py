@@ -126,6 +126,7 @@ class _Rows:
 
     @classmethod
     def start(cls, requests: list[SampleRequest], pad_id: int, device: torch.device) -> _Rows:
+        """Left-padded rows of the requests, with nothing sampled yet."""
         width = max(len(request.prompt_ids) for request in requests)
         prompt = np.full((len(requests), width), pad_id, dtype=np.int64)
         mask = np.zeros((len(requests), width), dtype=np.int64)

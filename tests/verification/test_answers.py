@@ -211,7 +211,7 @@ def test_unusable_golds_are_refused_with_a_reason(gold: str) -> None:
     ["42", "$\\frac{1}{2}$", "\\text{(C)}", "7" * 5000, "1/2004!", "(2n)!/(4^n n!)", "9^{9^{9^9}}", "5^{6.29248125}"],
 )
 def test_usable_golds_pass(gold: str) -> None:
-    check_gold(gold)
+    assert check_gold(gold) is None  # type: ignore[func-returns-value]
 
 
 def test_empty_gold_is_an_error_and_empty_answer_no_answer(boxed: Verifier) -> None:
