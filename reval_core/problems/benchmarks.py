@@ -22,6 +22,8 @@ class Benchmark:
     name: str
     source: ProblemSource
     about: str
+    size: int | None = None
+    """Problems taken when nobody asks for fewer: a fixed subset by problem id, not the first rows of the file."""
 
 
 def _file(name: str, file: str, about: str) -> Benchmark:
@@ -38,8 +40,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         ),
         Benchmark(
             "arithmetic-train",
-            ProblemSource(path="builtin:arithmetic/train", limit=256),
+            ProblemSource(path="builtin:arithmetic/train"),
             "256 of the training problems",
+            size=256,
         ),
         _file("aime24", "aime24.jsonl", "AIME 2024, 30 problems with integer answers"),
         _file("aime25", "aime25.jsonl", "AIME 2025, 30 problems with integer answers"),
@@ -65,10 +68,12 @@ def load_benchmark(name: str, limit: int | None = None) -> list[Problem]:
         ProblemError: the file is missing or malformed.
     """
     if "/" in name or name.endswith((".jsonl", ".gz", ".json", ".parquet")):
-        source = ProblemSource(path=name)
+        source, size = ProblemSource(path=name), None
     else:
-        source = resolve("benchmark", name, BENCHMARKS).source
+        benchmark = resolve("benchmark", name, BENCHMARKS)
+        source, size = benchmark.source, benchmark.size
     problems = list({p.problem_id: p for p in load_problems(source, check_gold)}.values())
+    limit = min((n for n in (limit, size) if n is not None), default=None)
     if limit is not None:
         problems = sorted(problems, key=lambda problem: problem.problem_id)[:limit]
     return problems

@@ -68,3 +68,10 @@ def test_a_benchmark_is_its_questions_and_golds_in_any_order(tmp_path: Path) -> 
     assert benchmark_id(load_benchmark(write(tmp_path / "b.jsonl", rows[::-1]))) == name
     assert benchmark_id(load_benchmark(write(tmp_path / "c.jsonl", [("1?", "1"), ("2?", "3")]))) != name
     assert benchmark_id(load_benchmark(write(tmp_path / "d.jsonl", rows[:1]))) != name
+
+
+def test_the_training_problems_that_are_evaluated_are_spread_over_all_of_them() -> None:
+    problems = load_benchmark("arithmetic-train")
+    assert len(problems) == 256
+    assert {problem.question[0] for problem in problems} == set("0123456789")  # not the first rows of the file
+    assert load_benchmark("arithmetic-train", 10) == problems[:10]
