@@ -71,7 +71,7 @@ def open_run(
 ) -> Iterator[Run]:
     """Start an attempt at the run and end it with its status, whatever happens in the block.
 
-    Without ``training`` the training problems are not read.
+    Without ``training`` the training problems are not read, and several attempts may be open at the same time.
 
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
@@ -100,7 +100,9 @@ def open_run(
         if config.reward.use != "math" or config.evaluation.extraction != config.reward.extraction:
             # benchmarks have gold answers, whatever reward is learned from
             evaluation_grader = stack.enter_context(_grader(config, config.evaluation.extraction, use="math"))
-        record, attempt = _start(store, config, fork, run_id, base, grader, process, versions, device, flow_run_id)
+        record, attempt = _start(
+            store, config, fork, run_id, base, grader, process, versions, device, flow_run_id, training
+        )
         stack.enter_context(attempt_log(home, store, run_id, attempt))
         stack.enter_context(_recorded_end(store, run_id, attempt))
         pad_id = int(tokenizer.pad_token_id or 0)
@@ -247,6 +249,7 @@ def _start(
     versions: dict[str, Any],
     device: str,
     flow_run_id: str | None,
+    training: bool,
 ) -> tuple[RunRecord, int]:
     """Record the run, if it is new, and this attempt at it."""
     with store.write() as connection:
@@ -270,12 +273,8 @@ def _start(
                     f"There is no run {fork.parent_run_id} to fork from. `reval runs` lists what there is."
                 )
             runs.add(connection, record)
-        living = runs.live_attempt(connection, run_id)
-        if living is not None and living[1] != process:
-            raise StoreError(
-                f"Run {run_id} is being worked on by process {living[1].pid} (attempt {living[0]}). Wait for it or end "
-                "it; two attempts at one run would only do the same work twice."
-            )
+        if training:
+            _refuse_another_attempt(runs.living_attempts(connection, run_id), run_id, process)
         before = runs.last_versions(connection, run_id)
         attempt = runs.start_attempt(
             connection,
@@ -301,6 +300,15 @@ def _start(
             log.warning("goes on under other versions: %s", message)
             runs.add_event(connection, run_id, attempt, None, "changed versions", message)
     return record, attempt
+
+
+def _refuse_another_attempt(living: Mapping[int, ProcessIdentity], run_id: str, me: ProcessIdentity) -> None:
+    for attempt, process in living.items():
+        if process != me:
+            raise StoreError(
+                f"Run {run_id} is being worked on by process {process.pid} (attempt {attempt}). Wait for it or end "
+                "it; two attempts at one run would only do the same work twice."
+            )
 
 
 def _record_base(run: Run) -> None:

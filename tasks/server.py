@@ -26,6 +26,7 @@ def main() -> None:
     server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on"))
     threading.Thread(target=_live_and_end, args=(server, listening.getsockname()[1]), daemon=True).start()
     server.run(sockets=[listening])
+    os._exit(0 if server.started else 1)  # threads of a start-up that failed would keep the process
 
 
 def _live_and_end(server: uvicorn.Server, port: int) -> None:

@@ -6,12 +6,14 @@ Whatever the user has set already (a Prefect server, a tracking server) stays.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from reval_core.errors import RevalError
 from reval_core.home import Home
@@ -19,6 +21,8 @@ from reval_core.home import Home
 API_URL = "PREFECT_API_URL"
 START_S = 120.0
 """Seconds that Prefect's server has to start; it takes a few on a machine that is not busy."""
+END_S = 30.0
+"""Seconds that it has to end."""
 
 
 def configure(home: Home) -> None:
@@ -39,6 +43,9 @@ def configure(home: Home) -> None:
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # seven tries by default, four minutes a call; the store has everything, so a round need not wait for a server
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if API_URL not in os.environ:
@@ -49,6 +56,15 @@ def configure(home: Home) -> None:
         settings["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "CRITICAL"
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def alone(home: Home) -> Iterator[None]:
+    """One process at a time in the block: Prefect and MLflow make their databases with migrations that must not meet."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    with open(home.root / "services.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
+        yield
 
 
 @contextmanager
@@ -65,6 +81,22 @@ def prefect_server(home: Home) -> Iterator[None]:
         yield
         return
     log = home.logs / "prefect-server.log"
+    with ExitStack() as stack:
+        with alone(home):
+            process = stack.enter_context(_server_process(log))
+            address = _first_line(process, START_S)
+        if not address:
+            raise RevalError(
+                f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or set "
+                f"{API_URL} to the address of a server that runs."
+            )
+        with _address(address):
+            yield
+
+
+@contextmanager
+def _server_process(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The server while the block runs; closing its standard input asks it to end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
     with open(log, "ab") as errors:
@@ -76,25 +108,23 @@ def prefect_server(home: Home) -> Iterator[None]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
         )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        ready, _, _ = select.select([process.stdout], [], [], START_S)
-        address = process.stdout.readline().decode().strip() if ready else ""
-        if not address:
-            raise RevalError(
-                f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or set "
-                f"{API_URL} to the address of a server that runs."
-            )
-        with _address(address):
-            yield
+        yield process
     finally:
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
         try:
-            process.wait(START_S)
+            process.wait(END_S)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _first_line(process: subprocess.Popen[bytes], limit_s: float) -> str:
+    """What the process prints first; nothing when it ended, or printed nothing in time."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], limit_s)
+    return process.stdout.readline().decode().strip() if ready else ""
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from reval_core.home import Home
 from reval_core.store import runs
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
+from tasks.services import alone
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def tracking(run: Run) -> Iterator[Tracker]:
     MLflow is a view of the store: when it cannot be reached the run goes on, and a later `track` catches up.
     """
     # a client of our own: mlflow.set_tracking_uri would write the address into the environment
-    tracker = Tracker(MlflowClient(tracking_uri(run)))
+    with alone(run.home):
+        tracker = Tracker(MlflowClient(tracking_uri(run)))
     status = "FAILED"
     try:
         with _going_on_without():
@@ -82,7 +84,8 @@ def tracking(run: Run) -> Iterator[Tracker]:
 def _connect(run: Run, tracker: Tracker) -> None:
     if tracker.mlflow_run_id is not None:
         return
-    mlflow_run_id = _find_or_create(tracker.client, run)
+    with alone(run.home):
+        mlflow_run_id = _find_or_create(tracker.client, run)
     tracker.known = _points(tracker.client, mlflow_run_id)
     tracker.client.update_run(mlflow_run_id, status="RUNNING")
     if run.config.tracking.system_metrics:

@@ -82,14 +82,11 @@ def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_ru
     sql.rows(connection, "runs", "set_mlflow_run", run_id=run_id, mlflow_run_id=mlflow_run_id)
 
 
-def live_attempt(connection: duckdb.DuckDBPyConnection, run_id: str) -> tuple[int, ProcessIdentity] | None:
-    """The attempt of the run whose process still lives on this host, if there is one."""
-    rows = sql.rows(connection, "runs", "live_attempts", run_id=run_id)
-    for attempt, pid, host, started in rows:
-        process = ProcessIdentity(pid, host, started)
-        if process.is_alive():
-            return int(attempt), process
-    return None
+def living_attempts(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[int, ProcessIdentity]:
+    """Attempts at the run whose process still lives on this host."""
+    rows = sql.rows(connection, "runs", "running_attempts", run_id=run_id)
+    running = {int(attempt): ProcessIdentity(pid, host, started) for attempt, pid, host, started in rows}
+    return {attempt: process for attempt, process in running.items() if process.is_alive()}
 
 
 def start_attempt(
@@ -102,7 +99,8 @@ def start_attempt(
     device: str,
     flow_run_id: str | None,
 ) -> int:
-    """Record that the run is being worked on; earlier attempts without an end are marked as crashed."""
+    """Record that the run is being worked on; attempts without an end whose process is gone are marked as crashed."""
+    others = [number for number, other in living_attempts(connection, run_id).items() if other != process]
     row = sql.row(
         connection,
         "runs",
@@ -119,7 +117,7 @@ def start_attempt(
     )
     assert row is not None
     attempt = int(row[0])
-    sql.rows(connection, "runs", "mark_dead", run_id=run_id, attempt=attempt, ended_at=now())
+    sql.rows(connection, "runs", "mark_dead", run_id=run_id, living=[*others, attempt], ended_at=now())
     return attempt
 
 

@@ -23,7 +23,7 @@ WHERE run_id = $run_id;
 -- name: set_mlflow_run
 UPDATE store.runs SET mlflow_run_id = $mlflow_run_id WHERE run_id = $run_id;
 
--- name: live_attempts
+-- name: running_attempts
 SELECT attempt, pid, host, process_started FROM store.attempts WHERE run_id = $run_id AND status = 'running';
 
 -- name: add_attempt
@@ -48,7 +48,7 @@ WHERE run_id = $run_id AND attempt = $attempt;
 -- name: mark_dead
 UPDATE store.attempts
 SET status = 'crashed', message = 'its process was gone when the next attempt started', ended_at = $ended_at
-WHERE run_id = $run_id AND status = 'running' AND attempt < $attempt;
+WHERE run_id = $run_id AND status = 'running' AND NOT list_contains($living, attempt);
 
 -- name: add_event
 INSERT INTO store.events VALUES ($run_id, $attempt, $iteration, $kind, $message, $recorded_at);

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from small_run import CANARY, Finished, changed, train, tree, without_mlflow, without_plots
 
@@ -13,6 +15,7 @@ from reval_core.config import Config, parse_config
 from reval_core.home import Home
 from reval_core.policies.tiny import WarmStart, build_tiny_model
 from reval_core.problems.arithmetic import arithmetic_problems
+from reval_core.store.stages import ProcessIdentity
 from tasks.services import configure
 
 
@@ -89,3 +92,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs without MLflow and plots."""
     with without_mlflow(monkeypatch), without_plots(monkeypatch):
         yield
+
+
+@pytest.fixture
+def stranger() -> Iterator[ProcessIdentity]:
+    """Another process that lives."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield ProcessIdentity(process.pid, ProcessIdentity.mine().host, psutil.Process(process.pid).create_time())
+        process.kill()

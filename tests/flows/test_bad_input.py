@@ -106,14 +106,6 @@ def test_a_newer_database_is_left_alone(small: Config, copied: Home) -> None:
     assert copied.database.read_bytes() == before
 
 
-@pytest.fixture
-def stranger() -> Iterator[ProcessIdentity]:
-    """Another process that lives."""
-    with subprocess.Popen(["sleep", "600"]) as process:
-        yield ProcessIdentity(process.pid, ProcessIdentity.mine().host, psutil.Process(process.pid).create_time())
-        process.kill()
-
-
 def test_two_processes_do_not_work_on_one_run(
     finished: Finished, copied: Home, stranger: ProcessIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:

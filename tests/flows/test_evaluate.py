@@ -8,6 +8,8 @@ from small_run import ROUNDS, Finished, counts, rows, sampled, value
 from flows import evaluate
 from reval_core.errors import StoreError
 from reval_core.home import Home
+from reval_core.store import Store, runs
+from reval_core.store.stages import ProcessIdentity
 from tasks.progress import Progress
 
 
@@ -84,6 +86,23 @@ def test_a_model_folder(
     )
     assert found == {row["metric"]: row["value"] for row in before}
     assert not (copied.policies / value(copied, "SELECT policy_id FROM policies WHERE kind = 'base'")).exists()
+
+
+def test_another_process_may_evaluate_the_same_policy(
+    finished: Finished, copied: Home, benchmark_file: Path, stranger: ProcessIdentity
+) -> None:
+    policy = finished.outcome.policy_id
+    asked(copied, policy, benchmark_file)
+    (run,) = [row["run_id"] for row in rows(copied, "SELECT run_id FROM runs WHERE run_name LIKE 'evaluate-%'")]
+    with Store(copied.database).write() as connection:
+        theirs = runs.start_attempt(
+            connection, run, stranger, git_commit=None, versions={}, device="cpu", flow_run_id=None
+        )
+    asked(copied, policy, benchmark_file, samples=1)
+    told = rows(copied, "SELECT attempt, status FROM attempts WHERE run_id = $run ORDER BY attempt", run=run)
+    assert [tuple(row.values()) for row in told] == [(1, "completed"), (theirs, "running"), (3, "completed")]
+    # an evaluation is no training run: what people look at by default is still the one that learned
+    assert value(copied, "SELECT newest_run()") == finished.outcome.run_id
 
 
 @pytest.mark.parametrize(("policy", "names"), [("pol_0000000000", 0), ("pol_", 1 + ROUNDS)])

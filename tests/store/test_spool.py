@@ -71,6 +71,35 @@ def test_a_half_written_part_is_not_taken_in(store: Store) -> None:
     assert _stored(store) == (0, 0)
 
 
+def test_a_damaged_part_is_put_aside_and_the_others_are_taken_in(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = batch_record()
+    whole = spool.keep(store.spool, batch, part_of(batch).slice(0, 2), run_id=None, attempt=None)
+    other = spool.keep(store.spool, batch, part_of(batch).slice(2, 2), run_id=None, attempt=None)
+    other.write_bytes(other.read_bytes()[:-100])
+    store.prepare()
+    assert _stored(store) == (2, 2)
+    assert not whole.exists()
+    assert other.with_suffix(".damaged").exists()
+    assert f"{other} cannot be read" in caplog.text
+    store.prepare()  # and it is not tried again
+    assert _stored(store) == (2, 2)
+
+
+def test_a_part_that_another_process_took_in_meanwhile_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_record()
+    path = spool.keep(store.spool, batch, part_of(batch), run_id=None, attempt=None)
+    listed = spool.kept(store.spool)
+    monkeypatch.setattr(spool, "kept", lambda folder: listed)
+    store.prepare()
+    assert not path.exists()
+    store.prepare()
+    assert _stored(store) == (4, 4)
+
+
 def test_when_nothing_can_be_written_the_error_says_both(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_record()
     store.path.rename(store.path.with_suffix(".aside"))

@@ -1,0 +1,51 @@
+"""The embedded services: started by one process at a time, and a failed start is told at once."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reval_core.errors import RevalError
+from reval_core.home import Home
+from tasks.services import alone, prefect_server
+
+ROOT = Path(__file__).parents[2]
+WAITING = """
+import sys
+from pathlib import Path
+from reval_core.home import Home
+from tasks.services import alone
+print("waiting", flush=True)
+with alone(Home(Path(sys.argv[1]))):
+    print("in", flush=True)
+"""
+
+
+def test_one_process_at_a_time_makes_the_databases(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with alone(home):
+        other = subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        assert other.stdout is not None
+        assert other.stdout.readline() == "waiting\n"
+        time.sleep(0.2)
+        assert other.poll() is None
+    assert other.communicate(timeout=60)[0] == "in\n"
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_is_told_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    (home.prefect / "prefect.db").mkdir(parents=True)  # in the place of its database
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(home.prefect))
+    with pytest.raises(RevalError, match=r"did not start.*prefect-server\.log says why"), prefect_server(home):
+        pytest.fail("the block ran without a server")
+    assert "unable to open database file" in (home.logs / "prefect-server.log").read_text()
