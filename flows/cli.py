@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from reval_core.config import load_config
+from reval_core.config_files import load_config
 from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
 from tasks.services import configure, prefect_server

@@ -13,7 +13,8 @@ from typing import Any
 
 from prefect import flow
 
-from reval_core.config import Config, apply_override, load_config, parse_config
+from reval_core.config import Config
+from reval_core.config_files import apply_override, load_config, parse_config
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store

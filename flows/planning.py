@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
-from reval_core.config import Config, flatten, parse_config
+from reval_core.config import Config, flatten
+from reval_core.config_files import parse_config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError, PolicyError, StoreError
 from reval_core.home import Home, expand

@@ -8,15 +8,13 @@ evaluation, ...) do not change what is learned, and changing them continues the 
 
 from __future__ import annotations
 
-import difflib
 import re
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from reval_core.errors import ConfigError
+from reval_core.home import expand
 from reval_core.identity import digest
 
 
@@ -55,12 +53,28 @@ class ModelConfig(Section):
 class PromptConfig(Section):
     """How a problem becomes token ids."""
 
-    template: str = Field("tokenizer", description="tokenizer (its chat template), none, or a Jinja file's path.")
+    template: str = Field(
+        "tokenizer", description="tokenizer (its chat template), none, or a Jinja file, read when a run is configured."
+    )
     system: str | None = Field(None, description="System message put before the conversation.")
     prefix: str = Field("", description="Text before the question (the last user message).")
     suffix: str = Field("", description="Text after the question (the last user message).")
     template_args: dict[str, Any] = Field(default_factory=dict, description="Extra variables for the template.")
     stop: tuple[str, ...] = Field((), description="Single-token strings that end a response beside EOS.")
+
+    @field_validator("template")
+    @classmethod
+    def _text_of_the_file(cls, value: str) -> str:
+        # the text, not its path, is the run's: an edited file is another prompt, a deleted one is no loss
+        if value in ("tokenizer", "none") or "{{" in value or "{%" in value:
+            return value
+        path = expand(value)
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}; use 'tokenizer', 'none' or a Jinja file")
+        text = path.read_text(encoding="utf-8")
+        if "{{" not in text and "{%" not in text:
+            raise ValueError(f"{path} is no Jinja template: it has neither {{{{ nor {{%")
+        return text
 
 
 class ProblemSource(Section):
@@ -299,117 +313,3 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> Config:
-    """Read a YAML file and apply ``key.path=value`` overrides (values are read as YAML).
-
-    Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown, a value is out of its limits.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        shipped = ", ".join(sorted(p.name for p in Path("configs").glob("*.yaml"))) or "none here"
-        raise ConfigError(f"There is no configuration file {path}. In configs/: {shipped}.") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"{path} is a folder; name a YAML file in it.") from error
-    tree = _read_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no mapping of keys to values at its top.")
-    for override in overrides:
-        apply_override(tree, override)
-    return parse_config(tree, where=str(path))
-
-
-def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one ``key.path=value`` in a raw tree, in place; list items are named by index.
-
-    Raises:
-        ConfigError: there is no ``=``, or the path runs through a value.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {override!r}: write it as key.path=value, for example objective.beta=0.05.")
-    value = _scientific(_read_yaml(text, f"--set {key}: the value"))
-    *parents, last = key.strip().split(".")
-    node: Any = tree
-    for parent in parents:
-        place = _place(node, parent, key)
-        if isinstance(node, dict):
-            node.setdefault(place, {})
-        node = node[place]
-        if node is None:
-            raise ConfigError(f"--set {key}: {parent!r} is empty in the file.")
-    node[_place(node, last, key)] = value
-
-
-def _place(node: Any, part: str, key: str) -> Any:
-    """Where a part of an override's path stands in the node: a key, or the index of an item that is there."""
-    if isinstance(node, dict):
-        return part
-    if not isinstance(node, list):
-        raise ConfigError(f"--set {key}: {part!r} lies inside a value, not a section.")
-    if not (part.isdigit() and int(part) < len(node)):
-        raise ConfigError(f"--set {key}: {part!r} is no item of that list, which has {len(node)}, counted from 0.")
-    return int(part)
-
-
-def _read_yaml(text: str, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{what} is not YAML: {error}") from error
-
-
-def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
-    """Validate a raw tree.
-
-    Raises:
-        ConfigError: one line for each wrong key or value, the nearest known key named.
-    """
-    try:
-        return Config.model_validate(_scientific(tree))
-    except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigError(f"{where} is not usable:\n" + "\n".join(f"  - {line}" for line in lines)) from error
-
-
-def _scientific(value: Any) -> Any:
-    """YAML 1.1 reads 1e-6 (no dot) as text; take such text as the number that was meant."""
-    if isinstance(value, dict):
-        return {key: _scientific(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_scientific(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
-
-
-def _explain(item: Any) -> str:
-    location = [str(part) for part in item["loc"]]
-    key = ".".join(location) or "(top)"
-    if item["type"] == "extra_forbidden":
-        known = known_keys()
-        name = re.sub(r"\.\d+\.", ".", key)
-        # the same word in another section is a likelier slip than a similar word here
-        same = [other for other in known if other.rsplit(".", 1)[-1] == location[-1]]
-        near = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        return f"unknown key {key!r}" + (f": did you mean {near[0]!r}?" if near else "")
-    message = item["msg"].removeprefix("Value error, ")
-    given = "" if item["type"] in ("missing", "value_error") else f" (given: {item['input']!r})"
-    return f"{key}: {message}{given}" if location else message
-
-
-def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the tree; items of lists without their index."""
-    keys: list[str] = []
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        arguments = [a for a in getattr(inner, "__args__", ()) if isinstance(a, type)]
-        nested = next((t for t in [inner, *arguments] if isinstance(t, type) and issubclass(t, BaseModel)), None)
-        if nested is not None:
-            keys += known_keys(nested, f"{prefix}{name}.")
-        keys.append(f"{prefix}{name}")
-    return keys

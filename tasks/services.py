@@ -60,7 +60,7 @@ def configure(home: Home) -> None:
 
 @contextmanager
 def alone(home: Home) -> Iterator[None]:
-    """One process at a time in the block: Prefect and MLflow make their databases with migrations that must not meet."""
+    """One process at a time in the block: the migrations that make Prefect's and MLflow's databases must not meet."""
     home.root.mkdir(parents=True, exist_ok=True)
     with open(home.root / "services.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill

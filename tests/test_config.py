@@ -4,14 +4,8 @@ from typing import Any
 
 import pytest
 
-from reval_core.config import (
-    Config,
-    apply_override,
-    flatten,
-    known_keys,
-    load_config,
-    parse_config,
-)
+from reval_core.config import Config, flatten
+from reval_core.config_files import apply_override, known_keys, load_config, parse_config
 from reval_core.errors import ConfigError
 from reval_core.home import expand
 from reval_core.identity import canonical_json

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from reval_core.config import EngineConfig, ObjectiveConfig, known_keys
+from reval_core.config import EngineConfig, ObjectiveConfig
+from reval_core.config_files import known_keys
 from reval_core.learning.objectives import check
 from reval_core.problems.problem import Problem, ask
 from reval_core.rollouts import SampleRequest, SamplingSettings, make_engine

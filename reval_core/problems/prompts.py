@@ -11,7 +11,6 @@ from jinja2 import TemplateError
 
 from reval_core.config import PromptConfig
 from reval_core.errors import PromptError
-from reval_core.home import expand
 from reval_core.problems.problem import Problem
 
 
@@ -46,10 +45,7 @@ class PromptRenderer:
                     "Use prompt.template: none, or give a Jinja file."
                 )
         elif config.template != "none":
-            path = expand(config.template)
-            if not path.is_file():
-                raise PromptError(f"prompt.template: there is no file {path}. Use 'tokenizer', 'none' or a Jinja file.")
-            self._template = path.read_text(encoding="utf-8")
+            self._template = config.template
         elif config.system is not None:
             raise PromptError("prompt.system needs a template that knows roles; with template: none use prompt.prefix.")
         self.stop_ids = self._stop_ids()

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from small_run import CANARY, Finished, changed, train, tree, without_mlflow, without_plots
 
-from reval_core.config import Config, parse_config
+from reval_core.config import Config
+from reval_core.config_files import parse_config
 from reval_core.home import Home
 from reval_core.policies.tiny import WarmStart, build_tiny_model
 from reval_core.problems.arithmetic import arithmetic_problems

@@ -13,7 +13,8 @@ import pytest
 
 import flows.train
 import tasks.report
-from reval_core.config import Config, apply_override, parse_config
+from reval_core.config import Config
+from reval_core.config_files import apply_override, parse_config
 from reval_core.home import Home
 from reval_core.rollouts.transformers_engine import TransformersEngine
 from reval_core.store import Store

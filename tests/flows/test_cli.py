@@ -14,7 +14,7 @@ import yaml
 from small_run import Finished
 
 from flows.cli import main
-from reval_core.config import parse_config
+from reval_core.config_files import parse_config
 from tasks.open_run import run_id_of
 
 ROOT = Path(__file__).resolve().parents[2]

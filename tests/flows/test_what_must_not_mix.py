@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from small_run import BATCH, PROMPTS, ROLLOUTS, changed, crash_at, rows, train
 
-from reval_core.config import Config, parse_config
+from reval_core.config import Config
+from reval_core.config_files import parse_config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
 from reval_core.store import Store, replay

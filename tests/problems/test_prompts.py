@@ -125,12 +125,29 @@ def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
         PromptRenderer(byte_tokenizer(), PromptConfig())
 
 
-def test_a_missing_template_file_is_refused(chatty: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PromptError, match="there is no file Tokenizer"):
-        PromptRenderer(chatty, PromptConfig(template="Tokenizer"))
+def test_a_missing_template_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="there is no file Tokenizer"):
+        PromptConfig(template="Tokenizer")
     monkeypatch.delenv("REVAL_NOWHERE", raising=False)
     with pytest.raises(ConfigError, match="REVAL_NOWHERE"):
-        PromptRenderer(chatty, PromptConfig(template="${REVAL_NOWHERE}/a.jinja"))
+        PromptConfig(template="${REVAL_NOWHERE}/a.jinja")
+
+
+def test_a_template_file_is_read_once_and_its_text_is_the_runs(chatty: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    path = tmp_path / "turn.jinja"
+    path.write_text("{% for m in messages %}{{ m['content'] }}!{% endfor %}")
+    first = PromptConfig(template=str(path))
+    path.write_text("{% for m in messages %}{{ m['content'] }}?{% endfor %}")
+    assert PromptConfig(template=str(path)) != first
+    path.unlink()
+    again = PromptConfig.model_validate(first.model_dump(mode="json"))  # as a run that is gone on with reads it
+    assert PromptRenderer(chatty, again).render(Problem(ask("1+1"), "")).text == "1+1!"
+
+
+def test_a_file_without_jinja_is_no_template(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("be brief")
+    with pytest.raises(ValueError, match="is no Jinja template"):
+        PromptConfig(template=str(tmp_path / "notes.txt"))
 
 
 @pytest.mark.parametrize(
