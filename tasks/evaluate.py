@@ -16,11 +16,12 @@ from reval_core.problems.arithmetic import steps_right
 from reval_core.problems.benchmarks import benchmark_id, load_benchmark
 from reval_core.rollouts import SamplingSettings
 from reval_core.store import evaluations, trajectories
+from reval_core.store import problems as stored_problems
 from reval_core.store.trajectories import BatchRecord, GradedRow
 from tasks.commit import Commit
 from tasks.generate import batch_record, sample_batch
 from tasks.references import Evaluated, Intervals
-from tasks.run import Here, Run, record_problems
+from tasks.run import Here, Run
 from tasks.stage import stage
 from tasks.verify import gold_table, grade_batch
 
@@ -41,7 +42,8 @@ def benchmark_problems(run: Run, benchmark: str) -> list[Problem]:
     """The benchmark's problems, recorded in the store; read once a process."""
     if benchmark not in run.benchmarks:
         problems = load_benchmark(benchmark, run.config.evaluation.limit)
-        record_problems(run.store, problems)
+        with run.store.write() as connection:
+            stored_problems.add(connection, problems)
         run.benchmarks[benchmark] = problems
     return run.benchmarks[benchmark]
 

@@ -29,13 +29,14 @@ from reval_core.problems import Problem, PromptRenderer, load_problems
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import make_engine
 from reval_core.store import Store, lineage, replay, runs, stages, trajectories
+from reval_core.store import problems as stored_problems
 from reval_core.store.lineage import PolicyRecord
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import VERIFIER_VERSION, Grader, check_gold
 from tasks.logs import attempt_log
 from tasks.progress import Progress
-from tasks.run import Run, record_problems
+from tasks.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def open_run(
         problems, weights = read_problems(config) if training else ([], {})
         if problems:
             _check_context(config, base.folder, renderer, problems)
-            record_problems(store, problems)
+            with store.write() as connection:
+                stored_problems.add(connection, problems)
         grader = stack.enter_context(_grader(config, config.reward.extraction))
         evaluation_grader = grader
         if config.reward.use != "math" or config.evaluation.extraction != config.reward.extraction:

@@ -15,6 +15,9 @@ from tasks.references import Reported
 from tasks.run import Here, Run
 from tasks.stage import stage
 
+REPORT_VERSION = 1
+"""Raised by hand when the page changes, so that a finished run's page is written anew."""
+
 FIGURES = (
     ("learning-curve", "Learning curve", "Accuracy of the fresh batch by round, and evaluations with 95 % intervals."),
     ("residual", "Bellman residual", "Mean and spread over the trajectories of a round's updates, in nats."),
@@ -28,7 +31,7 @@ FIGURES = (
 def _inputs(here: Here) -> dict[str, Any]:
     run = here.run
     done = [output for (_, name, _), output in sorted(run.history.items()) if name in ("learn", "evaluate")]
-    return {"run_id": run.run_id, "stages": digest("rep", done)}
+    return {"version": REPORT_VERSION, "run_id": run.run_id, "stages": digest("rep", done)}
 
 
 def _present(here: Here, reported: Reported) -> bool:

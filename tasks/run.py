@@ -7,7 +7,6 @@ inputs; the run says how and where to compute it.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from reval_core.config import Config
 from reval_core.errors import ProblemError, StoreError
@@ -27,8 +25,6 @@ from reval_core.problems import Problem, Prompt, PromptRenderer
 from reval_core.problems.schedule import epoch_order
 from reval_core.rollouts import RolloutEngine, SamplingSettings
 from reval_core.store import Store, runs, stages
-from reval_core.store import statements as sql
-from reval_core.store.migrations import now
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import Lease, ProcessIdentity
 from reval_core.verification import Grader
@@ -242,22 +238,3 @@ class Here:
         every = self.run.config.evaluation.every
         last = self.iteration + 1 == self.run.config.run.iterations
         return bool(every and (self.iteration + 1) % every == 0 and not last)
-
-
-def record_problems(store: Store, problems: list[Problem]) -> None:
-    """Write problems, their sources and gold answers to the store; known ones stay as they are."""
-    part = pa.table(
-        {
-            "problem_id": [p.problem_id for p in problems],
-            "messages": [json.dumps([dict(m) for m in p.messages]) for p in problems],
-            "question": [p.question for p in problems],
-            "source": [p.source for p in problems],
-            "external_id": [p.external_id for p in problems],
-            "metadata": [json.dumps(dict(p.metadata), default=str) for p in problems],
-            "gold_digest": [p.gold_digest for p in problems],
-            "gold": [p.gold for p in problems],
-        }
-    )
-    with store.write() as connection:
-        for name in ("add_problems", "add_sources", "add_golds"):
-            sql.rows(connection, "problems", name, {"part": part}, recorded_at=now())

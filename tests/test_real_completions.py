@@ -12,9 +12,9 @@ import pytest
 from reval_core.policies.tiny import byte_tokenizer
 from reval_core.problems import Problem, ask
 from reval_core.store import Store, trajectories
+from reval_core.store import problems as stored_problems
 from reval_core.store.trajectories import PART_SCHEMA, VERDICT_SCHEMA, BatchRecord
 from reval_core.verification import Verifier
-from tasks.run import record_problems
 
 ROWS = 96
 
@@ -35,7 +35,8 @@ def stored(rows, tmp_path_factory):
     store.prepare()
     tokenizer = byte_tokenizer()
     problems = {row["question"]: Problem(ask(row["question"]), row["gold"], source="areal") for row in rows}
-    record_problems(store, list(problems.values()))
+    with store.write() as connection:
+        stored_problems.add(connection, list(problems.values()))
     ids = {question: tokenizer.encode(question) for question in problems}
     names = list(problems)
     counts = {question: sum(row["question"] == question for row in rows) for question in names}

@@ -1,0 +1,31 @@
+"""Problems as they were read: what is asked, where it came from, and the gold answers it has had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+from reval_core.problems import Problem
+from reval_core.store import statements as sql
+from reval_core.store.migrations import now
+
+
+def add(connection: duckdb.DuckDBPyConnection, problems: Sequence[Problem]) -> None:
+    """Record problems with their sources and gold answers; known ones stay as they are."""
+    part = pa.table(
+        {
+            "problem_id": [p.problem_id for p in problems],
+            "messages": [json.dumps([dict(m) for m in p.messages]) for p in problems],
+            "question": [p.question for p in problems],
+            "source": [p.source for p in problems],
+            "external_id": [p.external_id for p in problems],
+            "metadata": [json.dumps(dict(p.metadata), default=str) for p in problems],
+            "gold_digest": [p.gold_digest for p in problems],
+            "gold": [p.gold for p in problems],
+        }
+    )
+    for name in ("add_problems", "add_sources", "add_golds"):
+        sql.rows(connection, "problems", name, {"part": part}, recorded_at=now())
