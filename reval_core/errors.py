@@ -27,8 +27,16 @@ class StoreError(RevalError):
     """The store cannot be opened, read or written."""
 
 
-class StoreLocked(StoreError):
+class NotStored(StoreError):
+    """The database could not be opened or written, for no fault of the rows; nothing of the transaction is in it."""
+
+
+class StoreLocked(NotStored):
     """Another process held the database for longer than the configured wait."""
+
+
+class RolloutError(RevalError):
+    """A rollout engine did not give what it was asked for."""
 
 
 class LeaseLost(RevalError):

@@ -22,5 +22,3 @@ class Commit(Generic[R]):
     output: R
     write: Callable[[duckdb.DuckDBPyConnection], None] = _nothing
     """Writes the last content rows, in the transaction that makes the stage done."""
-    rescue: Callable[[Exception], None] | None = None
-    """Keeps what cost much to compute when that transaction fails; it raises an error that says where."""

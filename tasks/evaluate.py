@@ -25,6 +25,10 @@ from tasks.run import Here, Run
 from tasks.stage import stage
 from tasks.verify import gold_table, grade_batch
 
+SEED_KEY = "evaluation"
+"""What seeds derive from beside evaluation.seed, problem and sample index: not the policy, so that two are compared
+under the same noise, and not the other problems or gold answers, which may be mended in between."""
+
 
 def settings(run: Run) -> SamplingSettings:
     """How evaluation responses are drawn."""
@@ -83,8 +87,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     batch = _batch(run, policy_id, problems)
     if policy_id != run.base.policy_id:
         run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
-    sampled = sample_batch(run, batch, prompts, settings(run), seed_key=digest("evl", benchmark_id(problems)))
-    run.write(sampled)
+    sample_batch(run, batch, prompts, settings(run), seed_key=SEED_KEY)
     by_id = {problem.problem_id: problem for problem in problems}
     golds = gold_table(by_id, list(by_id))
     run.write(grade_batch(run, batch.batch_id, by_id, run.evaluation_grader))

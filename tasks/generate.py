@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
-
-import pyarrow as pa
 
 from reval_core.identity import ROLLOUT_VERSION, sample_seed
 from reval_core.problems import Prompt
-from reval_core.rollouts import Sample, SampleRequest, SamplingSettings
+from reval_core.rollouts import SampleRequest, SamplingSettings
 from reval_core.store import trajectories
-from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
+from reval_core.store.trajectories import BatchRecord
 from tasks.commit import Commit
+from tasks.parts import Parts
 from tasks.references import Batch
 from tasks.run import Here, Run
 from tasks.stage import stage
@@ -87,7 +86,7 @@ def generate(here: Here, policy_id: str) -> Commit[Batch]:
 def sample_batch(
     run: Run, batch: BatchRecord, prompts: list[Prompt], settings: SamplingSettings, *, seed_key: str
 ) -> Commit[Batch]:
-    """Sample the missing responses of a batch; parts go to the store every ``flush_seconds``, the last with the stage.
+    """Sample the missing responses of a batch; they go to the store in parts, the stage's row follows when it is whole.
 
     Args:
         run: the worker's doors.
@@ -106,28 +105,22 @@ def sample_batch(
         run.engine.load(batch.policy_id, run.policies.model(batch.policy_id))
         # the weights that sample, which need not be the first realisation of their policy; no part of the batch's id
         batch = replace(batch, weights_checksum=run.policies.checksum(batch.policy_id))
-    part = _Part(run, batch, {prompt.problem_id: prompt for prompt in prompts})
-    if missing:
-        for done, sample in enumerate(run.engine.sample(missing, settings), start=1):
-            part.add(sample)
+    with Parts(run, batch, prompts, missing) as parts:
+        for done, sample in enumerate(run.engine.sample(missing, settings) if missing else (), start=1):
+            parts.add(sample)
             run.progress.step("generate", done, len(missing))
-    rows = part.table()
-
-    def write(connection: Any) -> None:
-        trajectories.append_part(connection, batch, rows, run_id=run.run_id, attempt=run.attempt)
-
-    def rescue(error: Exception) -> None:
-        run.store.keep_aside(batch, rows, error, run_id=run.run_id, attempt=run.attempt)
-
-    tokens, truncated = part.tokens, part.truncated
+        parts.check_whole()
+    tokens, truncated = parts.tokens, parts.truncated
     if stored:
         with run.store.read() as connection:
             known = trajectories.batch_rows(connection, batch.batch_id)
-        fresh = set(rows.column("trajectory_id").to_pylist())
-        before = [row for row in known if row.trajectory_id not in fresh | part.flushed]
+        before = [row for row in known if (row.problem_id, row.sample_index) in stored]
         tokens += sum(row.response_tokens for row in before)
         truncated += sum(row.truncated for row in before)
-    return Commit(Batch(batch.batch_id, batch.policy_id, len(requests), tokens, truncated), write, rescue)
+    return Commit(
+        Batch(batch.batch_id, batch.policy_id, len(requests), tokens, truncated),
+        partial(trajectories.check_batch, batch=batch),
+    )
 
 
 def _requests(batch: BatchRecord, prompts: list[Prompt], *, seed_key: str, seed: int) -> list[SampleRequest]:
@@ -147,57 +140,3 @@ def _requests(batch: BatchRecord, prompts: list[Prompt], *, seed_key: str, seed:
                 )
             )
     return requests
-
-
-class _Part:
-    """Finished responses that are not in the store yet."""
-
-    def __init__(self, run: Run, batch: BatchRecord, prompts: dict[str, Prompt]) -> None:
-        self._run, self._batch, self._prompts = run, batch, prompts
-        self._batch_id = batch.batch_id
-        self._prompt_digests = dict(zip(batch.problem_ids, batch.prompt_ids, strict=True))
-        self._rows: list[dict[str, Any]] = []
-        self._flushed_at = time.monotonic()
-        self.flushed: set[str] = set()
-        self.tokens = 0
-        self.truncated = 0
-
-    def add(self, sample: Sample) -> None:
-        """Take a finished response, and send what waits to the store when it has waited long enough."""
-        request = sample.request
-        prompt = self._prompts[request.problem_id]
-        self._rows.append(
-            {
-                "trajectory_id": trajectories.trajectory_id(self._batch_id, request.problem_id, request.sample_index),
-                "problem_id": request.problem_id,
-                "sample_index": request.sample_index,
-                "prompt_id": self._prompt_digests[request.problem_id],
-                "prompt_ids": list(request.prompt_ids),
-                "prompt_text": prompt.text,
-                "response_ids": list(sample.token_ids),
-                "completion": self._text(sample),
-                "finish_reason": sample.finish_reason,
-                "behaviour_logprob": sample.logprob,
-                "seed": request.seed,
-            }
-        )
-        self.tokens += len(sample.token_ids)
-        self.truncated += sample.finish_reason == "length"
-        if time.monotonic() - self._flushed_at > self._run.config.store.flush_seconds:
-            self._flush()
-
-    def table(self) -> pa.Table:
-        return pa.Table.from_pylist(self._rows, schema=PART_SCHEMA)
-
-    def _flush(self) -> None:
-        rows = self.table()
-        self._run.store.append_batch(self._batch, rows, run_id=self._run.run_id, attempt=self._run.attempt)
-        self.flushed |= set(rows.column("trajectory_id").to_pylist())
-        self._rows = []
-        self._flushed_at = time.monotonic()
-
-    def _text(self, sample: Sample) -> str:
-        """Text of the response without the token that ended it; other special tokens stay visible."""
-        ids = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
-        text: str = self._run.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text

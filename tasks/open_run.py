@@ -159,6 +159,17 @@ def check_settings(config: Config) -> None:
             f"reward.truncated 'drop' can leave one response of a group, and {objective.name!r} compares the responses "
             "of a group. Use 'keep' or 'mask_negative'."
         )
+    reward = config.reward
+    if reward.transform == "centred" and reward.truncated == "drop":
+        raise ConfigError(
+            "reward.truncated 'drop' can leave one response of a group, whose centred reward is 0 whether it is right "
+            "or wrong. Use 'keep' or 'mask_negative' with reward.transform 'centred'."
+        )
+    if reward.use != "math" and reward.transform in ("raw", "centred") and reward.truncated == "mask_negative":
+        raise ConfigError(
+            "reward.truncated 'mask_negative' takes a cut response for a wrong one, and a reward that is a number of "
+            "its own knows no wrong. Let it judge cut text itself ('keep'), or 'drop' it."
+        )
 
 
 def read_problems(config: Config) -> tuple[list[Problem], dict[str, float]]:

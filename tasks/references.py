@@ -45,7 +45,8 @@ class Entries:
 
     iteration: int
     count: int
-    accuracy: float
+    accuracy: float | None
+    """Share of right responses; None for a reward that is a number of its own and knows no right and wrong."""
     reward: float
 
 

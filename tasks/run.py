@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import duckdb
-
 from reval_core.config import Config
 from reval_core.errors import ProblemError, StoreError
 from reval_core.home import Home
@@ -104,13 +102,8 @@ class Run:
 
     def write(self, commit: Commit[Any]) -> None:
         """Write the rows of a part of a stage, ahead of the stage's own row; doing it again changes nothing."""
-        try:
-            with self.store.write() as connection:
-                commit.write(connection)
-        except (StoreError, duckdb.Error, OSError) as error:
-            if commit.rescue is not None:
-                commit.rescue(error)
-            raise
+        with self.store.write() as connection:
+            commit.write(connection)
 
     def rounds(self) -> Iterator[Here]:
         """The iterations that are left, in order."""

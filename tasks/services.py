@@ -6,7 +6,6 @@ Whatever the user has set already (a Prefect server, a tracking server) stays.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import subprocess
@@ -16,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from reval_core.errors import RevalError
+from reval_core.exclusive import exclusive
 from reval_core.home import Home
 
 API_URL = "PREFECT_API_URL"
@@ -61,9 +61,7 @@ def configure(home: Home) -> None:
 @contextmanager
 def alone(home: Home) -> Iterator[None]:
     """One process at a time in the block: the migrations that make Prefect's and MLflow's databases must not meet."""
-    home.root.mkdir(parents=True, exist_ok=True)
-    with open(home.root / "services.lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
+    with exclusive(home.root / "services.lock"):
         yield
 
 

@@ -19,7 +19,6 @@ import duckdb
 from prefect import task
 from prefect.context import FlowRunContext
 
-from reval_core.errors import LeaseLost, StoreError
 from reval_core.identity import digest, short
 from reval_core.store import stages
 from tasks.commit import Commit
@@ -121,27 +120,20 @@ class Stage(Generic[P, R]):
         try:
             commit = body()
             output = asdict(commit.output)  # type: ignore[call-overload]
-            try:
-                with run.store.write() as connection:
-                    commit.write(connection)
-                    stages.commit(
-                        connection,
-                        lease,
-                        self.name,
-                        inputs,
-                        output,
-                        seconds=time.perf_counter() - started,
-                        run_id=run.run_id,
-                        attempt=run.attempt,
-                    )
-                    self._link(connection, here, slot, lease.stage_key, executed=True)
-                committed = True
-            except LeaseLost:
-                raise
-            except (StoreError, duckdb.Error, OSError) as error:
-                if commit.rescue is not None:
-                    commit.rescue(error)
-                raise
+            with run.store.write() as connection:
+                commit.write(connection)
+                stages.commit(
+                    connection,
+                    lease,
+                    self.name,
+                    inputs,
+                    output,
+                    seconds=time.perf_counter() - started,
+                    run_id=run.run_id,
+                    attempt=run.attempt,
+                )
+                self._link(connection, here, slot, lease.stage_key, executed=True)
+            committed = True
         finally:
             if not committed:
                 run.give_up(lease)

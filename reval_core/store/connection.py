@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from reval_core.errors import StoreError, StoreLocked
+from reval_core.errors import NotStored, StoreError, StoreLocked
 
 _PROCESS_LOCK = threading.RLock()
 _HELD_BY_OTHER = re.compile(r"Could not set lock on file|Conflicting lock is held", re.IGNORECASE)
@@ -55,7 +55,8 @@ class Connections:
             wait_s: seconds to wait for another process, by default the connections' own.
 
         Raises:
-            StoreError: the file cannot be opened or written (disk full, for one); nothing of the block is in it.
+            NotStored: the file cannot be opened or written (disk full, for one); nothing of the block is in it.
+            StoreError: the database refused what the block wrote; nothing of the block is in it.
         """
         with _PROCESS_LOCK, self._open(read_only=False, wait_s=wait_s) as connection:
             try:
@@ -63,7 +64,10 @@ class Connections:
                 yield connection
                 connection.execute("COMMIT")
             except NOT_WRITTEN as error:
-                raise StoreError(f"The database {self.path} could not be written: {error}") from error
+                raise NotStored(f"The database {self.path} could not be written: {error}") from error
+            except duckdb.Error as error:
+                connection.execute("ROLLBACK")
+                raise StoreError(f"The database {self.path} refused the rows: {error}") from error
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
@@ -97,11 +101,11 @@ class Connections:
                 return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
             except duckdb.IOException as error:
                 if not _HELD_BY_OTHER.search(str(error)):
-                    raise StoreError(_explain(self.path, error)) from error
+                    raise NotStored(_explain(self.path, error)) from error
                 if time.monotonic() > deadline:
                     raise StoreLocked(_explain_holder(self.path, wait_s, error)) from error
             except duckdb.SerializationException as error:
-                raise StoreError(_explain(self.path, error)) from error
+                raise NotStored(_explain(self.path, error)) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.6, 0.25)
 

@@ -16,6 +16,10 @@ import pyarrow as pa
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 
 
+class Damaged(Exception):
+    """A kept file that holds no part."""
+
+
 def keep(folder: Path, batch: BatchRecord, part: pa.Table, *, run_id: str | None, attempt: int | None) -> Path:
     """Write a part as an Arrow file and return its path.
 
@@ -45,13 +49,20 @@ def kept(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> tuple[BatchRecord, pa.Table, str | None, int | None]:
-    """A kept part with the batch, run and attempt it belongs to."""
-    with pa.OSFile(str(path), "rb") as file:
-        table = pa.ipc.open_file(file).read_all()
-    note = json.loads(table.schema.metadata[b"reval"])
-    batch = {**note["batch"], "prompt_ids": tuple(note["batch"]["prompt_ids"])}
-    batch["problem_ids"] = tuple(batch["problem_ids"])
-    return BatchRecord(**batch), table.replace_schema_metadata(None), note["run_id"], note["attempt"]
+    """A kept part with the batch, run and attempt it belongs to.
+
+    Raises:
+        Damaged: the file is no such part. That it cannot be opened at all is an `OSError`.
+    """
+    data = path.read_bytes()
+    try:
+        table = pa.ipc.open_file(data).read_all()
+        note = json.loads(table.schema.metadata[b"reval"])
+        batch = {**note["batch"], "prompt_ids": tuple(note["batch"]["prompt_ids"])}
+        batch["problem_ids"] = tuple(batch["problem_ids"])
+        return BatchRecord(**batch), table.replace_schema_metadata(None), note["run_id"], note["attempt"]
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"it holds no part: {error}") from error
 
 
 def fsync_folder(folder: Path) -> None:

@@ -72,8 +72,7 @@ def _with_own_names(table: pa.Table) -> pa.Table:
 def _visible(connection: duckdb.DuckDBPyConnection, arrow: Mapping[str, pa.Table]) -> Iterator[None]:
     for name, content in arrow.items():
         connection.register(name, content)
-    try:
-        yield
-    finally:
-        for name in arrow:
-            connection.unregister(name)
+    yield
+    # not after an error: the transaction is lost, the connection is closed next, and this would hide what went wrong
+    for name in arrow:
+        connection.unregister(name)

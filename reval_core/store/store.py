@@ -7,7 +7,6 @@ each about one idea: trajectories, replay, stages, runs, lineage.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from reval_core.errors import StoreError
+from reval_core.errors import NotStored, StoreError
+from reval_core.exclusive import exclusive
 from reval_core.store import replay, spool, trajectories
 from reval_core.store.connection import Connections
 from reval_core.store.migrations import migrate, needs_migration
@@ -43,27 +43,29 @@ class Store:
 
     def prepare(self) -> None:
         """Create or migrate the database and take in the parts that an earlier attempt could not commit."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and self.path.stat().st_size == 0:
-            self.path.unlink()  # a kill or a full disk while DuckDB made the file; there is nothing in it
-        if not self.path.exists() or self._stale():
-            with self._connections.write() as connection:
-                migrate(connection)
-        for path in spool.kept(self.spool):
-            self._take_in(path)
+        with exclusive(self.path.with_suffix(".lock")):  # two processes that start at once
+            if self.path.exists() and self.path.stat().st_size == 0:
+                self.path.unlink()  # a kill or a full disk while DuckDB made the file; there is nothing in it
+            if not self.path.exists() or self._stale():
+                with self._connections.write() as connection:
+                    migrate(connection)
+            for path in spool.kept(self.spool):
+                self._take_in(path)
 
     def _take_in(self, path: Path) -> None:
         try:
             batch, part, run_id, attempt = spool.read(path)
-        except FileNotFoundError:
-            return  # another process that started now took it in
-        except (pa.ArrowInvalid, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            with self.write() as connection:
+                trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
+        except NotStored:
+            raise  # the disk or the lock, not the part: it waits on
+        except (spool.Damaged, StoreError) as error:
             aside = path.rename(path.with_suffix(".damaged"))
-            log.warning("%s cannot be read (%s); it is kept as %s, its responses are sampled anew", path, error, aside)
+            log.warning(
+                "%s cannot be taken in (%s); it is kept as %s, its responses are sampled anew", path, error, aside
+            )
             return
-        with self.write() as connection:
-            trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
-        path.unlink(missing_ok=True)
+        path.unlink()
         log.info("took in %d responses that waited in %s", part.num_rows, path.name)
 
     def _stale(self) -> bool:
@@ -83,7 +85,13 @@ class Store:
             yield connection
 
     def append_batch(
-        self, batch: BatchRecord, part: pa.Table, *, run_id: str | None = None, attempt: int | None = None
+        self,
+        batch: BatchRecord,
+        part: pa.Table,
+        *,
+        run_id: str | None = None,
+        attempt: int | None = None,
+        wait_s: float | None = None,
     ) -> None:
         """Append finished responses of a batch; doing it twice changes nothing.
 
@@ -93,12 +101,16 @@ class Store:
         Args:
             batch: what made the responses.
             part: table of `trajectories.PART_SCHEMA`.
+            wait_s: seconds to wait for another process, by default ``lock_wait_s``.
+
+        Raises:
+            StoreError: the part is kept beside the database, or the database refused its rows.
         """
         trajectories.check_part(part)
         try:
-            with self.write() as connection:
+            with self.write(wait_s) as connection:
                 trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
-        except (StoreError, OSError) as error:
+        except (NotStored, OSError) as error:
             self.keep_aside(batch, part, error, run_id=run_id, attempt=attempt)
 
     def keep_aside(

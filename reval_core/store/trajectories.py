@@ -160,6 +160,20 @@ def append_part(
     )
 
 
+def check_batch(connection: duckdb.DuckDBPyConnection, batch: BatchRecord) -> None:
+    """Refuse to commit a batch that is not whole.
+
+    Raises:
+        StoreError: the store has more or fewer of its responses than it stands for.
+    """
+    found = len(stored_samples(connection, batch.batch_id))
+    if found != batch.trajectory_count:
+        raise StoreError(
+            f"The store has {found} responses of batch {batch.batch_id}, which stands for {batch.trajectory_count}. "
+            "It is not committed; start again to sample what is missing."
+        )
+
+
 def stored_samples(connection: duckdb.DuckDBPyConnection, batch_id: str) -> set[tuple[str, int]]:
     """(problem_id, sample_index) of the responses of a batch that are there already."""
     rows = sql.rows(connection, "trajectories", "stored_samples", batch_id=batch_id)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from store_example import batch_record, part_of
 
 from reval_core.errors import StoreError
 from reval_core.store import Store, spool
+from reval_core.store.trajectories import PART_SCHEMA
 
 
 def _stored(store: Store) -> tuple[int, int]:
@@ -82,22 +84,43 @@ def test_a_damaged_part_is_put_aside_and_the_others_are_taken_in(
     assert _stored(store) == (2, 2)
     assert not whole.exists()
     assert other.with_suffix(".damaged").exists()
-    assert f"{other} cannot be read" in caplog.text
+    assert f"{other} cannot be taken in" in caplog.text
     store.prepare()  # and it is not tried again
     assert _stored(store) == (2, 2)
 
 
-def test_a_part_that_another_process_took_in_meanwhile_is_no_error(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_the_database_refuses_stops_no_later_start(store: Store) -> None:
+    batch = batch_record()
+    wrong = part_of(batch).set_column(8, "finish_reason", pa.array(["abort"] * 4))
+    assert wrong.schema == PART_SCHEMA
+    path = spool.keep(store.spool, batch, wrong, run_id=None, attempt=None)
+    store.prepare()
+    assert path.with_suffix(".damaged").exists()
+    assert _stored(store) == (0, 0)
+
+
+def test_a_part_that_cannot_be_opened_just_now_waits_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = batch_record()
     path = spool.keep(store.spool, batch, part_of(batch), run_id=None, attempt=None)
-    listed = spool.kept(store.spool)
-    monkeypatch.setattr(spool, "kept", lambda folder: listed)
-    store.prepare()
-    assert not path.exists()
+
+    def too_many(self: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", too_many)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.prepare()
+    assert path.exists()
     store.prepare()
     assert _stored(store) == (4, 4)
+
+
+def test_rows_that_the_database_refuses_are_told_as_such_and_not_kept(store: Store) -> None:
+    batch = batch_record()
+    wrong = part_of(batch).set_column(8, "finish_reason", pa.array(["abort"] * 4))
+    with pytest.raises(StoreError, match=r"refused the rows: .*CHECK constraint"):
+        store.append_batch(batch, wrong)
+    assert not store.spool.exists()
 
 
 def test_when_nothing_can_be_written_the_error_says_both(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,108 @@
+"""Rollout engines that give something else than they were asked for, and sampling that is cut short."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from small_run import BATCH, changed, rows, sampled, train, value
+
+from reval_core.config import Config
+from reval_core.errors import RolloutError
+from reval_core.home import Home
+from reval_core.rollouts import Sample
+from reval_core.rollouts.transformers_engine import TransformersEngine
+
+Twist = Callable[[list[Sample]], list[Sample]]
+
+
+@pytest.fixture
+def one_round(small: Config) -> Config:
+    return changed(small, "run.iterations=1")
+
+
+def twisted(monkeypatch: pytest.MonkeyPatch, twist: Twist) -> None:
+    """Let the engine give what `twist` makes of its samples."""
+    honest = TransformersEngine.sample
+
+    def sample(self: TransformersEngine, requests: Any, settings: Any) -> Iterator[Sample]:
+        yield from twist(list(honest(self, requests, settings)))
+
+    monkeypatch.setattr(TransformersEngine, "sample", sample)
+
+
+@pytest.mark.parametrize(
+    ("twist", "message", "stored"),
+    [
+        (lambda done: done[:-1], r"ended without 1 of the responses it was asked for, the first is sample", BATCH - 1),
+        (lambda done: [*done, done[2]], r"which was not asked for or came before", BATCH),
+        (lambda done: [*done[:3], replace(done[3], token_ids=())], r"without a token", 3),
+        (lambda done: [*done[:3], replace(done[3], finish_reason="abort")], r"finish_reason 'abort'", 3),  # type: ignore[arg-type]
+        (
+            lambda done: [replace(done[0], request=replace(done[0].request, seed=1))],
+            r"which was not asked for or came before",
+            0,
+        ),
+    ],
+)
+def test_what_was_not_asked_for_is_refused_and_the_rest_is_kept(
+    twist: Twist, message: str, stored: int, one_round: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        twisted(patch, twist)
+        with pytest.raises(RolloutError, match=message):
+            train(one_round, home)
+    found = "SELECT count(*) AS narrow, count(DISTINCT trajectory_id) AS ids FROM trajectories"
+    assert rows(home, found) == [{"narrow": stored, "ids": stored}]
+    assert value(home, "SELECT count(*) FROM store.stages WHERE stage = 'generate'") == 0
+    with sampled(monkeypatch) as again:
+        train(one_round, home)
+    assert len(again) == BATCH - stored
+    assert rows(home, found) == [{"narrow": BATCH, "ids": BATCH}]
+
+
+def test_what_was_finished_when_a_person_ended_the_run_is_kept(
+    one_round: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(done: list[Sample]) -> list[Sample]:
+        return [*done[:6], Interrupt()]  # type: ignore[list-item]
+
+    class Interrupt:
+        @property
+        def request(self) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        twisted(patch, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(one_round, home)
+    assert value(home, "SELECT count(*) FROM trajectories") == 6
+    with sampled(monkeypatch) as again:
+        train(one_round, home)
+    assert len(again) == BATCH - 6
+
+
+def test_finished_responses_do_not_wait_for_a_straggler(
+    one_round: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine is silent over its last response, the others reach the store."""
+    honest = TransformersEngine.sample
+    reached = threading.Event()
+    seen: list[int] = []
+
+    def slow(self: TransformersEngine, requests: Any, settings: Any) -> Iterator[Sample]:
+        *most, last = list(honest(self, requests, settings))
+        yield from most
+        for _ in range(600):
+            seen.append(value(home, "SELECT count(*) FROM trajectories"))
+            if seen[-1] == len(most):
+                reached.set()
+                break
+            reached.wait(0.05)
+        yield last
+
+    monkeypatch.setattr(TransformersEngine, "sample", slow)
+    train(changed(one_round, "store.flush_seconds=0.2"), home)
+    assert seen[-1] == BATCH - 1
+    assert value(home, "SELECT count(*) FROM trajectories") == BATCH
