@@ -21,13 +21,14 @@ Your own objective is an `Objective` in your own module, named in the configurat
 Divide by `batch.count` (or `batch.token_count`), never by the size of the batch you see: it is one micro-batch of
 an update, and the micro-batches' gradients are added. What depends on other trajectories of the update, such as a
 group's mean, belongs in `constant`. Raise `version` when the mathematics changes: it is part of each policy's id.
+So are the settings of the section `objective` that the loss reads, all of them unless `reads` names the few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 
@@ -56,6 +57,10 @@ NEEDS = MappingProxyType(
     }
 )
 """What an objective can ask for. What none asks for is not computed."""
+
+READABLE = frozenset(ObjectiveConfig.model_fields) - {"use", "policy_temperature", "updates", "reference_reset_every"}
+"""Settings that an objective may read or not. Scoring reads the temperature for every objective; which objective, how
+many updates and under which reference is told by what is learned."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,9 @@ class Objective:
     """Raised when the mathematics changes; part of the identity of what is learned."""
     needs: AbstractSet[str]
     """Names out of NEEDS."""
+    reads: AbstractSet[str] = field(default=READABLE, kw_only=True)
+    """Names out of READABLE: the settings that `loss` and `constant` read. They are part of each policy's id; what is
+    not named stands at its default while a policy is learned."""
     loss: Callable[[Batch, ObjectiveConfig], Loss]
     """A micro-batch's share of the loss."""
     constant: Callable[[Update, ObjectiveConfig], Tensor] | None = None
@@ -132,6 +140,11 @@ class Objective:
         unknown = sorted(set(self.needs) - set(NEEDS))
         if unknown:
             raise ConfigError(f"Objective {self.name!r} needs {unknown}, unknown. Known: {', '.join(sorted(NEEDS))}.")
+        unknown = sorted(set(self.reads) - READABLE)
+        if unknown:
+            raise ConfigError(
+                f"Objective {self.name!r} reads {unknown}, unknown. Known: {', '.join(sorted(READABLE))}."
+            )
 
     @property
     def needs_reference(self) -> bool:
@@ -199,24 +212,28 @@ REGISTERED: MappingProxyType[str, Objective] = MappingProxyType(
                 "reval",
                 version=1,
                 needs=frozenset({"ref_logprob", "ref_root_value", "root_value"}),
+                reads=frozenset({"beta", "value_gradient"}),
                 loss=partial(_bellman, baseline="reval"),
             ),
             Objective(
                 "tbrm",
                 version=1,
                 needs=frozenset({"ref_logprob", "root_value"}),
+                reads=frozenset({"beta", "value_gradient"}),
                 loss=partial(_bellman, baseline="tbrm"),
             ),
             Objective(
                 "regression",
                 version=1,
                 needs=frozenset({"ref_logprob"}),
+                reads=frozenset({"beta", "value_gradient"}),
                 loss=partial(_bellman, baseline="regression"),
             ),
             Objective(
                 "vargrad",
                 version=1,
                 needs=frozenset({"ref_logprob", "group", "update_logprob"}),
+                reads=frozenset({"beta"}),
                 loss=_vargrad,
                 constant=_vargrad_constant,
             ),
@@ -225,6 +242,7 @@ REGISTERED: MappingProxyType[str, Objective] = MappingProxyType(
                 "grpo",
                 version=1,
                 needs=frozenset({"group", "old_logprob"}),
+                reads=frozenset({"clip_low", "clip_high"}),
                 loss=partial(_grpo, token_mean=True),
                 constant=partial(_advantages, normalise=True),
                 replay=False,
@@ -236,6 +254,7 @@ REGISTERED: MappingProxyType[str, Objective] = MappingProxyType(
                 "dr_grpo",
                 version=1,
                 needs=frozenset({"group", "old_logprob"}),
+                reads=frozenset({"clip_low", "clip_high"}),
                 loss=partial(_grpo, token_mean=False),
                 constant=partial(_advantages, normalise=False),
                 replay=False,

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,10 +16,9 @@ from reval_core.errors import PolicyError
 from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.policies.folder import base_policy_id, check_folder, tokenizer_id
-from reval_core.policies.tiny import WarmStart, build_byte_model, build_tiny_model
+from reval_core.policies.tiny import Progress, WarmStart, build_byte_model, build_tiny_model
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,32 @@ def base_policy(config: ModelConfig, models: Path, progress: Progress | None = N
 
 def _folder(config: ModelConfig, models: Path, progress: Progress | None) -> Path:
     if config.path == "builtin:tiny":
-        # the bits of a trained model depend on the threads and the version of torch, so they are part of its name
-        made_of = [config.seed, repr(WarmStart()), torch.__version__, torch.get_num_threads()]
-        folder = models / digest("tiny", made_of)
-        if not folder.exists():
-            log.info("training the built-in base model (kept for the next run)")
-            build_tiny_model(folder, seed=config.seed, progress=progress)
-        return folder
+        # the bits of a trained model depend on the version of torch, so it is part of its name; it has one thread
+        made_of = [config.seed, repr(WarmStart()), torch.__version__]
+        return _made_once(
+            models / digest("tiny", made_of), partial(build_tiny_model, seed=config.seed, progress=progress)
+        )
     if config.path == "builtin:bytes":
-        folder = models / digest("bytes", [config.seed, torch.__version__])
-        if not folder.exists():
-            build_byte_model(folder, seed=config.seed)
-        return folder
+        return _made_once(
+            models / digest("bytes", [config.seed, torch.__version__]), partial(build_byte_model, seed=config.seed)
+        )
     path = expand(config.path)
     if path.exists():
         return path
     if config.path.startswith((".", "/", "~", "$")) or config.path.count("/") != 1:
         raise PolicyError(f"model.path: there is no folder {path}.")
     return _from_hub(config)
+
+
+def _made_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """The folder of a built-in model, made if this is the first time that it is asked for."""
+    if not folder.exists():
+        log.info("making the built-in base model (kept for the next run)")
+        try:
+            build(folder)
+        except FileExistsError:
+            log.info("another process made the same model in the meantime: %s", folder)
+    return folder
 
 
 def _from_hub(config: ModelConfig) -> Path:

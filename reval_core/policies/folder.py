@@ -1,7 +1,8 @@
 """A policy is a folder in Hugging Face layout plus a manifest: weights as safetensors, tokenizer, optimizer state.
 
 Nothing pickled is ever read, no code of a model folder is run. A folder is written aside, fsynced and renamed, so what
-stands under its final name is whole; a folder that contradicts its own manifest is refused.
+stands under its final name is whole; a folder that contradicts its own manifest is refused. Whoever saves holds a lock
+that ends with its process, so what lies aside while the lock is free belongs to nobody.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,7 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from reval_core.errors import PolicyError
-from reval_core.identity import files_digest
+from reval_core.exclusive import exclusive
+from reval_core.identity import digest, files_digest
 
 disable_progress_bar()  # our own progress is shown instead
 
@@ -32,6 +34,8 @@ MANIFEST = "reval.json"
 OPTIMIZER = "optimizer.safetensors"
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HASHERS = min(8, os.cpu_count() or 1)
+"""Tensors that are hashed side by side, and copied from a device to the CPU for it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def check_folder(folder: Path) -> None:
                 "transformers' save_pretrained, which writes safetensors."
             )
         raise PolicyError(f"{folder} has no weights (*.safetensors).")
-    if not any(name.startswith(TOKENIZER_FILES) for name in names):
+    if not _tokenizer_files(folder):
         raise PolicyError(f"{folder} has no tokenizer (tokenizer.json); save the model's tokenizer into the folder.")
 
 
@@ -110,8 +114,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
 
 def tokenizer_id(folder: Path) -> str:
     """Digest of the tokenizer's files: which token ids mean what."""
-    names = [p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(TOKENIZER_FILES)]
-    return files_digest("tok", folder, names)
+    return files_digest("tok", folder, _tokenizer_files(folder))
 
 
 def base_policy_id(folder: Path) -> str:
@@ -123,26 +126,36 @@ def base_policy_id(folder: Path) -> str:
         and path.name not in (MANIFEST, OPTIMIZER, "generation_config.json")
         and (path.name.endswith((".safetensors", ".safetensors.index.json")) or path.name == "config.json")
     ]
-    names += [p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(TOKENIZER_FILES)]
-    return files_digest("pol", folder, sorted(set(names)))
+    return files_digest("pol", folder, sorted({*names, *_tokenizer_files(folder)}))
 
 
 def weights_checksum(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of all parameters (tied ones once) and buffers that are saved."""
-    state = hashlib.sha256()
+    """Digest of names, types, shapes and bytes of all parameters (tied ones once) and buffers that are saved.
+
+    Each tensor has a SHA-256 of its own: one stream over 30 GB would take 20 s on one core. Tensors of another device
+    come to the CPU one by one, at most `HASHERS` at a time.
+    """
     saved = model.state_dict().keys()
     tensors = dict(model.named_parameters()) | {k: v for k, v in model.named_buffers() if k in saved}
-    for name in sorted(tensors):
-        value = tensors[name].detach().to("cpu").contiguous()
-        state.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        state.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return f"sha256_{state.hexdigest()}"
+    names = sorted(tensors, key=lambda name: tensors[name].nbytes, reverse=True)  # a large one last would be waited for
+    with ThreadPoolExecutor(HASHERS) as pool:
+        digests = list(pool.map(_tensor_digest, (tensors[name] for name in names)))
+    return digest("wts", dict(zip(names, digests, strict=True)))
+
+
+def _tensor_digest(tensor: Tensor) -> str:
+    value = tensor.detach().to("cpu").contiguous()
+    state = hashlib.sha256(f"{value.dtype} {tuple(value.shape)}\n".encode())
+    state.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def save_policy(
     folder: Path, model: nn.Module, tokenizer_folder: Path, manifest: Manifest, optimizer: Mapping[str, Tensor] | None
 ) -> None:
     """Write a policy folder aside, make it durable and rename it; an existing one of that name is replaced.
+
+    Processes that save under the same parent folder do so one after another.
 
     Args:
         folder: final place.
@@ -152,38 +165,50 @@ def save_policy(
         optimizer: tensors of the optimizer's state, or None for a policy that is not to be learned from here on.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside, before = (folder.with_name(f"{folder.name}.{kind}-{os.getpid()}") for kind in ("tmp", "old"))
-    for left in (aside, before):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        model.save_pretrained(aside)  # type: ignore[operator]
-        for path in tokenizer_folder.iterdir():
-            if path.is_file() and path.name.startswith(TOKENIZER_FILES):
-                shutil.copyfile(path, aside / path.name)
-        if optimizer is not None:
-            save_file(dict(optimizer), aside / OPTIMIZER)
-        (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
-        _make_durable(aside)
-        if folder.exists():
-            folder.rename(before)  # whole under one name or the other: a removal under way would leave half a folder
-        aside.rename(folder)
-        _sync(folder.parent)
-    finally:
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
+    aside, before = folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
+    with exclusive(_lock(folder.parent)):
+        try:
+            for left in (aside, before):
+                _put_away(left)
+            model.save_pretrained(aside)  # type: ignore[operator]
+            for name in _tokenizer_files(tokenizer_folder):
+                shutil.copyfile(tokenizer_folder / name, aside / name)
+            if optimizer is not None:
+                save_file(dict(optimizer), aside / OPTIMIZER)
+            (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+            _make_durable(aside)
+            if folder.exists():
+                folder.rename(
+                    before
+                )  # whole under one name or the other: a removal under way would leave half a folder
+            aside.rename(folder)
+            _sync(folder.parent)
+        finally:
+            for left in (aside, before):
+                _put_away(left)
 
 
 def sweep(policies: Path) -> None:
-    """Put away what a killed `save_policy` left: half-written folders, a replaced one whose successor never came."""
-    for left in policies.glob("pol_*.*-*") if policies.is_dir() else []:
-        name, _, mark = left.name.rpartition(".")
-        kind, _, pid = mark.partition("-")
-        if kind not in ("tmp", "old") or not pid.isdigit() or psutil.pid_exists(int(pid)):
-            continue
-        if kind == "old" and not (policies / name).exists():
-            left.rename(policies / name)
-        else:
-            shutil.rmtree(left)
+    """Put away what killed processes left while they saved; waits for one that is saving."""
+    if not policies.is_dir():
+        return
+    with exclusive(_lock(policies)):
+        for left in (*policies.glob("pol_*.tmp"), *policies.glob("pol_*.old")):
+            _put_away(left)
+
+
+def _lock(policies: Path) -> Path:
+    """Held by whoever saves among these policies."""
+    return policies.with_name(f"{policies.name}.lock")
+
+
+def _put_away(left: Path) -> None:
+    """Give a replaced folder whose successor never came its name back; remove anything else that lies aside."""
+    folder = left.with_suffix("")
+    if left.suffix == ".old" and left.exists() and not folder.exists():
+        left.rename(folder)
+    elif left.exists():
+        shutil.rmtree(left)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -201,8 +226,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
 
 
-def load_saved(folder: Path, policy_id: str, *, device: str) -> nn.Module:
-    """Load a policy that ReVal saved and hold it against its manifest.
+def load_saved(folder: Path, policy_id: str, *, device: str) -> tuple[nn.Module, Manifest]:
+    """Load a policy that ReVal saved and hold it against its manifest, which is returned beside the model.
 
     Raises:
         PolicyError: the folder is another policy, or its weights are not the ones it was saved with.
@@ -218,7 +243,7 @@ def load_saved(folder: Path, policy_id: str, *, device: str) -> nn.Module:
             f"The weights in {folder} were changed: checksum {checksum}, the manifest says "
             f"{manifest.weights_checksum}. Remove the folder; the policy is learned again."
         )
-    return model
+    return model, manifest
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
@@ -228,6 +253,10 @@ def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
         return load_file(path) if path.exists() else None
     except SafetensorError as error:
         raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
+
+
+def _tokenizer_files(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.is_file() and path.name.startswith(TOKENIZER_FILES)]
 
 
 def _make_durable(folder: Path) -> None:

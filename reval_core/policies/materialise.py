@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from reval_core.config import ObjectiveConfig, OptimizerConfig
 from reval_core.environment import BITS_DEPEND_ON
@@ -24,6 +25,7 @@ from reval_core.learning.objectives import objective_for
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import (
+    OPTIMIZER,
     Manifest,
     load_model,
     load_optimizer,
@@ -31,6 +33,7 @@ from reval_core.policies.folder import (
     save_policy,
     weights_checksum,
 )
+from reval_core.policies.resident import Frozen, Resident
 from reval_core.store import Store, lineage, trajectories
 from reval_core.store.lineage import LearningStep, PolicyRecord
 
@@ -42,6 +45,8 @@ Pair = tuple[float, float]
 class Policies:
     """The policies of one worker process: one that learns, a few frozen ones, and the way back to all others.
 
+    While it learns, the reference is the only frozen one that it keeps.
+
     Args:
         store: where lineages and trajectories stand.
         root: paths in the store are relative to it; policies are saved under ``root/policies``.
@@ -51,6 +56,7 @@ class Policies:
         pad_id: token put into padding.
         versions: what this process runs under; bits of weights learned again are held against it.
         gradient_checkpointing: recompute activations in the backward pass.
+        max_skipped_in_a_row: updates in a row that are not finite and end learning; no policy's id depends on it.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class Policies:
         pad_id: int,
         versions: Mapping[str, Any],
         gradient_checkpointing: bool = False,
+        max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
     ) -> None:
         self._store = store
         self._root = root
@@ -73,56 +80,60 @@ class Policies:
         self._pad_id = pad_id
         self._versions = versions
         self._checkpointing = gradient_checkpointing
-        self._learner: Learner | None = None
-        self._learner_policy: str | None = None
-        self._learner_settings: Mapping[str, Any] | None = None
-        self._frozen: dict[str, nn.Module] = {}
-        self._realised: dict[str, str] = {}
+        self._max_skipped = max_skipped_in_a_row
+        self._resident: Resident | None = None  # also while the learner's weights belong to no policy
+        self._frozen: dict[str, Frozen] = {}
 
     # -- policies to look at ------------------------------------------------------------------------------------
 
     def model(self, policy_id: str) -> nn.Module:
-        """The policy's model, to sample from or to score with. It must not be changed by the caller."""
-        if policy_id == self._learner_policy and self._learner is not None:
-            return self._learner.model
-        if policy_id not in self._frozen:
-            loaded = self._load_frozen(policy_id)
-            if loaded is None:
-                self._go_to(policy_id)
-                assert self._learner is not None
-                return self._learner.model
-            self._frozen[policy_id] = loaded
-        return self._frozen[policy_id]
+        """The policy's model, to sample from or score with until something is learned. It must not be changed."""
+        return self._found(policy_id).model
 
     def checksum(self, policy_id: str) -> str:
-        """Checksum of the policy's weights as this process has them, else as the store recorded them first."""
-        if policy_id in self._realised:
-            return self._realised[policy_id]
-        with self._store.read() as connection:
-            return lineage.policy(connection, policy_id).weights_checksum
+        """Checksum of the policy's weights as they are in memory, else as the store recorded them first."""
+        held = self._held(policy_id)
+        return held.checksum if held is not None else self._record(policy_id).weights_checksum
 
     def keep_frozen(self, *policy_ids: str | None) -> None:
         """Let go of frozen policies other than these."""
         self._frozen = {key: value for key, value in self._frozen.items() if key in policy_ids}
 
-    def _load_frozen(self, policy_id: str) -> nn.Module | None:
+    def _held(self, policy_id: str) -> Resident | Frozen | None:
+        if self._resident is not None and self._resident.policy_id == policy_id:
+            return self._resident
+        return self._frozen.get(policy_id)
+
+    def _found(self, policy_id: str) -> Resident | Frozen:
+        """The policy in memory, brought there by the shortest way."""
+        held = self._held(policy_id)
+        if held is not None:
+            return held
         folder = self._folder(policy_id)
         if folder is None:
-            return None
+            return self._go_to(policy_id)
+        self._frozen[policy_id] = self._load(policy_id, folder)
+        return self._frozen[policy_id]
+
+    def _load(self, policy_id: str, folder: Path) -> Frozen:
         if policy_id == self._base.policy_id:
-            model = load_model(folder, device=self._device)
+            model, checksum = load_model(folder, device=self._device), self._record(policy_id).weights_checksum
         else:
-            model = load_saved(folder, policy_id, device=self._device)
-        return model.requires_grad_(False)
+            model, manifest = load_saved(folder, policy_id, device=self._device)
+            checksum = manifest.weights_checksum
+        return Frozen(model.requires_grad_(False), checksum)
 
     def _folder(self, policy_id: str) -> Path | None:
         if policy_id == self._base.policy_id:
             return self._base.folder
-        with self._store.read() as connection:
-            record = lineage.policy(connection, policy_id)
+        record = self._record(policy_id)
         if record.folder is None or not (self._root / record.folder).is_dir():
             return None
         return self._root / record.folder
+
+    def _record(self, policy_id: str) -> PolicyRecord:
+        with self._store.read() as connection:
+            return lineage.policy(connection, policy_id)
 
     # -- reference scores -----------------------------------------------------------------------------------------
 
@@ -151,7 +162,7 @@ class Policies:
             missing = [name for name in trajectory_ids if name not in known]
             tokens = trajectories.tokens(connection, missing) if missing else {}
         if missing:
-            examples = [_example(tokens[name], name, reward=0.0, weight=1.0, score=None) for name in missing]
+            examples = [_example(tokens[name], name) for name in missing]
             logprob, root_value = reference_scores(
                 self.model(reference_policy_id),
                 examples,
@@ -171,17 +182,12 @@ class Policies:
         Learning and learning again are this one function: a step says everything that they depend on.
         """
         examples = self._examples(step)  # first: scoring may need to find the reference
-        learner = self._learner_at(step.parent_policy_id, step.settings)
-        reports: list[UpdateReport] = []
-        self._learner_policy = None  # the weights are nobody's while they change
-        try:
-            learner.begin_round(list({e.trajectory_id: e for update in examples for e in update}.values()))
-            reports += [learner.update(update) for update in examples]
-        except BaseException:
-            self._learner = None
-            raise
-        self._learner_policy = step.policy_id
-        self._realised[step.policy_id] = weights_checksum(learner.model)
+        learner = self._learner_at(step)
+        self._resident = None  # the weights are nobody's while they change
+        learner.begin_round(list({e.trajectory_id: e for update in examples for e in update}.values()))
+        reports = [learner.update(update) for update in examples]
+        checksum = weights_checksum(learner.model)
+        self._resident = Resident(step.policy_id, learner, step.settings, checksum)
         record = PolicyRecord(
             policy_id=step.policy_id,
             kind="learned",
@@ -190,7 +196,7 @@ class Policies:
             settings=step.settings,
             updates_done=step.updates_before + len(step.updates),
             tokenizer_id=self._base.tokenizer_id,
-            weights_checksum=self._realised[step.policy_id],
+            weights_checksum=checksum,
             folder=None,
         )
         return record, reports
@@ -198,18 +204,15 @@ class Policies:
     def save(self, policy_id: str, *, run_id: str | None, iteration: int | None, with_optimizer: bool) -> Path:
         """Save a policy as a folder under the root and record where; one that is saved already is left alone."""
         folder = self._root / "policies" / policy_id
-        with self._store.read() as connection:
-            record = lineage.policy(connection, policy_id)
+        record = self._record(policy_id)
         saved = record.folder is not None and folder.is_dir()
-        if saved and (not with_optimizer or load_optimizer(folder) is not None):
+        if saved and (not with_optimizer or (folder / OPTIMIZER).exists()):
             return folder
-        if with_optimizer:
-            self._go_to(policy_id)
-        model = self.model(policy_id)
-        optimizer = self._learner.state_tensors() if with_optimizer and self._learner is not None else None
+        resident = self._go_to(policy_id, record.reference_policy_id) if with_optimizer else None
+        held = resident or self._found(policy_id)
         manifest = Manifest(
             policy_id=policy_id,
-            weights_checksum=weights_checksum(model),
+            weights_checksum=held.checksum,
             tokenizer_id=record.tokenizer_id,
             parent_policy_id=record.parent_policy_id,
             reference_policy_id=record.reference_policy_id,
@@ -217,7 +220,8 @@ class Policies:
             run_id=run_id,
             iteration=iteration,
         )
-        save_policy(folder, model, self._base.folder, manifest, optimizer)
+        optimizer = resident.learner.state_tensors() if resident else None
+        save_policy(folder, held.model, self._base.folder, manifest, optimizer)
         with self._store.write() as connection:
             lineage.set_folder(connection, policy_id, str(folder.relative_to(self._root)))
         return folder
@@ -238,35 +242,32 @@ class Policies:
             )
         return [
             [
-                _example(
-                    tokens[draw.trajectory_id],
-                    draw.group_id,
-                    reward=draw.reward,
-                    weight=draw.weight,
-                    score=scores.get(draw.trajectory_id),
-                )
-                for draw in update.draws
+                _example(tokens[d.trajectory_id], d.group_id, d.reward, d.weight, scores.get(d.trajectory_id))
+                for d in update.draws
             ]
             for update in step.updates
         ]
 
-    def _learner_at(self, policy_id: str, settings: Mapping[str, Any]) -> Learner:
-        """The learner with the policy's weights and optimizer state, under these settings."""
-        self._go_to(policy_id)
-        learner = self._learner
-        assert learner is not None
-        if self._learner_settings != settings:
-            learner = self._new_learner(learner.model, settings, learner)
-            self._learner, self._learner_settings = learner, settings
-        return learner
+    def _learner_at(self, step: LearningStep) -> Learner:
+        """The learner with the weights and optimizer state of the step's parent, under the step's settings."""
+        resident = self._go_to(step.parent_policy_id, step.reference_policy_id)
+        self.keep_frozen(step.reference_policy_id)
+        if resident.settings == step.settings:
+            return resident.learner
+        model, state = resident.model, resident.learner.state_tensors()
+        self._resident = None
+        del resident  # with its moments, before the new learner has its own
+        return self._new_learner(model, step.settings, state)
 
-    def _go_to(self, policy_id: str) -> None:
-        """Bring the learner to a policy, from the nearest ancestor that is in memory or saved with its optimizer."""
+    def _go_to(self, policy_id: str, reference: str | None = None) -> Resident:
+        """Bring the learner to a policy, from the nearest ancestor that is in memory or saved with its optimizer.
+
+        Frozen models make room for it on the way, but for the reference's.
+        """
         path: list[PolicyRecord] = []
         here = policy_id
-        while here != self._learner_policy and not self._restore(here):
-            with self._store.read() as connection:
-                record = lineage.policy(connection, here)
+        while (resident := self._start_from(here, reference)) is None:
+            record = self._record(here)
             if record.parent_policy_id is None:
                 raise LearningError(
                     f"{policy_id} descends from the base policy {here}, which is not this run's base model "
@@ -277,54 +278,67 @@ class Policies:
         if path:
             log.info("learning %d policies again from stored trajectories, up to %s", len(path), short(policy_id))
         for record in reversed(path):
-            with self._store.read() as connection:
-                step = lineage.learning_step(connection, record)
-            again, _ = self.learn(step)
-            self._learner_policy = None  # weights that differ are nobody's, also when they are asked for again
-            self._compare(record, again.weights_checksum)
-            # a record of another LEARNING_VERSION keeps its own id
-            self._learner_policy = record.policy_id
-            self._realised[record.policy_id] = again.weights_checksum
+            resident = self._learn_again(record)
+        return resident
 
-    def _restore(self, policy_id: str) -> bool:
-        """Load the learner from a folder with optimizer state, or from the base model; False when there is neither."""
-        if policy_id == self._base.policy_id:
-            self._learner = self._new_learner(load_model(self._base.folder, device=self._device), None, None)
-            self._learner_policy, self._learner_settings = policy_id, None
-            return True
+    def _start_from(self, policy_id: str, reference: str | None) -> Resident | None:
+        """The learner at a policy that it holds, or that is the base or saved with its optimizer state; else None."""
+        if self._resident is not None and self._resident.policy_id == policy_id:
+            return self._resident
         folder = self._folder(policy_id)
-        state = load_optimizer(folder) if folder else None
-        if folder is None or state is None:
-            return False
-        with self._store.read() as connection:
-            settings = lineage.policy(connection, policy_id).settings
-        learner = self._new_learner(load_saved(folder, policy_id, device=self._device), settings, None)
-        learner.load_state_tensors(state)
-        self._learner, self._learner_policy, self._learner_settings = learner, policy_id, settings
-        return True
+        is_base = policy_id == self._base.policy_id
+        if folder is None or not (is_base or (folder / OPTIMIZER).exists()):
+            return None
+        self._resident = None  # before another model and its optimizer state come into memory
+        handed_over = None if policy_id == reference else self._frozen.get(policy_id)
+        self.keep_frozen(reference)
+        loaded = handed_over or self._load(policy_id, folder)
+        if is_base:  # its first step says under which settings it learns
+            settings: Mapping[str, Any] = learning_settings(ObjectiveConfig(), OptimizerConfig(), self._dtype)
+            state = None
+        else:
+            settings, state = self._record(policy_id).settings, load_optimizer(folder)
+        learner = self._new_learner(loaded.model.requires_grad_(True), settings, state)
+        self._resident = Resident(policy_id, learner, settings, loaded.checksum)
+        return self._resident
 
-    def _new_learner(self, model: nn.Module, settings: Mapping[str, Any] | None, state_of: Learner | None) -> Learner:
-        objective, optimizer = _configs(settings) if settings is not None else (ObjectiveConfig(), OptimizerConfig())
-        dtype = settings["compute_dtype"] if settings is not None else self._dtype
+    def _learn_again(self, record: PolicyRecord) -> Resident:
+        """The next policy on the way to one that is not in memory."""
+        with self._store.read() as connection:
+            step = lineage.learning_step(connection, record)
+        self.learn(step)
+        again, self._resident = self._resident, None  # weights that differ are nobody's, also when asked for again
+        assert again is not None
+        self._compare(record, again)
+        # a record of another LEARNING_VERSION keeps its own id
+        self._resident = replace(again, policy_id=record.policy_id)
+        return self._resident
+
+    def _new_learner(
+        self, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None
+    ) -> Learner:
+        objective, optimizer = _configs(settings)
+        optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
         if self._checkpointing:
             model.gradient_checkpointing_enable()  # type: ignore[operator]
-        learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=dtype)
-        if state_of is not None:
-            learner.load_state_tensors(state_of.state_tensors())
+        learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=settings["compute_dtype"])
+        if state is not None:
+            learner.load_state_tensors(state)
         return learner
 
-    def _compare(self, record: PolicyRecord, checksum: str) -> None:
+    def _compare(self, record: PolicyRecord, again: Resident) -> None:
         """Hold weights that were learned again against the recorded ones."""
-        if checksum == record.weights_checksum:
+        if again.checksum == record.weights_checksum:
             return
-        before = self._versions_of(record)
+        with self._store.read() as connection:
+            before = lineage.versions_of(connection, record.policy_id)
         same = all(before.get(key) == self._versions.get(key) for key in BITS_DEPEND_ON)
         if same and self._device == "cpu":
             raise LearningError(
                 f"{record.policy_id} was learned again under the same versions and threads, but its weights differ "
                 "from the recorded ones. The stored trajectories or the base model's files were changed; restore them."
             )
-        drift = self._drift(record.policy_id)
+        drift = self._drift(record.policy_id, again.learner)
         log.warning(
             "%s learned again under other versions or devices gave other weights (mean |log-prob drift| %s nats); "
             "going on, stored trajectories stay valid off-policy data",
@@ -332,25 +346,21 @@ class Policies:
             "unknown" if drift is None else f"{drift:.3g}",
         )
         with self._store.write() as connection:
-            lineage.add_realisation(connection, record.policy_id, checksum, self._versions, drift)
+            lineage.add_realisation(connection, record.policy_id, again.checksum, self._versions, drift)
 
-    def _versions_of(self, record: PolicyRecord) -> dict[str, Any]:
-        with self._store.read() as connection:
-            return lineage.versions_of(connection, record.policy_id)
-
-    def _drift(self, policy_id: str, most: int = 64) -> float | None:
+    def _drift(self, policy_id: str, learner: Learner, most: int = 64) -> float | None:
         """Mean |log pi - behaviour log-prob| per response over a stored batch of the policy, in nats."""
         with self._store.read() as connection:
             behaviour = lineage.behaviour_logprobs(connection, policy_id, most)
             tokens = trajectories.tokens(connection, list(behaviour)) if behaviour else {}
-        if not behaviour or self._learner is None:
+        if not behaviour:
             return None
-        examples = [_example(tokens[name], name, reward=0.0, weight=1.0, score=None) for name in behaviour]
+        examples = [_example(tokens[name], name) for name in behaviour]
         logprob, _ = reference_scores(
-            self._learner.model,
+            learner.model,
             examples,
-            max_tokens=self._learner.optimizer_config.max_tokens_per_micro_batch,
-            temperature=self._learner.objective_config.policy_temperature,
+            max_tokens=learner.optimizer_config.max_tokens_per_micro_batch,
+            temperature=learner.objective_config.policy_temperature,
             compute_dtype=self._dtype,
             pad_id=self._pad_id,
         )
@@ -358,12 +368,13 @@ class Policies:
 
 
 def learning_settings(objective: ObjectiveConfig, optimizer: OptimizerConfig, compute_dtype: str) -> dict[str, Any]:
-    """What a lineage records of the settings: everything that an update depends on."""
+    """What a lineage records of the settings: everything that an update depends on, and nothing else."""
+    learned_by = objective_for(objective)
     return {
         # how many updates a round has and when the reference changes is told by the steps themselves
-        "objective": objective.model_dump(mode="json", exclude={"updates", "reference_reset_every"}),
-        "objective_version": objective_for(objective).version,
-        "optimizer": optimizer.model_dump(mode="json"),
+        "objective": objective.model_dump(mode="json", include={"use", "policy_temperature", *learned_by.reads}),
+        "objective_version": learned_by.version,
+        "optimizer": optimizer.model_dump(mode="json", exclude={"max_skipped_in_a_row"}),  # it only ends a run
         "compute_dtype": compute_dtype,
     }
 
@@ -373,7 +384,7 @@ def _configs(settings: Mapping[str, Any]) -> tuple[ObjectiveConfig, OptimizerCon
 
 
 def _example(
-    tokens: trajectories.Tokens, group_id: str, *, reward: float, weight: float, score: Pair | None
+    tokens: trajectories.Tokens, group_id: str, reward: float = 0.0, weight: float = 1.0, score: Pair | None = None
 ) -> TrainingExample:
     return TrainingExample(
         trajectory_id=tokens.trajectory_id,

@@ -67,11 +67,11 @@ def build_tiny_model(
 ) -> None:
     """Train the base policy of the arithmetic problems and write it to `folder`.
 
-    It sees the "train" split alone. The same seed, recipe, thread count and library versions give
-    the same weights. `progress` is called after each update with the updates done and their total.
-    Raises FileExistsError when `folder` exists; a failure leaves no folder behind.
+    It sees the "train" split alone. The same seed, recipe and library versions give the same weights: it is trained by
+    one thread, whatever the process has. `progress` is called after each update with the updates done and their total.
+    Raises FileExistsError when `folder` exists, before or after the work; a failure leaves no folder behind.
     """
-    with _written_aside(folder) as aside, torch.random.fork_rng(devices=[]):
+    with _written_aside(folder) as aside, torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
         tokenizer = arithmetic_tokenizer()
         model = Qwen2ForCausalLM(_config(tokenizer, intermediate_size=192))
@@ -82,7 +82,7 @@ def build_tiny_model(
 def build_byte_model(folder: Path, *, seed: int) -> None:
     """Write a byte-level model with random weights to `folder`; it takes up to 4096 bytes.
 
-    Raises FileExistsError when `folder` exists; a failure leaves no folder behind.
+    Raises FileExistsError when `folder` exists, before or after the work; a failure leaves no folder behind.
     """
     with _written_aside(folder) as aside, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -254,14 +254,35 @@ def _save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> N
 
 
 @contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums come out in one order; the model is too small for a second thread to help."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _written_aside(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the name `folder` when the block ends well, else vanishes."""
+    """A new folder that takes the name `folder` when the block ends well, else vanishes.
+
+    Raises:
+        FileExistsError: the name is taken, before the block or, by another process, at its end.
+    """
+    taken = FileExistsError(f"{folder} exists; remove it or choose another folder for the model")
     if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another folder for the model")
+        raise taken
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as beside:
         aside = Path(beside) / folder.name
         aside.mkdir()
         yield aside
-        os.replace(aside, folder)
+        try:
+            os.replace(aside, folder)
+        except OSError as error:
+            if folder.exists():
+                raise taken from error
+            raise

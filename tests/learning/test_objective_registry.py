@@ -1,11 +1,12 @@
 """Objectives by name, one's own objective, and the combinations that cannot be."""
 
 import pytest
+import torch
 
 from reval_core.config import ObjectiveConfig
 from reval_core.errors import ConfigError
 from reval_core.learning import objectives
-from reval_core.learning.objectives import REGISTERED, Batch, Loss, Objective, check, objective_for
+from reval_core.learning.objectives import REGISTERED, Batch, Loss, Objective, Update, check, objective_for
 
 
 def _config(use: str, off_policy: int = 1, **settings: object) -> ObjectiveConfig:
@@ -25,6 +26,52 @@ def test_the_registered_objectives_and_what_each_needs() -> None:
     assert {name for name, objective in REGISTERED.items() if not objective.replay} == {"grpo", "dr_grpo"}
     assert {name for name, objective in REGISTERED.items() if not objective.needs_reference} == {"grpo", "dr_grpo"}
     assert all(objective.name == name for name, objective in REGISTERED.items())
+
+
+class _Read:
+    """A configuration that keeps account of what is read of it."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> object:
+        self.names.add(name)
+        return getattr(ObjectiveConfig(), name)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_an_objective_reads_the_settings_that_it_declares(name: str) -> None:
+    objective, config = REGISTERED[name], _Read()
+    numbers, tokens = torch.tensor([1.0, 2.0], dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+    update = Update(reward=numbers, group=torch.tensor([0, 0]), ref_logprob=numbers, logprob=numbers)
+    batch = Batch(
+        logprob=numbers,
+        root_value=numbers,
+        reward=numbers,
+        weight=torch.ones(2, dtype=torch.float64),
+        response_mask=torch.ones(2, 3, dtype=torch.bool),
+        count=2,
+        token_count=6,
+        ref_logprob=numbers,
+        ref_root_value=numbers,
+        constant=objective.constant(update, config) if objective.constant else None,
+        token_logprob=tokens,
+        old_token_logprob=tokens,
+    )
+    objective.loss(batch, config)
+    assert config.names == objective.reads
+
+
+def test_ones_own_objective_reads_everything_unless_it_says_otherwise() -> None:
+    everything = {"beta", "value_gradient", "clip_low", "clip_high"}
+    assert Objective("mine", version=1, needs=frozenset(), loss=_zero).reads == everything
+    assert Objective("mine", version=1, needs=frozenset(), reads={"beta"}, loss=_zero).reads == {"beta"}
+
+
+@pytest.mark.parametrize("name", ["lr", "updates", "policy_temperature"])
+def test_a_setting_that_no_objective_can_read_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"reads \['{name}'\], unknown. Known: beta, clip_high"):
+        Objective("mine", version=1, needs=frozenset(), reads={name}, loss=_zero)
 
 
 def _zero(batch: Batch, config: ObjectiveConfig) -> Loss:

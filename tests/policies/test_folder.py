@@ -1,6 +1,9 @@
+import hashlib
 import json
 import os
 import shutil
+import struct
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from reval_core.config import ModelConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.errors import ConfigError, PolicyError
+from reval_core.identity import digest
 from reval_core.learning.batch import TrainingExample
 from reval_core.learning.learner import Learner
 from reval_core.policies import folder as folders
@@ -32,6 +36,7 @@ from reval_core.policies.folder import (
     tokenizer_id,
     weights_checksum,
 )
+from reval_core.policies.tiny import build_byte_model
 
 MANIFEST = Manifest(
     policy_id="pol_1",
@@ -205,6 +210,19 @@ def test_a_built_in_model_is_made_once(tmp_path: Path) -> None:
     assert base_policy(ModelConfig(path="builtin:bytes", seed=5), tmp_path).policy_id != base.policy_id
 
 
+def test_a_built_in_model_that_another_process_finished_first_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(folder: Path, *, seed: int) -> None:
+        build_byte_model(folder, seed=seed)  # the other process
+        build_byte_model(folder, seed=seed)
+
+    monkeypatch.setattr("reval_core.policies.base.build_byte_model", beaten)
+    base = base_policy(ModelConfig(path="builtin:bytes", seed=4), tmp_path)
+    assert base.policy_id == base_policy_id(base.folder)
+    assert [path.name for path in tmp_path.iterdir()] == [base.folder.name]
+
+
 def model(*, tied: bool, seed: int = 0) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     return Qwen2ForCausalLM(
@@ -250,6 +268,31 @@ def test_the_checksum_tells_precisions_apart() -> None:
     assert weights_checksum(model(tied=True).bfloat16()) != weights_checksum(model(tied=True).bfloat16().float())
 
 
+@pytest.mark.parametrize("hashers", [1, 3])
+def test_the_checksum_is_the_digest_of_the_tensors_digests(hashers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T)  # not contiguous
+            self.a = nn.Parameter(torch.tensor(1.5, dtype=torch.bfloat16))
+            self.again = self.b
+            self.register_buffer("steps", torch.tensor([7]))
+            self.register_buffer("scratch", torch.zeros(3), persistent=False)
+
+    def sha(text: str, content: bytes) -> str:
+        return hashlib.sha256(text.encode() + content).hexdigest()
+
+    monkeypatch.setattr(folders, "HASHERS", hashers)
+    assert weights_checksum(Small()) == digest(
+        "wts",
+        {
+            "a": sha("torch.bfloat16 ()\n", bytes([0xC0, 0x3F])),  # 1.5 is 0x3fc0, the low byte first
+            "b": sha("torch.float32 (2, 2)\n", struct.pack("<4f", 1, 3, 2, 4)),
+            "steps": sha("torch.int64 (1,)\n", struct.pack("<q", 7)),
+        },
+    )
+
+
 # -- save and load ----------------------------------------------------------------------------------------------------
 
 
@@ -257,14 +300,14 @@ def test_the_checksum_tells_precisions_apart() -> None:
 def test_a_saved_policy_comes_back_bit_for_bit(tmp_path: Path, random_folder: Path, tied: bool) -> None:
     saved = model(tied=tied)
     manifest = save(tmp_path / "deep" / "pol_1", saved, random_folder)
-    loaded = load_saved(tmp_path / "deep" / "pol_1", "pol_1", device="cpu")
+    loaded, found = load_saved(tmp_path / "deep" / "pol_1", "pol_1", device="cpu")
+    assert found == manifest
     assert weights_checksum(loaded) == manifest.weights_checksum
     assert not loaded.training
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     assert (loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight) == tied
     ids = torch.tensor([[3, 1, 4, 1, 5]])
     assert torch.equal(loaded(input_ids=ids).logits, saved(input_ids=ids).logits)
-    assert read_manifest(tmp_path / "deep" / "pol_1") == manifest
 
 
 def test_the_tokenizers_files_are_copied_byte_for_byte(tmp_path: Path, random_folder: Path) -> None:
@@ -289,7 +332,7 @@ def test_changed_weights_are_refused(tmp_path: Path, random_folder: Path) -> Non
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] += 1e-6
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(PolicyError, match="were changed: checksum sha256_"):
+    with pytest.raises(PolicyError, match="were changed: checksum wts_"):
         load_saved(folder, "pol_1", device="cpu")
 
 
@@ -362,7 +405,7 @@ def test_learning_goes_on_from_a_saved_optimizer_bit_for_bit(tmp_path: Path, ran
     one = learner(load_model(random_folder))
     one.update(examples)
     save(tmp_path / "pol_1", one.model, random_folder, one.state_tensors())
-    two = learner(load_saved(tmp_path / "pol_1", "pol_1", device="cpu"))
+    two = learner(load_saved(tmp_path / "pol_1", "pol_1", device="cpu")[0])
     state = load_optimizer(tmp_path / "pol_1")
     assert state is not None
     assert all(torch.equal(value, one.state_tensors()[name]) for name, value in state.items())
@@ -370,18 +413,113 @@ def test_learning_goes_on_from_a_saved_optimizer_bit_for_bit(tmp_path: Path, ran
     one.update(examples)
     two.update(examples)
     assert weights_checksum(one.model) == weights_checksum(two.model)
-    without = learner(load_saved(tmp_path / "pol_1", "pol_1", device="cpu"))
+    without = learner(load_saved(tmp_path / "pol_1", "pol_1", device="cpu")[0])
     without.update(examples)
     assert weights_checksum(without.model) != weights_checksum(two.model)
 
 
+# -- what a killed save leaves ----------------------------------------------------------------------------------------
+
+
+def leave(folder: Path, *names: str) -> None:
+    """Folders that each hold their own name."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "mark").write_text(name)
+
+
 def test_what_a_killed_save_left_is_put_away(tmp_path: Path) -> None:
-    gone, alive = 2**22 + 1, os.getpid()
-    for name in (f"pol_a.tmp-{gone}", f"pol_b.old-{gone}", "pol_c", f"pol_c.old-{gone}", f"pol_d.tmp-{alive}", "pol_e"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "mark").write_text(name)
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pol_b", "pol_c", f"pol_d.tmp-{alive}", "pol_e"]
-    assert (tmp_path / "pol_b" / "mark").read_text() == f"pol_b.old-{gone}"
-    assert (tmp_path / "pol_c" / "mark").read_text() == "pol_c"
+    policies = tmp_path / "policies"
+    leave(policies, "pol_a.tmp", "pol_b.old", "pol_c", "pol_c.old", "pol_c.tmp", "pol_d", "notes.old")
+    sweep(policies)
+    assert files(policies) == {"pol_b", "pol_c", "pol_d", "notes.old"}
+    assert (policies / "pol_b" / "mark").read_text() == "pol_b.old"
+    assert (policies / "pol_c" / "mark").read_text() == "pol_c"
+    assert files(tmp_path) == {"policies", "policies.lock"}
     sweep(tmp_path / "nothing_here")
+    assert files(tmp_path) == {"policies", "policies.lock"}
+
+
+@pytest.mark.parametrize("killed_at", ["saving", "first rename", "second rename"])
+def test_a_process_that_is_killed_while_it_replaces_a_policy_leaves_it_whole(
+    tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    """Whatever the number of the next process: in containers it is often the same."""
+    folder, rename = tmp_path / "pol_1", Path.rename
+    save(folder, load_model(random_folder), random_folder)
+
+    def kill(*_: object) -> None:
+        monkeypatch.setattr(folders, "_put_away", lambda left: None)  # the dead clear nothing up
+        raise KeyboardInterrupt
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path.name == {"first rename": "pol_1", "second rename": "pol_1.tmp"}.get(killed_at):
+            kill()
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    if killed_at == "saving":
+        monkeypatch.setattr(folders, "_make_durable", kill)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, load_model(random_folder), random_folder, {"x": torch.zeros(1)})
+    assert files(tmp_path) == {"pol_1.old" if killed_at == "second rename" else "pol_1", "pol_1.tmp"}
+    monkeypatch.undo()
+    sweep(tmp_path)
+    assert files(tmp_path) == {"pol_1"}
+    load_saved(folder, "pol_1", device="cpu")
+    assert load_optimizer(folder) is None
+
+
+@pytest.mark.parametrize("step", ["_make_durable", "_sync"])
+def test_the_only_whole_copy_outlives_a_save_that_fails(
+    tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    folder = tmp_path / "pol_1"
+    save(folder, load_model(random_folder), random_folder)
+    folder.rename(tmp_path / "pol_1.old")  # a killed save left it so, and nobody swept
+
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folders, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, load_model(random_folder), random_folder, {"x": torch.zeros(1)})
+    assert files(tmp_path) == {"pol_1"}
+    load_saved(folder, "pol_1", device="cpu")
+
+
+def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(
+    tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "pol_1", Path.rename
+    save(folder, load_model(random_folder), random_folder)
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "pol_1.tmp":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(folder, load_model(random_folder), random_folder, {"x": torch.zeros(1)})
+    assert files(tmp_path) == {"pol_1"}
+    assert load_optimizer(folder) is None
+
+
+def test_nothing_is_swept_from_under_a_process_that_saves(
+    tmp_path: Path, random_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, make_durable = tmp_path / "pol_1", folders._make_durable
+    sweeping = threading.Thread(target=sweep, args=(tmp_path,))
+
+    def meanwhile(aside: Path) -> None:
+        sweeping.start()
+        sweeping.join(0.2)
+        assert sweeping.is_alive()  # it waits
+        make_durable(aside)
+
+    monkeypatch.setattr(folders, "_make_durable", meanwhile)
+    save(folder, load_model(random_folder), random_folder)
+    sweeping.join()
+    assert files(tmp_path) == {"pol_1"}
+    load_saved(folder, "pol_1", device="cpu")

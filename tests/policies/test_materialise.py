@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import Qwen2ForCausalLM
 
 from reval_core.config import ObjectiveConfig, OptimizerConfig
 from reval_core.errors import LearningError, PolicyError, StoreError
 from reval_core.learning.batch import TrainingExample
-from reval_core.learning.learner import Learner, UpdateReport
+from reval_core.learning.learner import Accumulated, Learner, UpdateReport
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import base_policy_id, load_model, tokenizer_id, weights_checksum
@@ -109,7 +112,9 @@ class House:
         self.store.append_batch(batch, part, run_id="run-1", attempt=1)
         return [row["trajectory_id"] for row in rows], [f"{batch.batch_id}/{row['problem_id']}" for row in rows]
 
-    def policies(self, versions: dict[str, Any] = VERSIONS, base: BasePolicy | None = None) -> Policies:
+    def policies(
+        self, versions: dict[str, Any] = VERSIONS, base: BasePolicy | None = None, **settings: Any
+    ) -> Policies:
         """A new process's view of the store."""
         return Policies(
             self.store,
@@ -119,6 +124,7 @@ class House:
             compute_dtype="float32",
             pad_id=0,
             versions=versions,
+            **settings,
         )
 
     def draws(self, *indices: int) -> tuple[Draw, ...]:
@@ -415,6 +421,187 @@ def test_frozen_policies_are_kept_until_they_are_let_go(house: House) -> None:
     assert policies.model(house.base.policy_id) is model
     policies.keep_frozen()
     assert policies.model(house.base.policy_id) is not model
+
+
+# -- what is kept in memory -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[torch.nn.Module]:
+    """The models in memory of those that are loaded from here on; one leaves as soon as nobody holds it."""
+    alive: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+    make = Qwen2ForCausalLM.__init__
+
+    def counted(self: Qwen2ForCausalLM, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        alive.add(self)
+
+    monkeypatch.setattr(Qwen2ForCausalLM, "__init__", counted)
+    return alive
+
+
+def one_round(house: House, policies: Policies, parent: str, index: int, reference: str | None, use: str) -> str:
+    """A round as a run makes it: sample from the policy, score under the reference, learn."""
+    policies.model(parent)
+    if reference is not None:
+        policies.scores(house.names, reference, temperature=1.0, max_tokens=64)
+    return house.learn(policies, house.step(parent, reference, 2 * index, use=use)).policy_id
+
+
+@pytest.mark.parametrize(("use", "wanted"), [("reval", 2), ("grpo", 1)])
+def test_a_resumed_run_keeps_as_many_models_as_one_that_nobody_disturbed(
+    house: House, models: weakref.WeakSet[torch.nn.Module], use: str, wanted: int
+) -> None:
+    """The learner's, and the reference's where the objective has one."""
+    reference = house.base.policy_id if use == "reval" else None
+
+    def kept(policies: Policies, parent: str, rounds: range) -> tuple[str, list[int]]:
+        policies.model(house.base.policy_id)  # evaluated before the first round
+        counts = []
+        for index in rounds:
+            parent = one_round(house, policies, parent, index, reference, use)
+            counts.append(len(models))
+        return parent, counts
+
+    undisturbed = house.policies()
+    second, counts = kept(undisturbed, house.base.policy_id, range(2))
+    undisturbed.save(second, run_id="run-1", iteration=1, with_optimizer=True)
+    assert counts == [wanted] * 2
+    del undisturbed
+    assert len(models) == 0
+    _, counts = kept(house.policies(), second, range(2, 5))
+    assert counts == [wanted] * 3
+
+
+@pytest.mark.parametrize(
+    ("use", "with_optimizer", "wanted"), [("reval", True, 2), ("grpo", True, 1), ("grpo", False, 1)]
+)
+def test_there_are_never_more_models_than_those_on_the_way(
+    house: House,
+    models: weakref.WeakSet[torch.nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+    use: str,
+    with_optimizer: bool,
+    wanted: int,
+) -> None:
+    """At each update after a resume, also where the saved policy has no optimizer state and is learned again."""
+    reference = house.base.policy_id if use == "reval" else None
+    policies, parent = house.policies(), house.base.policy_id
+    for index in range(2):
+        parent = one_round(house, policies, parent, index, reference, use)
+    policies.save(parent, run_id="run-1", iteration=1, with_optimizer=with_optimizer)
+    del policies
+    counts, update = [], Learner.update
+
+    def counted(self: Learner, examples: Sequence[TrainingExample]) -> UpdateReport:
+        counts.append(len(models))
+        return update(self, examples)
+
+    monkeypatch.setattr(Learner, "update", counted)
+    one_round(house, house.policies(), parent, 2, reference, use)
+    assert counts == [wanted] * len(counts)
+    assert len(counts) == (2 if with_optimizer else 6)
+
+
+def test_a_model_that_was_sampled_from_becomes_the_learners(house: House) -> None:
+    policies = house.policies()
+    sampled = policies.model(house.base.policy_id)
+    first = house.learn(policies, house.step(house.base.policy_id, None, 0, use="grpo"))
+    assert policies.model(first.policy_id) is sampled
+    assert all(parameter.requires_grad for parameter in sampled.parameters())
+    again = policies.model(house.base.policy_id)  # the base is to be had as before
+    assert weights_checksum(again) == policies.checksum(house.base.policy_id) != first.weights_checksum
+
+
+def test_the_reference_is_not_learned_on(house: House) -> None:
+    policies = house.policies()
+    reference = policies.model(house.base.policy_id)
+    before = weights_checksum(reference)
+    (first,) = house.chain(policies, 1)
+    assert policies.model(first.policy_id) is not reference
+    assert policies.model(house.base.policy_id) is reference
+    assert weights_checksum(reference) == before
+    assert not any(parameter.requires_grad for parameter in reference.parameters())
+
+
+def test_the_checksum_is_of_the_weights_at_hand(house: House) -> None:
+    """A saved folder may hold another realisation than the one that was recorded first."""
+    policies = house.policies()
+    first, second = house.chain(policies, 2)
+    house.spoil(house.names[4])
+    other = house.policies({**VERSIONS, "torch": "another"})
+    weights = weights_checksum(other.model(second.policy_id))
+    assert other.checksum(second.policy_id) == weights != second.weights_checksum
+    assert other.checksum(first.policy_id) == first.weights_checksum  # no longer at hand
+    other.save(second.policy_id, run_id=None, iteration=None, with_optimizer=False)
+    fresh = house.policies()
+    assert fresh.checksum(second.policy_id) == second.weights_checksum
+    fresh.model(second.policy_id)
+    assert fresh.checksum(second.policy_id) == weights
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("use", "read"),
+    [
+        ("reval", {"beta", "value_gradient"}),
+        ("vargrad", {"beta"}),
+        ("grpo", {"clip_low", "clip_high"}),
+    ],
+)
+def test_a_policy_is_named_by_the_settings_that_its_objective_reads(house: House, use: str, read: set[str]) -> None:
+    others = {"beta": 0.7, "value_gradient": "detach", "clip_low": 0.1, "clip_high": 0.4, "policy_temperature": 0.9}
+    base = house.base.policy_id
+    plain = house.step(base, base, 0, use=use).policy_id
+    changing = {
+        name for name, value in others.items() if house.step(base, base, 0, use=use, **{name: value}).policy_id != plain
+    }
+    assert changing == {*read, "policy_temperature"}
+
+
+def test_a_policy_is_named_by_all_of_the_optimizer_that_moves_weights(house: House) -> None:
+    others = {
+        "lr": 0.5, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.5, "clip_norm": 0.5, "warmup_updates": 9,
+        "max_tokens_per_micro_batch": 32, "max_skipped_in_a_row": 9,
+    }  # fmt: skip
+    assert set(others) == set(OptimizerConfig.model_fields)
+    plain = learning_settings(OBJECTIVE, OPTIMIZER, "float32")
+    same = {
+        name
+        for name, value in others.items()
+        if learning_settings(OBJECTIVE, OPTIMIZER.model_copy(update={name: value}), "float32") == plain
+    }
+    assert same == {"max_skipped_in_a_row"}
+
+
+def test_a_policy_recorded_with_all_settings_is_still_learned_again(house: House) -> None:
+    policies, step = house.policies(), house.step(house.base.policy_id, house.base.policy_id, 0)
+    everything = {
+        **step.settings,
+        "objective": OBJECTIVE.model_dump(mode="json", exclude={"updates", "reference_reset_every"}),
+        "optimizer": OPTIMIZER.model_dump(mode="json"),
+    }
+    first = house.learn(policies, replace(step, settings=everything))
+    second = house.learn(policies, house.step(first.policy_id, house.base.policy_id, 2))
+    assert checksum(house.policies(), second.policy_id) == second.weights_checksum
+
+
+def test_how_many_updates_may_be_skipped_is_the_process_own_matter(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulate = Learner.accumulate
+
+    def not_finite(self: Learner, examples: Sequence[TrainingExample]) -> Accumulated:
+        return replace(accumulate(self, examples), loss=math.nan)
+
+    monkeypatch.setattr(Learner, "accumulate", not_finite)
+    step = house.step(house.base.policy_id, house.base.policy_id, 0)
+    _, reports = house.policies(max_skipped_in_a_row=3).learn(step)
+    assert [report.skipped for report in reports] == [True, True]
+    with pytest.raises(LearningError, match="2 updates in a row were not finite"):
+        house.policies(max_skipped_in_a_row=2).learn(step)
 
 
 # -- when the weights come out otherwise ------------------------------------------------------------------------------

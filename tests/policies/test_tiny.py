@@ -1,4 +1,5 @@
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -20,10 +21,16 @@ THREE_STEPS = WarmStart(skill_steps=2, mode_steps=1, batch_size=4, warmup_steps=
 
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policies") / "tiny"
-    build_tiny_model(folder, seed=0, recipe=THREE_STEPS)
-    return folder
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int, int]]]:
+    """A tiny model after three updates, and the progress that was told."""
+    folder, told = tmp_path_factory.mktemp("policies") / "tiny", []
+    build_tiny_model(folder, seed=0, recipe=THREE_STEPS, progress=lambda done, total: told.append((done, total)))
+    return folder, told
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(built: tuple[Path, list[tuple[int, int]]]) -> Path:
+    return built[0]
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +128,19 @@ def test_building_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_training_lowers_the_loss_on_demonstrations(tmp_path: Path) -> None:
-    def loss_after(steps: int) -> float:
-        folder = tmp_path / str(steps)
-        build_tiny_model(folder, seed=0, recipe=WarmStart(skill_steps=steps, mode_steps=0, batch_size=16, mode_texts=1))
+def test_training_lowers_the_loss_on_demonstrations(tiny_folder: Path, tmp_path: Path) -> None:
+    def loss(folder: Path) -> float:
         ids = AutoTokenizer.from_pretrained(folder)(r"3+4-5=?3+4=7;7-5=2;\boxed{2}", return_tensors="pt")["input_ids"]
         with torch.no_grad():
             return float(AutoModelForCausalLM.from_pretrained(folder)(input_ids=ids, labels=ids).loss)
 
-    assert loss_after(40) < loss_after(0) - 0.5
+    recipe = WarmStart(skill_steps=40, mode_steps=0, batch_size=16, mode_texts=1)
+    build_tiny_model(tmp_path / "longer", seed=0, recipe=recipe)
+    assert loss(tmp_path / "longer") < loss(tiny_folder) - 0.5
 
 
-def test_progress_counts_both_phases(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    build_tiny_model(
-        tmp_path / "tiny", seed=0, recipe=THREE_STEPS, progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+def test_progress_counts_both_phases(built: tuple[Path, list[tuple[int, int]]]) -> None:
+    assert built[1] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -156,6 +159,18 @@ def test_an_existing_folder_is_refused_and_kept(tmp_path: Path) -> None:
         build_byte_model(tmp_path / "mine", seed=0)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_model_that_another_process_made_in_the_meantime_is_kept(tmp_path: Path, byte_folder: Path) -> None:
+    def other_process(done: int, total: int) -> None:
+        if done == total:
+            shutil.copytree(byte_folder, tmp_path / "tiny")
+
+    with pytest.raises(FileExistsError, match="tiny exists"):
+        build_tiny_model(tmp_path / "tiny", seed=0, recipe=THREE_STEPS, progress=other_process)
+    theirs = (byte_folder / "model.safetensors").read_bytes()
+    assert (tmp_path / "tiny" / "model.safetensors").read_bytes() == theirs
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""What a worker process holds of a policy in memory: a learner, or a model that nobody changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from reval_core.learning.learner import Learner
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """The policy whose weights the learner has, until its next update."""
+
+    policy_id: str
+    learner: Learner
+    settings: Mapping[str, Any]
+    """What the learner was made with, as lineages record it."""
+    checksum: str
+
+    @property
+    def model(self) -> nn.Module:
+        """The learner's model."""
+        return self.learner.model
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A policy that was loaded to be sampled from or to score with."""
+
+    model: nn.Module
+    checksum: str
