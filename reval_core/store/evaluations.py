@@ -13,18 +13,18 @@ from reval_core.store.migrations import now
 
 
 class Interval(Protocol):
-    """A value with its 95 % interval."""
+    """A value with its 95 % interval; None where nothing was there to count."""
 
     @property
-    def value(self) -> float:
+    def value(self) -> float | None:
         """Point estimate."""
 
     @property
-    def low(self) -> float:
+    def low(self) -> float | None:
         """Lower end."""
 
     @property
-    def high(self) -> float:
+    def high(self) -> float | None:
         """Upper end."""
 
 

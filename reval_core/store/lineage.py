@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -99,15 +99,7 @@ def add_policy(
         connection,
         "policies",
         "add_policy",
-        policy_id=policy.policy_id,
-        kind=policy.kind,
-        parent_policy_id=policy.parent_policy_id,
-        reference_policy_id=policy.reference_policy_id,
-        settings=json.dumps(dict(policy.settings)),
-        updates_done=policy.updates_done,
-        tokenizer_id=policy.tokenizer_id,
-        weights_checksum=policy.weights_checksum,
-        folder=policy.folder,
+        **sql.parameters(policy),
         created_at=now(),
         run_id=run_id,
         attempt=attempt,
@@ -120,11 +112,10 @@ def policy(connection: duckdb.DuckDBPyConnection, policy_id: str) -> PolicyRecor
     Raises:
         StoreError: it is unknown.
     """
-    row = sql.row(connection, "policies", "policy", policy_id=policy_id)
+    row = sql.record(connection, "policies", "policy", policy_id=policy_id)
     if row is None:
         raise StoreError(f"There is no policy {policy_id} in this store. `reval runs` lists what there is.")
-    names = [field.name for field in fields(PolicyRecord)]
-    return PolicyRecord(**{**dict(zip(names, row, strict=True)), "settings": json.loads(row[4])})
+    return PolicyRecord(**row | {"settings": json.loads(row["settings"])})
 
 
 def set_folder(connection: duckdb.DuckDBPyConnection, policy_id: str, folder: str | None) -> None:
@@ -145,28 +136,26 @@ def add_update(
     n_tokens: int,
     rows: pa.Table,
 ) -> None:
-    """Record one optimizer step and what it was trained on."""
+    """Record one optimizer step, what it was trained on, and the members' statistics; a known step stays as it is.
+
+    Args:
+        rows: table of `UPDATE_ROW_SCHEMA`. How often its trajectories were used so far is counted along the lineage of
+            the policy, which must be recorded already.
+    """
+    step = {"policy_id": policy_id, "update_index": update_index}
+    sql.rows(connection, "policies", "add_update_trajectories", {"part": rows}, **step)
     sql.rows(
         connection,
         "policies",
         "add_update",
-        policy_id=policy_id,
-        update_index=update_index,
+        {"part": rows},
+        **step,
         kind=kind,
         loss=loss,
         grad_norm=grad_norm,
         lr=lr,
         skipped=skipped,
-        trajectories=rows.num_rows,
         tokens=n_tokens,
-    )
-    sql.rows(
-        connection,
-        "policies",
-        "add_update_trajectories",
-        {"part": rows},
-        policy_id=policy_id,
-        update_index=update_index,
     )
 
 
@@ -175,10 +164,10 @@ def learning_step(connection: duckdb.DuckDBPyConnection, record: PolicyRecord) -
     if record.parent_policy_id is None:
         raise StoreError(f"{record.policy_id} is a base policy: its files are what it is, and no updates made it.")
     found = sql.table(connection, "policies", "updates_of", policy_id=record.policy_id)
-    columns = [found.column(name).to_pylist() for name in found.column_names]
     updates: dict[int, tuple[str, list[Draw]]] = {}
-    for index, kind, trajectory, reward, weight, group in zip(*columns, strict=True):
-        updates.setdefault(index, (kind, []))[1].append(Draw(trajectory, reward, weight, group))
+    for row in found.to_pylist():
+        index, kind = row.pop("update_index"), row.pop("kind")
+        updates.setdefault(index, (kind, []))[1].append(Draw(**row))
     planned = tuple(PlannedUpdate(kind, tuple(draws)) for _, (kind, draws) in sorted(updates.items()))
     return LearningStep(
         parent_policy_id=record.parent_policy_id,

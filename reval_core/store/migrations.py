@@ -11,14 +11,9 @@ from datetime import UTC, datetime
 import duckdb
 
 from reval_core.errors import StoreError
+from reval_core.store import statements as sql
 from reval_core.store.sqlfiles import ordered
 
-_LEDGER = """
-CREATE SCHEMA IF NOT EXISTS store;
-CREATE TABLE IF NOT EXISTS store.schema_migrations (
-    version INTEGER PRIMARY KEY, name VARCHAR NOT NULL, checksum VARCHAR NOT NULL, applied_at TIMESTAMP NOT NULL
-)
-"""
 _VIEWS = 0  # the row of the ledger that stands for all views together
 
 
@@ -75,7 +70,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     """Apply what is missing, inside the caller's transaction."""
     if not needs_migration(connection):
         return
-    connection.execute(_LEDGER)
+    sql.rows(connection, "migrations", "ledger")
     done = {row[0] for row in connection.execute("SELECT version FROM store.schema_migrations").fetchall()}
     for number, (name, text) in sorted(available().items()):
         if number not in done:
@@ -87,8 +82,14 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _record(connection: duckdb.DuckDBPyConnection, number: int, name: str, text: str) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO store.schema_migrations VALUES (?, ?, ?, ?)", [number, name, _checksum(text), now()]
+    sql.rows(
+        connection,
+        "migrations",
+        "record",
+        version=number,
+        name=name,
+        checksum=_checksum(text),
+        applied_at=now(),
     )
 
 

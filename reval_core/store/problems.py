@@ -14,7 +14,11 @@ from reval_core.store.migrations import now
 
 
 def add(connection: duckdb.DuckDBPyConnection, problems: Sequence[Problem]) -> None:
-    """Record problems with their sources and gold answers; known ones stay as they are."""
+    """Record problems with their sources and gold answers.
+
+    Known problems stay as they are. A mended gold answer is another version of it, which counts from now on; mended
+    further columns take the place of the old ones.
+    """
     part = pa.table(
         {
             "problem_id": [p.problem_id for p in problems],

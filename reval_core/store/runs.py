@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -40,23 +40,7 @@ class RunRecord:
 
 def add(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
     """Record a new run and its chain."""
-    sql.rows(
-        connection,
-        "runs",
-        "add_run",
-        run_id=run.run_id,
-        name=run.name,
-        config=json.dumps(run.config),
-        config_id=run.config_id,
-        seed=run.seed,
-        parent_run_id=run.parent_run_id,
-        fork_iteration=run.fork_iteration,
-        forced=json.dumps(dict(run.forced)),
-        base_policy_id=run.base_policy_id,
-        verifier_id=run.verifier_id,
-        versions=json.dumps(dict(run.versions)),
-        created_at=now(),
-    )
+    sql.rows(connection, "runs", "add_run", **sql.parameters(run), created_at=now())
     sql.rows(
         connection,
         "runs",
@@ -70,11 +54,10 @@ def add(connection: duckdb.DuckDBPyConnection, run: RunRecord) -> None:
 
 def find(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunRecord | None:
     """The run of that id, or None."""
-    row = sql.row(connection, "runs", "run", run_id=run_id)
+    row = sql.record(connection, "runs", "run", run_id=run_id)
     if row is None:
         return None
-    record = dict(zip((field.name for field in fields(RunRecord)), row, strict=True))
-    return RunRecord(**{**record, **{name: json.loads(record[name]) for name in ("config", "versions", "forced")}})
+    return RunRecord(**row | {name: json.loads(row[name]) for name in ("config", "versions", "forced")})
 
 
 def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_run_id: str) -> None:
@@ -82,11 +65,10 @@ def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_ru
     sql.rows(connection, "runs", "set_mlflow_run", run_id=run_id, mlflow_run_id=mlflow_run_id)
 
 
-def living_attempts(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[int, ProcessIdentity]:
-    """Attempts at the run whose process still lives on this host."""
-    rows = sql.rows(connection, "runs", "running_attempts", run_id=run_id)
-    running = {int(attempt): ProcessIdentity(pid, host, started) for attempt, pid, host, started in rows}
-    return {attempt: process for attempt, process in running.items() if process.is_alive()}
+def running_attempts(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[int, ProcessIdentity]:
+    """Attempts at the run whose end is not recorded; their process may be gone."""
+    rows = sql.records(connection, "runs", "running_attempts", run_id=run_id)
+    return {row.pop("attempt"): ProcessIdentity(**row) for row in rows}
 
 
 def start_attempt(
@@ -100,15 +82,14 @@ def start_attempt(
     flow_run_id: str | None,
 ) -> int:
     """Record that the run is being worked on; attempts without an end whose process is gone are marked as crashed."""
-    others = [number for number, other in living_attempts(connection, run_id).items() if other != process]
+    running = running_attempts(connection, run_id)
+    others = [number for number, other in running.items() if other != process and other.is_alive()]
     row = sql.row(
         connection,
         "runs",
         "add_attempt",
         run_id=run_id,
-        pid=process.pid,
-        host=process.host,
-        process_started=process.process_started,
+        **sql.parameters(process),
         git_commit=git_commit,
         versions=json.dumps(dict(versions)),
         device=device,
@@ -167,17 +148,15 @@ def add_event(
 
 def planned_round(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> list[str] | None:
     """Problem ids that the iteration draws, in order, or None when the round was not planned yet."""
-    row = sql.row(connection, "runs", "round", run_id=run_id, iteration=iteration)
-    if row is None:
-        return None
-    return _scheduled(connection, run_id, row[0], row[1])
+    row = sql.record(connection, "runs", "round", run_id=run_id, iteration=iteration)
+    return None if row is None else _scheduled(connection, run_id, row["first_position"], row["until_position"])
 
 
 def schedule_state(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> tuple[int, int, int]:
     """(first position of this iteration, positions planned so far, number of the next epoch)."""
-    row = sql.row(connection, "runs", "planned", run_id=run_id, iteration=iteration)
+    row = sql.record(connection, "runs", "planned", run_id=run_id, iteration=iteration)
     assert row is not None
-    return int(row[0]), int(row[1]), int(row[2])
+    return row["first_position"], row["reach"], row["next_epoch"]
 
 
 def plan_epoch(

@@ -62,21 +62,15 @@ def find(connection: duckdb.DuckDBPyConnection, stage_key: str) -> dict[str, Any
 
 def holder(connection: duckdb.DuckDBPyConnection, stage_key: str) -> ProcessIdentity | None:
     """The process that last took the stage's lease and has not ended it, or None."""
-    row = sql.row(connection, "stages", "lease_holder", stage_key=stage_key)
-    return ProcessIdentity(row[1], row[2], row[3]) if row and row[1] else None
+    row = sql.record(connection, "stages", "lease_holder", stage_key=stage_key)
+    if row is None or not row["pid"]:
+        return None
+    return ProcessIdentity(row["pid"], row["host"], row["process_started"])
 
 
 def take_lease(connection: duckdb.DuckDBPyConnection, stage_key: str, me: ProcessIdentity) -> Lease:
     """Take the lease, from whomever: every earlier one can no longer commit."""
-    row = sql.row(
-        connection,
-        "stages",
-        "take_lease",
-        stage_key=stage_key,
-        pid=me.pid,
-        host=me.host,
-        process_started=me.process_started,
-    )
+    row = sql.row(connection, "stages", "take_lease", stage_key=stage_key, **sql.parameters(me))
     assert row is not None
     return Lease(stage_key, int(row[0]))
 
@@ -116,15 +110,15 @@ def commit(
 
 def check_lease(connection: duckdb.DuckDBPyConnection, lease: Lease) -> None:
     """Raise `LeaseLost` unless the lease is still the newest."""
-    row = sql.row(connection, "stages", "lease_holder", stage_key=lease.stage_key)
-    if row is None or int(row[0]) != lease.epoch:
-        who = f"process {row[1]} on {row[2]}" if row and row[1] else "another attempt, which has finished"
+    row = sql.record(connection, "stages", "lease_holder", stage_key=lease.stage_key)
+    if row is None or row["epoch"] != lease.epoch:
+        who = f"process {row['pid']} on {row['host']}" if row and row["pid"] else "another attempt, which has finished"
         raise LeaseLost(f"The stage {lease.stage_key} was taken over by {who}; this attempt's result is dropped.")
 
 
 def end_lease(connection: duckdb.DuckDBPyConnection, lease: Lease) -> None:
     """Give the lease back if it is still ours."""
-    sql.rows(connection, "stages", "end_lease", stage_key=lease.stage_key, epoch=lease.epoch)
+    sql.rows(connection, "stages", "end_lease", **sql.parameters(lease))
 
 
 def link(
@@ -156,5 +150,13 @@ def link(
 
 def history(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[tuple[int, str, str], dict[str, Any]]:
     """(iteration, stage, slot) to output, for every committed stage of the run's chain."""
-    rows = sql.rows(connection, "stages", "history", run_id=run_id)
-    return {(int(iteration), stage, slot): json.loads(output) for iteration, stage, slot, output in rows}
+    rows = sql.records(connection, "stages", "history", run_id=run_id)
+    return {(row["iteration"], row["stage"], row["slot"]): json.loads(row["output"]) for row in rows}
+
+
+def rounds_done(history: Mapping[tuple[int, str, str], Any]) -> int:
+    """Iterations whose policy is committed, without a gap."""
+    done = 0
+    while (done, "learn", "") in history:
+        done += 1
+    return done

@@ -1,21 +1,33 @@
 """Runs the blocks of ``sql/statements`` on an open connection.
 
 Results are always read to their end: DuckDB streams them, and a half-read one blocks its connection. Tables go in and
-out as Arrow; ``arrow={"part": table}`` makes a table visible to the statement under that name.
+out as Arrow; ``arrow={"part": table}`` makes a table visible to the statement under that name. A dataclass goes in by
+`parameters` and comes out by `record`, both by the names of its fields.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
 from reval_core.store.sqlfiles import statement
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Row = tuple[Any, ...]
+
+
+def parameters(record: DataclassInstance) -> dict[str, Any]:
+    """The fields of a dataclass as values of a statement's ``$name``; mappings become JSON text."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: json.dumps(dict(v)) if isinstance(v, Mapping) else v for name, v in values.items()}
 
 
 def rows(
@@ -34,6 +46,19 @@ def rows(
 def row(connection: duckdb.DuckDBPyConnection, area: str, name: str, /, **values: Any) -> Row | None:
     """The first row of the statement's result, or None."""
     found = rows(connection, area, name, **values)
+    return found[0] if found else None
+
+
+def records(connection: duckdb.DuckDBPyConnection, area: str, name: str, /, **values: Any) -> list[dict[str, Any]]:
+    """Run the statement and return all its rows by the names of their columns."""
+    result = connection.execute(statement(area, name), values or None)
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def record(connection: duckdb.DuckDBPyConnection, area: str, name: str, /, **values: Any) -> dict[str, Any] | None:
+    """The first row of the statement's result by the names of its columns, or None."""
+    found = records(connection, area, name, **values)
     return found[0] if found else None
 
 

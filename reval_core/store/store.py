@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from reval_core.config import ReplayConfig
 from reval_core.errors import NotStored, StoreError
 from reval_core.exclusive import exclusive
 from reval_core.store import replay, spool, trajectories
@@ -133,17 +134,27 @@ class Store:
             "disk space, or close the program that holds the database."
         ) from cause
 
-    def window(self, run_id: str, iteration: int, capacity: int) -> list[replay.Entry]:
-        """The last ``capacity`` replay entries of the run's chain up to ``iteration``, oldest first."""
+    def window(self, run_id: str, iteration: int, capacity: int | None) -> list[replay.Entry]:
+        """The last ``capacity`` replay entries of the run's chain up to ``iteration``, oldest first; None: all."""
         with self.read() as connection:
-            return replay.window(connection, run_id, iteration, capacity)
+            found = replay.window(connection, run_id, iteration, ReplayConfig(capacity=capacity))
+            return replay.entries_of(connection, run_id, found)
 
     def draw(
-        self, run_id: str, iteration: int, *, capacity: int, size: int, seed: int, update: int
+        self, run_id: str, iteration: int, *, size: int, seed: int, update: int, **settings: Any
     ) -> list[replay.Entry]:
-        """Uniform draw without replacement from a run's window; the same arguments draw the same, always."""
-        entries = self.window(run_id, iteration, capacity)
-        return replay.draw(entries, size, seed=seed, iteration=iteration, update=update)
+        """Draw from a run's window without replacement; the same arguments draw the same, always.
+
+        Args:
+            run_id, iteration: whose window.
+            size: trajectories wanted; a smaller window is taken whole.
+            seed, update: what the draw derives from, beside the iteration.
+            settings: of `ReplayConfig`: capacity, unit, draw, draw_args, excludes_fresh.
+        """
+        how = ReplayConfig(**settings)
+        with self.read() as connection:
+            (drawn,) = replay.draw(connection, run_id, iteration, how, size=size, seed=seed, updates=[update])
+        return drawn
 
     def query(self, sql_or_name: str, **parameters: Any) -> pa.Table:
         """Run SQL, or a named query of ``sql/queries``, read-only.

@@ -160,6 +160,11 @@ def append_part(
     )
 
 
+def batch_ids(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[str]:
+    """Ids of a batch's responses in their canonical order."""
+    return [row.trajectory_id for row in batch_rows(connection, batch_id)]
+
+
 def check_batch(connection: duckdb.DuckDBPyConnection, batch: BatchRecord) -> None:
     """Refuse to commit a batch that is not whole.
 

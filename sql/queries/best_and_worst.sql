@@ -1,30 +1,42 @@
--- What do a run's best and worst newest responses look like: the least likely successes and the likeliest failures?
--- $run: a run_id, by default the run that was active last. Ten of each, of its last round.
-WITH newest AS (
-    SELECT t.*
-    FROM trajectories AS t
-    JOIN rounds AS r USING (batch_id)
-    WHERE r.run_id = coalesce($run, newest_run()) AND t.status IS NOT NULL
-    QUALIFY r.iteration = max(r.iteration) OVER ()
+-- What do the best and the worst responses to a problem look like?
+-- $problem: a problem_id, by default the one with the most mixed results. $run: a run_id, by default the training that was
+-- active last. Five of each; behaviour_logprob in nats says how likely the sampler found them.
+WITH graded AS (
+    SELECT *
+    FROM run_trajectories
+    WHERE run_id = coalesce($run, newest_run()) AND status IS NOT NULL
+),
+chosen AS (
+    SELECT coalesce($problem, (
+        SELECT problem_id
+        FROM graded
+        GROUP BY problem_id
+        ORDER BY abs(avg(correct::INTEGER) - 0.5), count(*) DESC, problem_id
+        LIMIT 1
+    )) AS problem_id
 ),
 ranked AS (
     SELECT
-        *,
-        row_number() OVER (ORDER BY reward DESC, behaviour_logprob, trajectory_id) AS from_best,
-        row_number() OVER (ORDER BY reward, behaviour_logprob DESC, trajectory_id) AS from_worst
-    FROM newest
+        g.*,
+        row_number() OVER (ORDER BY g.reward DESC, g.behaviour_logprob DESC, g.trajectory_id) AS from_best,
+        row_number() OVER (ORDER BY g.reward, g.behaviour_logprob DESC, g.trajectory_id) AS from_worst
+    FROM graded AS g
+    JOIN chosen USING (problem_id)
 )
 SELECT
     CASE WHEN from_best <= from_worst THEN 'best' ELSE 'worst' END AS kind,
+    iteration,
     reward,
+    status,
     behaviour_logprob,
     response_tokens,
-    status,
+    truncated,
     question,
     gold,
     answer,
     completion,
-    trajectory_id
+    trajectory_id,
+    problem_id
 FROM ranked
-WHERE least(from_best, from_worst) <= 10
+WHERE least(from_best, from_worst) <= 5
 ORDER BY kind, least(from_best, from_worst);

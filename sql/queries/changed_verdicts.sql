@@ -1,4 +1,5 @@
 -- Which responses are judged differently by two verifiers, or against two versions of a gold answer?
+-- Over all runs; every verdict of such a response, oldest first. verifier_disagreement counts them.
 SELECT
     v.trajectory_id,
     t.question,
@@ -16,7 +17,7 @@ SELECT
 FROM verdicts AS v
 JOIN (
     SELECT trajectory_id
-    FROM store.verdicts
+    FROM verdicts
     GROUP BY trajectory_id
     HAVING count(DISTINCT status) > 1 OR count(DISTINCT reward) > 1
 ) AS d ON d.trajectory_id = v.trajectory_id

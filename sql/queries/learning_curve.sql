@@ -1,5 +1,6 @@
 -- How does a run learn, round by round?
--- $run: a run_id, by default the run that was active last. Accuracy is that of the round's fresh batch.
+-- $run: a run_id, by default the training that was active last. A row is a finished round: accuracy is that of its fresh
+-- batch, before its updates; trajectories and tokens are counted with it.
 SELECT
     iteration,
     accuracy,

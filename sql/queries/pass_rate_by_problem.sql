@@ -1,20 +1,29 @@
--- Which training problems are hard, and are they becoming easier?
--- $run: a run_id, by default the run that was active last. first and last are the rounds that sampled the problem.
+-- Which training problems are hard, and did they become easier over the run?
+-- $run: a run_id, by default the training that was active last. first and last are the rounds that sampled the problem;
+-- change is the pass rate of the last less that of the first, NULL where one round alone sampled it.
+WITH by_round AS (
+    SELECT
+        problem_id,
+        iteration,
+        any_value(question) AS question,
+        any_value(gold) AS gold,
+        count(*) AS responses,
+        count(*) FILTER (correct) AS correct
+    FROM run_trajectories
+    WHERE run_id = coalesce($run, newest_run()) AND status IS NOT NULL
+    GROUP BY problem_id, iteration
+)
 SELECT
-    t.problem_id,
-    any_value(t.question) AS question,
-    arg_max(t.gold, t.created_at) AS gold,
-    count(*) AS responses,
-    avg(t.correct::INTEGER) AS pass_rate,
-    arg_min(t.round_pass_rate, t.iteration) AS pass_rate_first,
-    arg_max(t.round_pass_rate, t.iteration) AS pass_rate_last,
-    min(t.iteration) AS first_round,
-    max(t.iteration) AS last_round
-FROM (
-    SELECT s.*, avg(s.correct::INTEGER) OVER (PARTITION BY s.problem_id, s.batch_id) AS round_pass_rate
-    FROM trajectories AS s
-    SEMI JOIN rounds AS r ON r.batch_id = s.batch_id AND r.run_id = coalesce($run, newest_run())
-) AS t
-WHERE t.status IS NOT NULL
-GROUP BY t.problem_id
-ORDER BY pass_rate, responses DESC, t.problem_id;
+    problem_id,
+    any_value(question) AS question,
+    arg_max(gold, iteration) AS gold,
+    sum(responses)::BIGINT AS responses,
+    sum(correct) / sum(responses) AS pass_rate,
+    arg_min(correct / responses, iteration) AS pass_rate_first,
+    arg_max(correct / responses, iteration) AS pass_rate_last,
+    CASE WHEN count(*) > 1 THEN pass_rate_last - pass_rate_first END AS change,
+    min(iteration) AS first_round,
+    max(iteration) AS last_round
+FROM by_round
+GROUP BY problem_id
+ORDER BY pass_rate, responses DESC, problem_id;

@@ -1,5 +1,5 @@
 -- Do residuals grow with the age of what is trained on?
--- $run: a run_id, by default the run that was active last. age is in rounds, residuals and log-ratios in nats.
+-- $run: a run_id, by default the training that was active last. age is in rounds, residuals and log-ratios in nats.
 SELECT
     r.iteration - m.generated_round AS age,
     count(*) AS members,
@@ -10,7 +10,8 @@ SELECT
     avg(m.root_value_gap) AS root_value_gap_mean,
     avg(m.reward) AS reward_mean
 FROM update_members AS m
-JOIN rounds AS r USING (policy_id)
+-- a round without updates keeps its parent's policy, whose updates count once
+JOIN rounds AS r ON r.policy_id = m.policy_id AND r.updates > 0
 WHERE r.run_id = coalesce($run, newest_run())
 GROUP BY r.iteration - m.generated_round
 ORDER BY r.iteration - m.generated_round;

@@ -1,10 +1,9 @@
 -- Are long responses rewarded more or less than short ones?
--- $run: a run_id, by default the run that was active last. Rows are tenths of its graded responses by length.
+-- $run: a run_id, by default the training that was active last. Rows are tenths of its graded responses by length.
 WITH ranked AS (
-    SELECT t.*, ntile(10) OVER (ORDER BY t.response_tokens, t.trajectory_id) AS tenth
-    FROM trajectories AS t
-    SEMI JOIN rounds AS r ON r.batch_id = t.batch_id AND r.run_id = coalesce($run, newest_run())
-    WHERE t.status IS NOT NULL
+    SELECT *, ntile(10) OVER (ORDER BY response_tokens, trajectory_id) AS tenth
+    FROM run_trajectories
+    WHERE run_id = coalesce($run, newest_run()) AND status IS NOT NULL
 )
 SELECT
     tenth,

@@ -1,22 +1,23 @@
--- How many tokens did each run have to generate before a round's batch first reached an accuracy?
--- All runs side by side; levels that a run never reached have no row. A fork counts its ancestors' tokens too.
+-- How many tokens did each run generate before its policy first reached an accuracy?
+-- All runs side by side; levels that a run never reached have no row. Counted up to the beginning of the round whose batch
+-- reached it, as in sample_efficiency. A fork counts its ancestors' tokens too.
 WITH curve AS (
     SELECT
         run_name,
         run_id,
         iteration,
         accuracy,
-        (sum(tokens_generated) OVER so_far)::BIGINT AS tokens_so_far,
-        (sum(trajectories) OVER so_far)::BIGINT AS trajectories_so_far
+        coalesce(sum(tokens_generated) OVER before, 0)::BIGINT AS tokens_before,
+        coalesce(sum(trajectories) OVER before, 0)::BIGINT AS trajectories_before
     FROM rounds
-    WINDOW so_far AS (PARTITION BY run_id ORDER BY iteration)
+    WINDOW before AS (PARTITION BY run_id ORDER BY iteration ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 SELECT
     l.level / 10 AS accuracy_at_least,
     c.run_name,
     c.run_id,
-    min(c.tokens_so_far) AS tokens,
-    min(c.trajectories_so_far) AS trajectories,
+    min(c.tokens_before) AS tokens,
+    min(c.trajectories_before) AS trajectories,
     min(c.iteration) AS iteration
 FROM range(1, 11) AS l (level)
 JOIN curve AS c ON c.accuracy >= l.level / 10

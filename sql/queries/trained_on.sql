@@ -1,7 +1,7 @@
 -- What was an update trained on?
--- $policy and $update: the policy that a round gave and the number of its update, by default the newest run's last update.
+-- $policy and $update: the policy that a round gave and the number of its update, by default the newest training's last one.
 WITH chosen AS (
-    SELECT u.policy_id, u.update_index
+    SELECT u.policy_id, u.update_index, u.run_id
     FROM updates AS u
     WHERE u.policy_id = coalesce($policy, (SELECT last_policy_id FROM runs WHERE run_id = newest_run()))
       AND u.update_index = coalesce($update, u.update_index)
@@ -29,5 +29,5 @@ SELECT
     m.update_index
 FROM update_members AS m
 JOIN chosen AS c ON c.policy_id = m.policy_id AND c.update_index = m.update_index
-JOIN trajectories AS t ON t.trajectory_id = m.trajectory_id
+LEFT JOIN run_trajectories AS t ON t.run_id = c.run_id AND t.trajectory_id = m.trajectory_id
 ORDER BY m.position;

@@ -1,13 +1,20 @@
 -- Evaluations and their metrics.
 
 -- name: add_evaluation
-INSERT INTO store.evaluations
-VALUES ($evaluation_id, $policy_id, $benchmark, $benchmark_id, $batch_id, $verifier_id, $problem_count,
-        $samples_per_problem, $settings, $created_at)
+INSERT INTO store.evaluations (
+    evaluation_id, policy_id, benchmark, benchmark_id, batch_id, verifier_id, problem_count, samples_per_problem, settings,
+    created_at
+)
+VALUES (
+    $evaluation_id, $policy_id, $benchmark, $benchmark_id, $batch_id, $verifier_id, $problem_count, $samples_per_problem,
+    $settings, $created_at
+)
 ON CONFLICT DO NOTHING;
 
 -- name: add_metric
-INSERT INTO store.evaluation_metrics VALUES ($evaluation_id, $metric, $value, $low, $high) ON CONFLICT DO NOTHING;
+INSERT INTO store.evaluation_metrics (evaluation_id, metric, value, low, high)
+VALUES ($evaluation_id, $metric, $value, $low, $high)
+ON CONFLICT DO NOTHING;
 
 -- name: current
 -- A run's evaluations under the settings that hold now; others stay in the store and are not mixed with them.

@@ -1,9 +1,14 @@
 -- Policies, what made them, and what each update was trained on.
 
 -- name: add_policy
-INSERT INTO store.policies
-VALUES ($policy_id, $kind, $parent_policy_id, $reference_policy_id, $settings, $updates_done, $tokenizer_id,
-        $weights_checksum, $folder, $created_at, $run_id, $attempt)
+INSERT INTO store.policies (
+    policy_id, kind, parent_policy_id, reference_policy_id, settings, updates_done, tokenizer_id, weights_checksum, folder,
+    created_at, run_id, attempt
+)
+VALUES (
+    $policy_id, $kind, $parent_policy_id, $reference_policy_id, $settings, $updates_done, $tokenizer_id,
+    $weights_checksum, $folder, $created_at, $run_id, $attempt
+)
 ON CONFLICT DO NOTHING;
 
 -- name: policy
@@ -15,19 +20,59 @@ WHERE policy_id = $policy_id;
 -- name: set_folder
 UPDATE store.policies SET folder = $folder WHERE policy_id = $policy_id;
 
--- name: add_update
-INSERT INTO store.updates
-VALUES ($policy_id, $update_index, $kind, $loss, $grad_norm, $lr, $skipped, $trajectories, $tokens)
-ON CONFLICT DO NOTHING;
-
 -- name: add_update_trajectories
-INSERT INTO store.update_trajectories
-SELECT $policy_id, $update_index, position, trajectory_id, reward, weight, residual, log_ratio, root_value_gap
+-- "part" is an Arrow table of the update's members; this statement comes before add_update, which counts them.
+INSERT INTO store.update_trajectories BY NAME
+SELECT
+    $policy_id AS policy_id, $update_index AS update_index, position, trajectory_id, reward, weight, residual, log_ratio,
+    root_value_gap
 FROM part
 WHERE NOT EXISTS (
-    SELECT 1 FROM store.update_trajectories AS known
-    WHERE known.policy_id = $policy_id AND known.update_index = $update_index
+    SELECT 1 FROM store.updates AS known WHERE known.policy_id = $policy_id AND known.update_index = $update_index
 );
+
+-- name: add_update
+-- The update with statistics of its members. How often they were used so far is counted along the policy's lineage,
+-- which never changes, so that it is counted once.
+INSERT INTO store.updates BY NAME
+WITH RECURSIVE lineage (policy_id) AS (
+    SELECT $policy_id::VARCHAR
+    UNION ALL
+    SELECT p.parent_policy_id
+    FROM lineage
+    JOIN store.policies AS p USING (policy_id)
+    WHERE p.parent_policy_id IS NOT NULL
+),
+used AS (
+    SELECT m.trajectory_id, count(*) AS uses
+    FROM store.update_trajectories AS m
+    SEMI JOIN part USING (trajectory_id)
+    SEMI JOIN lineage USING (policy_id)
+    WHERE m.policy_id <> $policy_id OR m.update_index <= $update_index
+    GROUP BY m.trajectory_id
+)
+SELECT
+    $policy_id AS policy_id,
+    $update_index AS update_index,
+    $kind AS kind,
+    $loss AS loss,
+    $grad_norm AS grad_norm,
+    $lr AS lr,
+    $skipped AS skipped,
+    count(*) AS trajectories,
+    $tokens AS tokens,
+    -- in one order, so that the last bits of a sum are the same whenever it is made
+    avg(part.residual ORDER BY part.position) AS residual_mean,
+    stddev_pop(part.residual ORDER BY part.position) AS residual_std,
+    avg(part.log_ratio ORDER BY part.position) AS log_ratio_mean,
+    avg(part.root_value_gap ORDER BY part.position) AS root_value_gap_mean,
+    avg(b.round ORDER BY part.position) AS generated_round_mean,
+    avg(used.uses ORDER BY part.position) AS uses_mean
+FROM part
+LEFT JOIN used USING (trajectory_id)
+LEFT JOIN store.trajectories AS t USING (trajectory_id)
+LEFT JOIN store.batches AS b USING (batch_id)
+ON CONFLICT DO NOTHING;
 
 -- name: updates_of
 SELECT u.update_index, u.kind, m.trajectory_id, m.reward, m.weight, t.batch_id || '/' || t.problem_id AS group_id
@@ -38,7 +83,8 @@ WHERE u.policy_id = $policy_id
 ORDER BY u.update_index, m.position;
 
 -- name: add_realisation
-INSERT INTO store.realisations VALUES ($policy_id, $weights_checksum, $versions, $logprob_drift, $recorded_at)
+INSERT INTO store.realisations (policy_id, weights_checksum, versions, logprob_drift, recorded_at)
+VALUES ($policy_id, $weights_checksum, $versions, $logprob_drift, $recorded_at)
 ON CONFLICT DO NOTHING;
 
 -- name: versions_of

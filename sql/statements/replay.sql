@@ -1,36 +1,58 @@
 -- Admission to the buffer and the window of an iteration.
 
 -- name: add_entries
-INSERT INTO store.replay_entries
-SELECT $run_id, $iteration, position, trajectory_id, $verifier_id, gold_digest, reward_used FROM part
+INSERT INTO store.replay_entries BY NAME
+SELECT
+    $run_id AS run_id, $iteration AS iteration, position, trajectory_id, $verifier_id AS verifier_id, gold_digest,
+    reward_used
+FROM part
 ON CONFLICT DO NOTHING;
 
 -- name: entries
 -- What one iteration of the run's chain admitted, in order.
-SELECT e.iteration, e.position, e.trajectory_id, e.reward_used, t.batch_id || '/' || t.problem_id AS group_id
-FROM store.run_chain AS c
-JOIN store.replay_entries AS e
-  ON e.run_id = c.owner_run_id
- AND e.iteration >= c.first_iteration
- AND (c.until_iteration IS NULL OR e.iteration < c.until_iteration)
+SELECT e.iteration, e.position, e.trajectory_id, e.reward_used AS reward, t.batch_id || '/' || t.problem_id AS group_id
+FROM store.chain_entries AS e
 JOIN store.trajectories AS t USING (trajectory_id)
-WHERE c.run_id = $run_id AND e.iteration = $iteration
+WHERE e.run_id = $run_id AND e.iteration = $iteration
 ORDER BY e.position;
 
--- name: window
--- The last M entries of the run's chain up to the iteration, oldest first: a pure function of what was admitted,
--- whatever the order of insertion.
-SELECT w.iteration, w.position, w.trajectory_id, w.reward_used, t.batch_id || '/' || t.problem_id AS group_id
-FROM (
-    SELECT e.iteration, e.position, e.trajectory_id, e.reward_used
-    FROM store.run_chain AS c
-    JOIN store.replay_entries AS e
-      ON e.run_id = c.owner_run_id
-     AND e.iteration >= c.first_iteration
-     AND (c.until_iteration IS NULL OR e.iteration < c.until_iteration)
-    WHERE c.run_id = $run_id AND e.iteration <= $iteration
-    ORDER BY e.iteration DESC, e.position DESC
-    LIMIT $capacity
-) AS w
+-- name: admitted
+-- How many entries each iteration of the run's chain admitted, up to one: what a window is cut from.
+SELECT iteration, count(*) AS entries
+FROM store.chain_entries
+WHERE run_id = $run_id AND iteration <= $iteration
+GROUP BY iteration
+ORDER BY iteration;
+
+-- name: entries_at
+-- The entries at the iterations and positions of "wanted", in its order. Positions have no gap within an iteration.
+SELECT
+    e.iteration, e.position, e.trajectory_id, e.reward_used AS reward, t.batch_id || '/' || t.problem_id AS group_id,
+    w.weight
+FROM wanted AS w
+JOIN store.chain_entries AS e ON e.run_id = $run_id AND e.iteration = w.iteration AND e.position = w.position
 JOIN store.trajectories AS t USING (trajectory_id)
-ORDER BY w.iteration, w.position;
+ORDER BY w.place;
+
+-- name: groups
+-- Where the responses of one prompt of a batch begin within their iteration; they stand together.
+SELECT e.iteration, min(e.position) AS first, count(*) AS entries
+FROM store.chain_entries AS e
+JOIN store.trajectories AS t USING (trajectory_id)
+WHERE e.run_id = $run_id AND e.iteration BETWEEN $first AND $last
+GROUP BY e.iteration, t.batch_id, t.problem_id
+ORDER BY e.iteration, first;
+
+-- name: residuals
+-- The residual of each entry's last use along the run's chain before an iteration; NULL for what was never used.
+SELECT u.residual
+FROM store.chain_entries AS e
+LEFT JOIN (
+    SELECT m.trajectory_id, arg_max(m.residual, (p.iteration, m.update_index)) AS residual
+    FROM store.chain_policies AS p
+    JOIN store.update_trajectories AS m USING (policy_id)
+    WHERE p.run_id = $run_id AND p.iteration < $iteration AND p.iteration >= $first
+    GROUP BY m.trajectory_id
+) AS u USING (trajectory_id)
+WHERE e.run_id = $run_id AND e.iteration BETWEEN $first AND $iteration
+ORDER BY e.iteration, e.position;

@@ -1,18 +1,27 @@
 -- Runs, their chain of ancestors, their attempts, and which problems each iteration draws.
 
 -- name: add_run
-INSERT INTO store.runs
-VALUES ($run_id, $name, $config, $config_id, $seed, $parent_run_id, $fork_iteration, $forced, $base_policy_id,
-        $verifier_id, $versions, NULL, $created_at);
+INSERT INTO store.runs (
+    run_id, name, config, config_id, seed, parent_run_id, fork_iteration, forced, base_policy_id, verifier_id, versions,
+    mlflow_run_id, created_at
+)
+VALUES (
+    $run_id, $name, $config, $config_id, $seed, $parent_run_id, $fork_iteration, $forced, $base_policy_id, $verifier_id,
+    $versions, $mlflow_run_id, $created_at
+);
 
 -- name: add_chain
 -- The parent's chain cut at the fork, then the run itself from there on.
-INSERT INTO store.run_chain
-SELECT $run_id, owner_run_id, first_iteration, least(coalesce(until_iteration, $fork_iteration), $fork_iteration)
+INSERT INTO store.run_chain BY NAME
+SELECT
+    $run_id AS run_id,
+    owner_run_id,
+    first_iteration,
+    least(coalesce(until_iteration, $fork_iteration), $fork_iteration) AS until_iteration
 FROM store.run_chain
 WHERE run_id = $parent_run_id AND first_iteration < $fork_iteration
-UNION ALL
-SELECT $run_id, $run_id, $fork_iteration, NULL;
+UNION ALL BY NAME
+SELECT $run_id AS run_id, $run_id AS owner_run_id, $fork_iteration AS first_iteration;
 
 -- name: run
 SELECT run_id, name, config, config_id, seed, base_policy_id, verifier_id, versions, parent_run_id, fork_iteration,
@@ -27,9 +36,19 @@ UPDATE store.runs SET mlflow_run_id = $mlflow_run_id WHERE run_id = $run_id;
 SELECT attempt, pid, host, process_started FROM store.attempts WHERE run_id = $run_id AND status = 'running';
 
 -- name: add_attempt
-INSERT INTO store.attempts
-SELECT $run_id, coalesce(max(attempt), 0) + 1, 'running', $pid, $host, $process_started, $git_commit, $versions, $device,
-       $flow_run_id, NULL, NULL, $started_at, NULL
+INSERT INTO store.attempts BY NAME
+SELECT
+    $run_id AS run_id,
+    coalesce(max(attempt), 0) + 1 AS attempt,
+    'running' AS status,
+    $pid AS pid,
+    $host AS host,
+    $process_started AS process_started,
+    $git_commit AS git_commit,
+    $versions AS versions,
+    $device AS device,
+    $flow_run_id AS flow_run_id,
+    $started_at AS started_at
 FROM store.attempts
 WHERE run_id = $run_id
 RETURNING attempt;
@@ -51,57 +70,42 @@ SET status = 'crashed', message = 'its process was gone when the next attempt st
 WHERE run_id = $run_id AND status = 'running' AND NOT list_contains($living, attempt);
 
 -- name: add_event
-INSERT INTO store.events VALUES ($run_id, $attempt, $iteration, $kind, $message, $recorded_at);
+INSERT INTO store.events (run_id, attempt, iteration, kind, message, recorded_at)
+VALUES ($run_id, $attempt, $iteration, $kind, $message, $recorded_at);
 
 -- name: round
-SELECT r.first_position, r.until_position
-FROM store.run_chain AS c
-JOIN store.rounds AS r
-  ON r.run_id = c.owner_run_id
- AND r.iteration >= c.first_iteration
- AND (c.until_iteration IS NULL OR r.iteration < c.until_iteration)
-WHERE c.run_id = $run_id AND r.iteration = $iteration;
+SELECT first_position, until_position
+FROM store.chain_rounds
+WHERE run_id = $run_id AND iteration = $iteration;
 
 -- name: planned
 -- Where the next round starts, how far the schedule reaches, and its newest epoch, along the chain.
 SELECT
-    (SELECT coalesce(max(r.until_position), 0)
-     FROM store.run_chain AS c
-     JOIN store.rounds AS r
-       ON r.run_id = c.owner_run_id
-      AND r.iteration >= c.first_iteration
-      AND (c.until_iteration IS NULL OR r.iteration < c.until_iteration)
-     WHERE c.run_id = $run_id AND r.iteration < $iteration) AS cursor,
-    (SELECT coalesce(max(s.position) + 1, 0)
-     FROM store.run_chain AS c
-     JOIN store.problem_schedule AS s
-       ON s.run_id = c.owner_run_id
-      AND s.planned_at >= c.first_iteration
-      AND (c.until_iteration IS NULL OR s.planned_at < c.until_iteration)
-     WHERE c.run_id = $run_id) AS reach,
-    (SELECT coalesce(max(s.epoch) + 1, 0)
-     FROM store.run_chain AS c
-     JOIN store.problem_schedule AS s
-       ON s.run_id = c.owner_run_id
-      AND s.planned_at >= c.first_iteration
-      AND (c.until_iteration IS NULL OR s.planned_at < c.until_iteration)
-     WHERE c.run_id = $run_id) AS next_epoch;
+    (SELECT coalesce(max(until_position), 0)
+     FROM store.chain_rounds
+     WHERE run_id = $run_id AND iteration < $iteration) AS first_position,
+    coalesce(max(position) + 1, 0) AS reach,
+    coalesce(max(epoch) + 1, 0) AS next_epoch
+FROM store.chain_schedule
+WHERE run_id = $run_id;
 
 -- name: plan_epoch
--- "epoch_order" is an Arrow table (offset, problem_id).
-INSERT INTO store.problem_schedule
-SELECT $run_id, $first_position + e.offset_, $epoch, e.problem_id, $iteration
-FROM epoch_order AS e;
+-- "epoch_order" is an Arrow table (offset_, problem_id).
+INSERT INTO store.problem_schedule BY NAME
+SELECT
+    $run_id AS run_id,
+    $first_position + offset_ AS position,
+    $epoch AS epoch,
+    problem_id,
+    $iteration AS planned_at
+FROM epoch_order;
 
 -- name: add_round
-INSERT INTO store.rounds VALUES ($run_id, $iteration, $first_position, $until_position);
+INSERT INTO store.rounds (run_id, iteration, first_position, until_position)
+VALUES ($run_id, $iteration, $first_position, $until_position);
 
 -- name: scheduled
-SELECT s.problem_id
-FROM store.run_chain AS c
-JOIN store.problem_schedule AS s
-  ON s.run_id = c.owner_run_id
- AND s.planned_at >= c.first_iteration
- AND (c.until_iteration IS NULL OR s.planned_at < c.until_iteration)
-WHERE c.run_id = $run_id AND s.position >= $first_position AND s.position < $until_position
-ORDER BY s.position;
+SELECT problem_id
+FROM store.chain_schedule
+WHERE run_id = $run_id AND position >= $first_position AND position < $until_position
+ORDER BY position;

@@ -1,28 +1,46 @@
 -- Appending and reading sampled responses. "part" is an Arrow table registered by reval_core.store.trajectories.
 
 -- name: add_batch
-INSERT INTO store.batches
-VALUES ($batch_id, $purpose, $policy_id, $weights_checksum, $tokenizer_id, $round, $generation, $engine, $sampling,
-        $prompt_count, $trajectory_count, $run_id, $attempt, $created_at)
+INSERT INTO store.batches (
+    batch_id, purpose, policy_id, weights_checksum, tokenizer_id, round, generation, engine, sampling, prompt_count,
+    trajectory_count, run_id, attempt, created_at
+)
+VALUES (
+    $batch_id, $purpose, $policy_id, $weights_checksum, $tokenizer_id, $round, $generation, $engine, $sampling,
+    $prompt_count, $trajectory_count, $run_id, $attempt, $created_at
+)
 ON CONFLICT DO NOTHING;
 
 -- name: add_prompts
-INSERT INTO store.prompts
-SELECT DISTINCT ON (prompt_id) prompt_id, prompt_ids, prompt_text FROM part
+INSERT INTO store.prompts BY NAME
+SELECT DISTINCT ON (prompt_id) prompt_id, prompt_ids AS token_ids, prompt_text AS text
+FROM part
 ON CONFLICT DO NOTHING;
 
 -- name: add_payloads
 -- Payloads have no primary key: what is already there is left out by an anti-join on the narrow table, so this
 -- statement comes before add_trajectories.
-INSERT INTO store.payloads
+INSERT INTO store.payloads BY NAME
 SELECT part.trajectory_id, part.response_ids, part.completion
 FROM part
 ANTI JOIN store.trajectories AS known ON known.trajectory_id = part.trajectory_id;
 
 -- name: add_trajectories
-INSERT INTO store.trajectories
-SELECT trajectory_id, $batch_id, problem_id, prompt_id, sample_index, len(prompt_ids), len(response_ids),
-       finish_reason, behaviour_logprob, seed, $run_id, $attempt, $created_at
+INSERT INTO store.trajectories BY NAME
+SELECT
+    trajectory_id,
+    $batch_id AS batch_id,
+    problem_id,
+    prompt_id,
+    sample_index,
+    len(prompt_ids) AS prompt_tokens,
+    len(response_ids) AS response_tokens,
+    finish_reason,
+    behaviour_logprob,
+    seed,
+    $run_id AS run_id,
+    $attempt AS attempt,
+    $created_at AS created_at
 FROM part
 ON CONFLICT DO NOTHING;
 
@@ -52,19 +70,24 @@ JOIN store.payloads AS p USING (trajectory_id)
 JOIN store.prompts AS q ON q.prompt_id = t.prompt_id;
 
 -- name: add_verifier
-INSERT INTO store.verifiers VALUES ($verifier_id, $name, $version, $settings, $recorded_at) ON CONFLICT DO NOTHING;
+INSERT INTO store.verifiers (verifier_id, name, version, settings, recorded_at)
+VALUES ($verifier_id, $name, $version, $settings, $recorded_at)
+ON CONFLICT DO NOTHING;
 
 -- name: add_verdicts
-INSERT INTO store.verdicts
-SELECT trajectory_id, gold_digest, $verifier_id, status, reward, answer, tier, seconds, details, $graded_at
+-- A verdict stands for ever; that none could be found does not.
+INSERT INTO store.verdicts BY NAME
+SELECT
+    trajectory_id, gold_digest, $verifier_id AS verifier_id, status, reward, answer, tier, seconds, details,
+    $graded_at AS graded_at
 FROM part
--- a verdict stands for ever; that none could be found does not
 ON CONFLICT DO UPDATE
 SET status = excluded.status, reward = excluded.reward, answer = excluded.answer, tier = excluded.tier,
     seconds = excluded.seconds, details = excluded.details, graded_at = excluded.graded_at
 WHERE verdicts.status IN ('timeout', 'error');
 
 -- name: batch_verdicts
+-- "golds_used" is an Arrow table (problem_id, gold_digest).
 SELECT t.trajectory_id, t.problem_id, t.sample_index, t.finish_reason, v.gold_digest, v.status, v.reward, v.answer
 FROM store.trajectories AS t
 JOIN golds_used AS g ON g.problem_id = t.problem_id
@@ -74,8 +97,9 @@ WHERE t.batch_id = $batch_id
 ORDER BY t.problem_id, t.sample_index;
 
 -- name: add_reference_scores
-INSERT INTO store.reference_scores
-SELECT trajectory_id, $reference_policy_id, $scoring_id, logprob, root_value FROM part
+INSERT INTO store.reference_scores BY NAME
+SELECT trajectory_id, $reference_policy_id AS reference_policy_id, $scoring_id AS scoring_id, logprob, root_value
+FROM part
 ON CONFLICT DO NOTHING;
 
 -- name: reference_scores

@@ -1,5 +1,5 @@
--- A row is one trajectory: a sampled response with its problem, its verdict and what learning made of it.
--- Units: log-probabilities in nats, lengths in tokens, times in UTC, ages in rounds.
+-- A row is one sampled response with its problem, one verdict and what learning made of it, whoever used it. What a certain
+-- run saw of it stands in run_trajectories. Units: log-probabilities in nats, lengths in tokens, times in UTC, ages in rounds.
 CREATE OR REPLACE VIEW trajectories AS
 SELECT
     t.trajectory_id,
@@ -41,25 +41,42 @@ LEFT JOIN store.problems AS p ON p.problem_id = t.problem_id
 LEFT JOIN store.first_sources AS s ON s.problem_id = t.problem_id
 LEFT JOIN store.prompts AS q ON q.prompt_id = t.prompt_id
 LEFT JOIN store.payloads AS y ON y.trajectory_id = t.trajectory_id
+LEFT JOIN store.replay_entries AS e
+  ON e.run_id = t.run_id AND e.iteration = b.round AND e.trajectory_id = t.trajectory_id
 LEFT JOIN store.chosen_verdicts AS v ON v.trajectory_id = t.trajectory_id
 LEFT JOIN store.golds AS g ON g.problem_id = t.problem_id AND g.gold_digest = v.gold_digest
-LEFT JOIN (
-    SELECT run_id, trajectory_id, arg_max(reward_used, iteration) AS reward_used
-    FROM store.replay_entries
-    GROUP BY run_id, trajectory_id
-) AS e
-  ON e.run_id = t.run_id AND e.trajectory_id = t.trajectory_id
 LEFT JOIN store.trajectory_uses AS u ON u.trajectory_id = t.trajectory_id;
 
 COMMENT ON VIEW trajectories IS 'One row per sampled response: prompt, completion, verdict, rewards, and how often learning used it.';
+COMMENT ON COLUMN trajectories.trajectory_id IS 'Digest of batch, problem and sample index.';
+COMMENT ON COLUMN trajectories.batch_id IS 'The batch that it was sampled in.';
+COMMENT ON COLUMN trajectories.purpose IS 'training or evaluation.';
 COMMENT ON COLUMN trajectories.run_id IS 'The run that sampled it; forks and other runs may use it too.';
-COMMENT ON COLUMN trajectories.iteration IS 'Round that sampled it, 0-based; NULL in evaluations.';
+COMMENT ON COLUMN trajectories.run_name IS 'Name of that run.';
+COMMENT ON COLUMN trajectories.config IS 'Configuration of that run: (config ->> ''$.objective.beta'')::DOUBLE.';
+COMMENT ON COLUMN trajectories.iteration IS 'Round that sampled it, from 0; NULL in evaluations.';
 COMMENT ON COLUMN trajectories.policy_id IS 'The policy that sampled it.';
+COMMENT ON COLUMN trajectories.problem_id IS 'The problem that it answers.';
+COMMENT ON COLUMN trajectories.question IS 'Text of the last user message.';
+COMMENT ON COLUMN trajectories.problem_source IS 'File or data set of the problem, the one recorded first.';
+COMMENT ON COLUMN trajectories.problem_metadata IS 'Further columns of that source: problem_metadata ->> ''level''.';
 COMMENT ON COLUMN trajectories.gold IS 'The gold answer it was graded against; NULL before grading.';
+COMMENT ON COLUMN trajectories.prompt IS 'The rendered prompt, special tokens included.';
+COMMENT ON COLUMN trajectories.completion IS 'Text of the response.';
+COMMENT ON COLUMN trajectories.answer IS 'The extracted answer; NULL where none was found.';
+COMMENT ON COLUMN trajectories.status IS 'By the newest verdict of its own run''s verifier, else the newest: correct, incorrect, no_answer, ... (see verdicts).';
+COMMENT ON COLUMN trajectories.correct IS 'Whether the status is correct.';
 COMMENT ON COLUMN trajectories.reward IS 'The verdict''s reward.';
 COMMENT ON COLUMN trajectories.reward_used IS 'The reward that learning uses, as its own run admitted it; NULL when it was not admitted.';
-COMMENT ON COLUMN trajectories.behaviour_logprob IS 'Log-probability of the response by the rollout engine, in nats.';
+COMMENT ON COLUMN trajectories.tier IS 'The tier of the verifier that decided.';
+COMMENT ON COLUMN trajectories.details IS 'The verifier''s reason in words.';
+COMMENT ON COLUMN trajectories.finish_reason IS 'stop: it ended itself; length: it was cut.';
+COMMENT ON COLUMN trajectories.truncated IS 'Whether it was cut.';
+COMMENT ON COLUMN trajectories.prompt_tokens IS 'Tokens of the prompt.';
+COMMENT ON COLUMN trajectories.response_tokens IS 'Tokens of the response, EOS included when it was generated.';
+COMMENT ON COLUMN trajectories.sample_index IS 'Which response to the problem in this batch, from 0.';
+COMMENT ON COLUMN trajectories.behaviour_logprob IS 'Summed log-probability of the response by the rollout engine, in nats.';
 COMMENT ON COLUMN trajectories.times_used IS 'Memberships in updates, over all runs.';
-COMMENT ON COLUMN trajectories.last_used_round IS 'Newest round in which its own run, or a fork of it, trained on it.';
+COMMENT ON COLUMN trajectories.last_used_round IS 'Newest round, of any run, that trained on it.';
 COMMENT ON COLUMN trajectories.staleness IS 'Rounds between its sampling and its last use.';
-COMMENT ON COLUMN trajectories.created_at IS 'UTC.';
+COMMENT ON COLUMN trajectories.created_at IS 'UTC; when it was stored.';

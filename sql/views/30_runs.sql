@@ -1,5 +1,5 @@
--- A row is one training run, or a fork of one. Counts go along the run's chain: a fork counts its ancestors' rounds
--- before the fork. Units: tokens are response tokens, times in UTC.
+-- A row is one run: a training, a fork of one, or an evaluation by itself. Counts go along the run's chain: a fork counts its
+-- ancestors' rounds before the fork. Units: tokens are response tokens, times in UTC.
 CREATE OR REPLACE VIEW runs AS
 SELECT
     r.run_id,
@@ -46,9 +46,21 @@ LEFT JOIN (
     GROUP BY run_id
 ) AS l ON l.run_id = r.run_id;
 
-COMMENT ON VIEW runs IS 'One row per training run or fork: what it is, how far it is, how its last attempt ended.';
-COMMENT ON COLUMN runs.fork_iteration IS 'First iteration of its own; earlier ones are its parent''s.';
+COMMENT ON VIEW runs IS 'One row per training run, fork or evaluation: what it is, how far it is, how its last attempt ended.';
+COMMENT ON COLUMN runs.run_id IS 'Name and digest of what decides the run.';
+COMMENT ON COLUMN runs.run_name IS 'run.name of its configuration.';
+COMMENT ON COLUMN runs.parent_run_id IS 'The run that it was forked from; NULL where it was not.';
+COMMENT ON COLUMN runs.fork_iteration IS 'First iteration of its own; earlier ones are its parent''s. NULL where it is no fork.';
+COMMENT ON COLUMN runs.seed IS 'run.seed: problem order, samples and draws derive from it.';
+COMMENT ON COLUMN runs.config IS 'Its configuration when it was created: (config ->> ''$.objective.beta'')::DOUBLE.';
+COMMENT ON COLUMN runs.base_policy_id IS 'The policy that it starts from.';
+COMMENT ON COLUMN runs.last_policy_id IS 'The policy that its last round gave; the base before the first.';
+COMMENT ON COLUMN runs.verifier_id IS 'The verifier whose verdicts it learns from.';
 COMMENT ON COLUMN runs.rounds_done IS 'Rounds whose learning is committed, its ancestors'' before the fork included.';
 COMMENT ON COLUMN runs.trajectories IS 'Training responses of its rounds, its ancestors'' before the fork included.';
 COMMENT ON COLUMN runs.tokens_generated IS 'Response tokens of its rounds, its ancestors'' before the fork included.';
 COMMENT ON COLUMN runs.status IS 'Of its last attempt: running, completed, failed, cancelled or crashed.';
+COMMENT ON COLUMN runs.attempts IS 'How often it was started.';
+COMMENT ON COLUMN runs.created_at IS 'UTC.';
+COMMENT ON COLUMN runs.last_active_at IS 'UTC; when an attempt last started or ended, or a stage was last committed.';
+COMMENT ON COLUMN runs.mlflow_run_id IS 'The MLflow run that shows it; NULL where there is none.';

@@ -17,6 +17,14 @@ FROM store.stage_links AS l
 JOIN store.stages AS s USING (stage_key);
 
 COMMENT ON VIEW stages IS 'One row per committed stage and run that uses it.';
-COMMENT ON COLUMN stages.iteration IS 'Round, 0-based; -1 is the evaluation before the first round.';
+COMMENT ON COLUMN stages.run_id IS 'The run that uses it.';
+COMMENT ON COLUMN stages.iteration IS 'Round, from 0; -1 is the time before the first round.';
+COMMENT ON COLUMN stages.stage IS 'generate, verify, score, rescore, persist, learn, evaluate, checkpoint or report.';
+COMMENT ON COLUMN stages.stage_key IS 'The stage''s name and the digest of its inputs.';
 COMMENT ON COLUMN stages.executed IS 'Whether this run did the work; false where it found it done.';
+COMMENT ON COLUMN stages.attempt IS 'The attempt of this run that did or found it.';
 COMMENT ON COLUMN stages.seconds IS 'Wall seconds of whoever executed it.';
+COMMENT ON COLUMN stages.inputs IS 'What decides the output.';
+COMMENT ON COLUMN stages.output IS 'What passes on: ids, counts, paths.';
+COMMENT ON COLUMN stages.committed_at IS 'UTC; when the work was committed.';
+COMMENT ON COLUMN stages.linked_at IS 'UTC; when this run took it.';

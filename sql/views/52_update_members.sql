@@ -22,10 +22,17 @@ JOIN store.batches AS b ON b.batch_id = t.batch_id
 LEFT JOIN store.policy_rounds AS l ON l.policy_id = m.policy_id;
 
 COMMENT ON VIEW update_members IS 'One row per trajectory and update that was trained on it.';
+COMMENT ON COLUMN update_members.policy_id IS 'The policy that the round''s updates gave.';
+COMMENT ON COLUMN update_members.run_id IS 'The run that first made the update.';
 COMMENT ON COLUMN update_members.iteration IS 'The round of the update.';
-COMMENT ON COLUMN update_members.generated_round IS 'The round that sampled the trajectory.';
+COMMENT ON COLUMN update_members.update_index IS 'Which step of the round, from 0.';
+COMMENT ON COLUMN update_members.kind IS 'fresh: the round''s own batch; replay: drawn from the window.';
+COMMENT ON COLUMN update_members.position IS 'Place within the update, from 0.';
+COMMENT ON COLUMN update_members.trajectory_id IS 'The response that was trained on.';
+COMMENT ON COLUMN update_members.generated_round IS 'The round that sampled it.';
 COMMENT ON COLUMN update_members.age IS 'Rounds since it was sampled.';
 COMMENT ON COLUMN update_members.reward IS 'The reward used.';
-COMMENT ON COLUMN update_members.residual IS 'Bellman residual before the step; NULL where the objective has none.';
-COMMENT ON COLUMN update_members.log_ratio IS 'log pi - log pi_ref before the step.';
-COMMENT ON COLUMN update_members.root_value_gap IS 'V(s1) - V_ref(s1) before the step.';
+COMMENT ON COLUMN update_members.weight IS 'Importance weight of the draw.';
+COMMENT ON COLUMN update_members.residual IS 'Bellman residual before the step in nats; NULL where the objective has none.';
+COMMENT ON COLUMN update_members.log_ratio IS 'log pi - log pi_ref before the step in nats; NULL where the objective has no reference.';
+COMMENT ON COLUMN update_members.root_value_gap IS 'V(s1) - V_ref(s1) before the step in nats; NULL where the objective has none.';

@@ -2,8 +2,8 @@
 -- window has passed them: the window of round t is the last replay.capacity rows up to iteration t by (iteration, position).
 CREATE OR REPLACE VIEW replay AS
 SELECT
-    c.run_id,
-    c.owner_run_id,
+    e.run_id,
+    e.owner_run_id,
     e.iteration,
     e.position,
     e.trajectory_id,
@@ -14,21 +14,20 @@ SELECT
     e.gold_digest,
     coalesce(u.times_used, 0) AS times_used,
     u.last_used_round
-FROM store.run_chain AS c
-JOIN store.replay_entries AS e
-  ON e.run_id = c.owner_run_id
- AND e.iteration >= c.first_iteration
- AND (c.until_iteration IS NULL OR e.iteration < c.until_iteration)
+FROM store.chain_entries AS e
 JOIN store.trajectories AS t ON t.trajectory_id = e.trajectory_id
-LEFT JOIN (
-    SELECT p.run_id, m.trajectory_id, count(*) AS times_used, max(p.iteration) AS last_used_round
-    FROM store.chain_policies AS p
-    JOIN store.update_trajectories AS m USING (policy_id)
-    GROUP BY p.run_id, m.trajectory_id
-) AS u
-  ON u.run_id = c.run_id AND u.trajectory_id = e.trajectory_id;
+LEFT JOIN store.chain_uses AS u ON u.run_id = e.run_id AND u.trajectory_id = e.trajectory_id;
 
 COMMENT ON VIEW replay IS 'One row per admission to a run''s buffer, along its chain.';
+COMMENT ON COLUMN replay.run_id IS 'The run.';
 COMMENT ON COLUMN replay.owner_run_id IS 'The run that admitted it: this one, or an ancestor before the fork.';
+COMMENT ON COLUMN replay.iteration IS 'The round that admitted it.';
+COMMENT ON COLUMN replay.position IS 'Place within the round, from 0.';
+COMMENT ON COLUMN replay.trajectory_id IS 'The admitted response.';
+COMMENT ON COLUMN replay.problem_id IS 'Its problem.';
+COMMENT ON COLUMN replay.response_tokens IS 'Its tokens.';
 COMMENT ON COLUMN replay.reward_used IS 'The frozen reward that learning uses.';
+COMMENT ON COLUMN replay.verifier_id IS 'The verifier of the verdict that was used.';
+COMMENT ON COLUMN replay.gold_digest IS 'The gold answer of the verdict that was used.';
 COMMENT ON COLUMN replay.times_used IS 'Memberships in updates along this run''s chain.';
+COMMENT ON COLUMN replay.last_used_round IS 'Newest round of this run''s chain that trained on it.';

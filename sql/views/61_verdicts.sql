@@ -24,4 +24,19 @@ LEFT JOIN store.golds AS g ON g.problem_id = t.problem_id AND g.gold_digest = v.
 LEFT JOIN store.verifiers AS w ON w.verifier_id = v.verifier_id;
 
 COMMENT ON VIEW verdicts IS 'One row per trajectory, verifier and version of the gold answer.';
-COMMENT ON COLUMN verdicts.run_id IS 'The run that sampled the trajectory.';
+COMMENT ON COLUMN verdicts.trajectory_id IS 'The graded response.';
+COMMENT ON COLUMN verdicts.problem_id IS 'Its problem.';
+COMMENT ON COLUMN verdicts.run_id IS 'The run that sampled the response.';
+COMMENT ON COLUMN verdicts.verifier_id IS 'What graded it.';
+COMMENT ON COLUMN verdicts.verifier IS 'math, or the reward''s package.module:attribute.';
+COMMENT ON COLUMN verdicts.verifier_version IS 'VERIFIER_VERSION, or the reward''s own version.';
+COMMENT ON COLUMN verdicts.gold_digest IS 'The gold answer that it was graded against, by digest.';
+COMMENT ON COLUMN verdicts.gold IS 'The gold answer that it was graded against.';
+COMMENT ON COLUMN verdicts.answer IS 'The extracted answer; NULL where none was found.';
+COMMENT ON COLUMN verdicts.status IS 'correct, incorrect, no_answer, timeout, error or rejected.';
+COMMENT ON COLUMN verdicts.correct IS 'Whether the status is correct.';
+COMMENT ON COLUMN verdicts.reward IS 'The verifier''s reward, before the run''s transform.';
+COMMENT ON COLUMN verdicts.tier IS 'The tier of the verifier that decided.';
+COMMENT ON COLUMN verdicts.details IS 'Why, in words.';
+COMMENT ON COLUMN verdicts.seconds IS 'Seconds of grading.';
+COMMENT ON COLUMN verdicts.graded_at IS 'UTC.';

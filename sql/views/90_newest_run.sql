@@ -1,8 +1,13 @@
--- newest_run() is the run_id of the training run that was active last: SELECT * FROM rounds WHERE run_id = newest_run().
+-- newest_run() is the run_id of the training that was active last: SELECT * FROM rounds WHERE run_id = newest_run().
+-- A run is known for a training by what it did: it planned a round (store.rounds, before its first response is sampled) or
+-- left a parent. One that only evaluated did neither and comes last, whatever its configuration says.
 CREATE OR REPLACE MACRO newest_run() AS (
-    SELECT run_id FROM runs
-    WHERE coalesce((config -> 'run' ->> 'iterations')::INTEGER, 1) > 0
-    ORDER BY last_active_at DESC, run_id
+    SELECT run_id
+    FROM runs
+    ORDER BY
+        parent_run_id IS NOT NULL OR run_id IN (SELECT p.run_id FROM store.rounds AS p) DESC,
+        last_active_at DESC,
+        run_id
     LIMIT 1
 );
-COMMENT ON MACRO newest_run IS 'The run_id of the run that was active last.';
+COMMENT ON MACRO newest_run IS 'The run_id of the training that was active last.';

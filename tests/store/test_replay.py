@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from store_example import FORK, RUN, add_run, batch_record, names, part_of
+from store_example import FORK, RUN, Example, add_run, batch_record, names, part_of
 
+from reval_core.config import ReplayConfig
 from reval_core.errors import ConfigError
 from reval_core.store import Store, replay
 from reval_core.store.connection import Connections
+from reval_core.store.draws import Drawn, Window, generator, uniform
 from reval_core.store.replay import Entry
 
 
@@ -96,63 +100,76 @@ def test_admitting_twice_changes_nothing(store: Store) -> None:
     assert store.window(RUN, 3, capacity=100) == before
 
 
-def _entries(count: int, iteration: int = 0, group: int = 4) -> list[Entry]:
-    return [Entry(iteration, i, f"trj_{iteration}_{i}", 0.0, f"group_{iteration}_{i // group}") for i in range(count)]
+def test_a_window_may_be_counted_in_rounds_or_have_no_end(store: Store) -> None:
+    _forked(store, ROUNDS)
+    with store.read() as connection:
+        two = replay.window(connection, FORK, 3, ReplayConfig(capacity=2, unit="rounds"))
+        assert _ids(replay.entries_of(connection, FORK, two)) == _of((2, 1), (3, 1))
+        whole = replay.window(connection, FORK, 3, ReplayConfig(capacity=None))
+        assert whole.size == 16
+        before = replay.window(connection, FORK, 3, ReplayConfig(capacity=6, excludes_fresh=True))
+        assert _ids(replay.entries_of(connection, FORK, before)) == _of((2, 1))[-2:]
+        assert replay.window(connection, "nobody", 3, ReplayConfig()).size == 0
 
 
 def test_a_draw_is_the_same_whenever_it_is_made(store: Store) -> None:
     _forked(store, ROUNDS)
-    settings = {"capacity": 12, "size": 5, "seed": 3, "update": 1}
-    drawn = store.draw(RUN, 3, **settings)
-    assert store.draw(RUN, 3, **settings) == drawn
-    assert replay.draw(store.window(RUN, 3, 12), 5, seed=3, iteration=3, update=1) == drawn
-    places = [(s, t, u) for s in (0, 1) for t in (0, 1) for u in (0, 1)]
-    others = [replay.draw(_entries(64), 8, seed=s, iteration=t, update=u) for s, t, u in places]
-    assert len({tuple(_ids(other)) for other in others}) == 8
+    settings: dict[str, Any] = {"capacity": 12, "size": 5, "seed": 3}
+    drawn = store.draw(RUN, 3, update=1, **settings)
+    assert store.draw(RUN, 3, update=1, **settings) == drawn
+    assert set(_ids(drawn)) <= set(_of((1, 0), (2, 0), (3, 0)))
+    assert [entry.reward for entry in drawn] == [float(entry.position % 2) for entry in drawn]
+    with store.read() as connection:
+        several = replay.draw(connection, RUN, 3, ReplayConfig(capacity=12), size=5, seed=3, updates=[0, 1, 2])
+    assert several[1] == drawn
+    assert several[0] != several[2]
 
 
-def test_a_draw_is_held_by_its_values() -> None:
-    # another numpy or another order here would be another run under the same name
-    drawn = replay.draw(_entries(8), 8, seed=0, iteration=0, update=0)
-    assert [entry.position for entry in drawn] == [3, 2, 1, 6, 0, 7, 4, 5]
-
-
-def test_a_draw_does_not_depend_on_the_databases_threads(store: Store) -> None:
+def test_a_draw_does_not_depend_on_the_databases_threads_or_the_order_of_insertion(
+    store: Store, tmp_path: Path
+) -> None:
     _forked(store, ROUNDS)
+    other = Store(tmp_path / "other" / "reval.duckdb")
+    other.prepare()
+    _forked(other, ROUNDS[::-1])
     drawn = []
-    for threads in (1, 2, 4):
-        with Connections(store.path, threads=threads).read() as connection:
-            window = replay.window(connection, FORK, 3, 10)
-        drawn.append(_ids(replay.draw(window, 6, seed=0, iteration=3, update=2)))
-    assert drawn[0] == drawn[1] == drawn[2]
+    for path in (store.path, other.path):
+        for threads in (1, 2, 4):
+            with Connections(path, threads=threads).read() as connection:
+                how = ReplayConfig(capacity=10)
+                drawn.append(replay.draw(connection, FORK, 3, how, size=6, seed=0, updates=[2]))
+    assert all(entries == drawn[0] for entries in drawn)
 
 
-def test_a_draw_takes_no_entry_twice_and_a_small_window_whole() -> None:
-    entries = _entries(20)
-    for update in range(50):
-        drawn = replay.draw(entries, 15, seed=0, iteration=1, update=update)
-        assert len(set(_ids(drawn))) == 15
-    assert sorted(_ids(replay.draw(entries, 99, seed=0, iteration=1, update=0))) == sorted(_ids(entries))
-    assert replay.draw([], 4, seed=0, iteration=0, update=0) == []
+def test_whole_groups_are_drawn_until_the_size_is_reached(store: Store) -> None:
+    """Each round has two groups of two; a window of seven entries cuts the group of its eighth."""
+    _forked(store, ROUNDS)
+    how = ReplayConfig(capacity=7)
+    for update in range(20):
+        with store.read() as connection:
+            (drawn,) = replay.draw(connection, RUN, 3, how, size=3, seed=0, updates=[update], whole_groups=True)
+            everything = replay.draw(connection, RUN, 3, how, size=99, seed=0, updates=[update], whole_groups=True)
+        assert sorted(Counter(entry.group_id for entry in drawn).values()) == [2, 2]
+        assert sorted(_ids(everything[0])) == sorted(_of((2, 0), (3, 0))[2:])
 
 
-def test_draws_are_uniform_over_entries_and_places() -> None:
-    entries, size, draws = _entries(40), 10, 4000
-    drawn = [replay.draw(entries, size, seed=5, iteration=i // 8, update=i % 8) for i in range(draws)]
-    counts = Counter(entry.position for some in drawn for entry in some)
-    expected = draws * size / len(entries)
-    # a draw without replacement has variance n p (1 - p), so the usual sum is scaled by 1 / (1 - p)
-    chi_square = sum((counts[i] - expected) ** 2 / expected for i in range(40)) / (1 - size / len(entries))
-    assert chi_square < 72.1  # 39 degrees of freedom, one in a thousand
-    first = Counter(some[0].position for some in drawn)
-    chi_square = sum((first[i] - draws / 40) ** 2 / (draws / 40) for i in range(40))
-    assert chi_square < 72.1
-
-
-def test_whole_groups_are_drawn_until_the_size_is_reached() -> None:
-    drawn = replay.draw_groups(_entries(40), 10, seed=0, iteration=0, update=0)
-    assert len(drawn) == 12  # three groups of four
-    assert set(Counter(entry.group_id for entry in drawn).values()) == {4}
+def test_priorities_are_the_residuals_of_the_last_use(example: Example) -> None:
+    """In the example's round 2 all that was used has a known residual; what the fork used does not count."""
+    with example.store.read() as connection:
+        found = replay.window(connection, RUN, 2, ReplayConfig(capacity=None))
+        residuals = replay._residuals(connection, RUN, 2, found)
+        entries = replay.entries_of(connection, RUN, found)
+    last: dict[str, float] = {}
+    members = example.store.query(
+        "SELECT trajectory_id, residual FROM update_members WHERE run_id = $run AND iteration < 2 "
+        "ORDER BY iteration, update_index, position",
+        run=RUN,
+    )
+    for row in members.to_pylist():
+        last[row["trajectory_id"]] = row["residual"]
+    assert last
+    expected = [last.get(entry.trajectory_id, np.nan) for entry in entries]
+    np.testing.assert_array_equal(residuals, expected)
 
 
 def test_every_trajectory_is_used_k_times_in_the_long_run() -> None:
@@ -162,29 +179,33 @@ def test_every_trajectory_is_used_k_times_in_the_long_run() -> None:
     1 + 7 = 8. Before the window is full it is smaller: round t has t + 1 batches in it.
     """
     batch, rounds, held, replays = 32, 60, 4, 7
-    window: list[Entry] = []
-    uses: Counter[str] = Counter()
+    uses = np.ones((rounds, batch))
     for iteration in range(rounds):
-        fresh = _entries(batch, iteration)
-        window = (window + fresh)[-held * batch :]
-        uses.update(_ids(fresh))
+        newest = np.arange(max(0, iteration + 1 - held), iteration + 1)
+        window = Window(newest, np.full(len(newest), batch))
         for update in range(replays):
-            uses.update(_ids(replay.draw(window, batch, seed=0, iteration=iteration, update=update)))
-
-    def mean_of(generation: int) -> float:
-        return sum(uses[f"trj_{generation}_{i}"] for i in range(batch)) / batch
-
-    steady = range(held - 1, rounds - held + 1)
-    assert sum(map(mean_of, steady)) / len(steady) == pytest.approx(8, abs=0.1)
+            drawn = uniform(window, batch, generator(0, iteration, update), iteration=iteration)
+            np.add.at(uses, window.locate(drawn.places), 1)
+    mean = uses.mean(axis=1)
+    assert mean[held - 1 : rounds - held + 1].mean() == pytest.approx(8, abs=0.1)
     # the first batch: 1 + 7 (1 + 1/2 + 1/3 + 1/4), the second: 1 + 7 (1/2 + 1/3 + 1/4 + 1/4)
-    assert mean_of(0) == pytest.approx(1 + 7 * 25 / 12, abs=1.0)
-    assert mean_of(1) == pytest.approx(1 + 7 * 16 / 12, abs=1.0)
-    assert sum(uses.values()) == rounds * (1 + replays) * batch
+    assert mean[0] == pytest.approx(1 + 7 * 25 / 12, abs=1.0)
+    assert mean[1] == pytest.approx(1 + 7 * 16 / 12, abs=1.0)
+    assert uses.sum() == rounds * (1 + replays) * batch
 
 
-def test_strategies_by_name() -> None:
-    assert replay.strategy("uniform", whole_groups=False) is replay.draw
-    assert replay.strategy("uniform", whole_groups=True) is replay.draw_groups
-    assert replay.strategy("reval_core.store.replay:draw_groups", whole_groups=False) is replay.draw_groups
+def ones_own(window: Window, size: int, rng: np.random.Generator, *, iteration: int, every: int) -> Drawn:
+    """Every so many places, from the newest on."""
+    places = np.arange(window.size)[::-1][::every][:size]
+    return Drawn(places, np.full(len(places), 0.5))
+
+
+def test_strategies_by_name(store: Store) -> None:
+    _forked(store, ROUNDS)
+    own: dict[str, Any] = {"capacity": 8, "draw": f"{__name__}:ones_own", "draw_args": {"every": 3}}
+    drawn = store.draw(RUN, 3, size=2, seed=0, update=0, **own)
+    assert [(entry.iteration, entry.position, entry.weight) for entry in drawn] == [(3, 3, 0.5), (3, 0, 0.5)]
     with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
-        replay.strategy("unifrom", whole_groups=False)
+        replay.strategy(ReplayConfig(draw="unifrom"))
+    with pytest.raises(ConfigError, match=r"draw_args do not fit the draw 'recency': .*half_life"):
+        replay.strategy(ReplayConfig(draw="recency"))

@@ -1,5 +1,8 @@
 """The public views: their columns are a promise, their figures are computed here by hand."""
 
+import json
+import math
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,20 @@ COLUMNS = {
         correct BOOLEAN, reward DOUBLE, reward_used DOUBLE, tier VARCHAR, details VARCHAR, finish_reason VARCHAR,
         truncated BOOLEAN, prompt_tokens INTEGER, response_tokens INTEGER, sample_index INTEGER,
         behaviour_logprob DOUBLE, times_used BIGINT, last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP
+    """,
+    "run_trajectories": """
+        run_id VARCHAR, run_name VARCHAR, config JSON, owner_run_id VARCHAR, iteration INTEGER, trajectory_id VARCHAR,
+        batch_id VARCHAR, policy_id VARCHAR, problem_id VARCHAR, question VARCHAR, problem_source VARCHAR,
+        problem_metadata JSON, gold VARCHAR, prompt VARCHAR, completion VARCHAR, answer VARCHAR, status VARCHAR,
+        correct BOOLEAN, reward DOUBLE, reward_used DOUBLE, admitted BOOLEAN, verifier_id VARCHAR, tier VARCHAR,
+        details VARCHAR, grading_seconds DOUBLE, finish_reason VARCHAR, truncated BOOLEAN, prompt_tokens INTEGER,
+        response_tokens INTEGER, sample_index INTEGER, behaviour_logprob DOUBLE, times_used BIGINT,
+        last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP
+    """,
+    "tokens": """
+        trajectory_id VARCHAR, batch_id VARCHAR, problem_id VARCHAR, prompt_ids INTEGER[], response_ids INTEGER[],
+        truncated BOOLEAN, behaviour_logprob DOUBLE, seed UBIGINT, sampling JSON, engine VARCHAR, policy_id VARCHAR,
+        weights_checksum VARCHAR, tokenizer_id VARCHAR
     """,
     "rounds": """
         run_id VARCHAR, run_name VARCHAR, owner_run_id VARCHAR, iteration INTEGER, policy_id VARCHAR,
@@ -53,7 +70,9 @@ COLUMNS = {
     """,
     "updates": """
         policy_id VARCHAR, run_id VARCHAR, iteration INTEGER, update_index INTEGER, kind VARCHAR, loss DOUBLE,
-        grad_norm DOUBLE, lr DOUBLE, skipped BOOLEAN, trajectories INTEGER, tokens BIGINT
+        grad_norm DOUBLE, lr DOUBLE, skipped BOOLEAN, trajectories INTEGER, tokens BIGINT, residual_mean DOUBLE,
+        residual_std DOUBLE, log_ratio_mean DOUBLE, root_value_gap_mean DOUBLE, generated_round_mean DOUBLE,
+        uses_mean DOUBLE
     """,
     "update_members": """
         policy_id VARCHAR, run_id VARCHAR, iteration INTEGER, update_index INTEGER, kind VARCHAR, position INTEGER,
@@ -64,6 +83,9 @@ COLUMNS = {
         run_id VARCHAR, owner_run_id VARCHAR, iteration INTEGER, position INTEGER, trajectory_id VARCHAR,
         problem_id VARCHAR, response_tokens INTEGER, reward_used DOUBLE, verifier_id VARCHAR, gold_digest VARCHAR,
         times_used BIGINT, last_used_round INTEGER
+    """,
+    "reference_scores": """
+        trajectory_id VARCHAR, reference_policy_id VARCHAR, scoring_id VARCHAR, logprob DOUBLE, root_value DOUBLE
     """,
     "problems": """
         problem_id VARCHAR, question VARCHAR, messages JSON, gold VARCHAR, golds BIGINT, source VARCHAR,
@@ -160,8 +182,8 @@ def test_a_rounds_figures(example: Example) -> None:
     assert (row["residual_mean"], row["residual_std"], row["loss"], row["grad_norm"]) == (-0.5, 1.5, 3.0, 2.0)
     assert (row["log_ratio_mean"], row["root_value_gap_mean"]) == (0.5, 0.25)
     assert row["staleness_mean"] == pytest.approx(2 / 6)
-    # five trajectories: two of round 0 with 3 uses by now, one of round 1 with 2 and two with 1
-    assert row["uses_mean"] == pytest.approx((3 + 3 + 2 + 1 + 1) / 5)
+    # fresh: three used for the first time; replayed: two of round 0 for the third time, one of round 1 for the second
+    assert row["uses_mean"] == pytest.approx((1 + 1 + 1 + 3 + 3 + 2) / 6)
     assert (row["updates"], row["skipped_updates"]) == (2, 0)
     seconds = [row[f"seconds_{stage}"] for stage in ("generate", "verify", "score", "persist", "learn")]
     assert seconds == [2.0] * 5
@@ -177,6 +199,7 @@ def test_a_fork_shows_its_ancestors_rounds_before_the_fork(example: Example) -> 
 
 def test_runs_count_along_their_chain(example: Example) -> None:
     rows = example.store.query("SELECT * FROM runs ORDER BY run_id").to_pylist()
+    assert [json.loads(row["config"])["objective"]["beta"] for row in rows] == [0.1, 0.2]
     keys = ("run_id", "parent_run_id", "last_policy_id", "rounds_done", "trajectories", "tokens_generated", "status")
     assert [tuple(row[key] for key in keys) for row in rows] == [
         (RUN, None, "pol_run-a_2", 3, 12, 14 + 12 + 24, "completed"),
@@ -257,10 +280,84 @@ def test_a_round_without_updates_keeps_its_policy_and_shows_no_learning_figures(
     with store.write() as connection:
         add_run(connection, RUN)
         add_update(connection, "pol_0", 0, "fresh", names(batch), loss=1.0, residual=1.0)
-        for iteration, updates in ((0, 1), (1, 0)):
+        for iteration, started_from, updates in ((0, BASE, 1), (1, "pol_0", 0)):
             learned = {"policy_id": "pol_0", "updates": updates, "skipped": 0}
+            commit_stage(connection, RUN, iteration, "generate", {"policy_id": started_from})
             commit_stage(connection, RUN, iteration, "learn", learned)
     first, row = store.query("SELECT * FROM rounds ORDER BY iteration").to_pylist()
     assert (first["loss"], first["staleness_mean"], first["uses_mean"]) == (1.0, 0.0, 1.0)
+    assert (first["policy_id"], first["parent_policy_id"]) == ("pol_0", BASE)
+    ages = store.query("residual_by_age", run=RUN).to_pylist()  # the second round repeats the policy, not its updates
+    assert [(row["age"], row["members"]) for row in ages] == [(0, 4)]
     assert (row["policy_id"], row["parent_policy_id"], row["updates"]) == ("pol_0", "pol_0", 0)
     assert (row["loss"], row["staleness_mean"], row["uses_mean"]) == (None, None, None)
+
+
+def test_the_spread_of_a_rounds_residuals_is_pooled_over_updates_of_different_size(store: Store) -> None:
+    values: dict[int, list[float | None]] = {0: [1.0, 3.0, 5.0], 1: [10.0], 2: [None, None]}
+    batch = batch_record()
+    store.append_batch(batch, part_of(batch))
+    with store.write() as connection:
+        add_run(connection, RUN)
+        for index, residuals in values.items():
+            add_update(
+                connection, "pol_0", index, "replay", names(batch)[: len(residuals)], loss=1.0, residual=residuals
+            )
+        commit_stage(connection, RUN, 0, "learn", {"policy_id": "pol_0", "updates": 3, "skipped": 0})
+    known = [1.0, 3.0, 5.0, 10.0]
+    (row,) = store.query("SELECT residual_mean, residual_std, log_ratio_mean FROM rounds").to_pylist()
+    assert row["residual_mean"] == pytest.approx(statistics.fmean(known))
+    assert row["residual_std"] == pytest.approx(statistics.pstdev(known))
+    assert row["log_ratio_mean"] == 0.5
+    updates = store.query("SELECT residual_mean, residual_std FROM updates ORDER BY update_index").to_pylist()
+    assert updates[0] == {"residual_mean": 3.0, "residual_std": pytest.approx(math.sqrt(8 / 3))}
+    assert updates[2] == {"residual_mean": None, "residual_std": None}
+
+
+def test_uses_are_counted_along_the_lineage_of_the_policy(example: Example) -> None:
+    found = example.store.query("SELECT policy_id, update_index, uses_mean, generated_round_mean FROM updates")
+    rows = {(row["policy_id"], row["update_index"]): row for row in found.to_pylist()}
+    # the fork replays round 0, which its ancestors used 3, 3, 2 and 2 times; the use in its sibling does not count
+    assert rows["pol_run-b_2", 1]["uses_mean"] == pytest.approx((4 + 4 + 3 + 3) / 4)
+    assert rows["pol_run-a_2", 1]["uses_mean"] == pytest.approx((3 + 2 + 4) / 3)
+    assert rows["pol_run-a_2", 1]["generated_round_mean"] == pytest.approx((1 + 1 + 0) / 3)
+
+
+def test_an_update_that_is_recorded_again_stays_as_it_was(store: Store) -> None:
+    batch = batch_record()
+    store.append_batch(batch, part_of(batch))
+    for _ in range(2):
+        with store.write() as connection:
+            for index in (0, 1):
+                add_update(connection, "pol_0", index, "fresh", names(batch), loss=1.0, residual=1.0)
+    assert store.query("SELECT uses_mean FROM updates ORDER BY update_index").column(0).to_pylist() == [1.0, 2.0]
+    assert store.query("SELECT count(*) AS n FROM store.update_trajectories").column("n").to_pylist() == [8]
+
+
+def test_a_metric_of_nothing_has_no_value(store: Store) -> None:
+    nothing = {"right_by_right_steps": SimpleNamespace(value=None, low=None, high=None)}
+    with store.write() as connection:
+        evaluations.add(
+            connection,
+            evaluation_id="evl_0",
+            policy_id=BASE,
+            benchmark="held-out",
+            benchmark_id="ben_0",
+            batch_id="bat_0",
+            verifier_id="ver_1",
+            problem_count=1,
+            samples_per_problem=1,
+            settings={},
+            metrics=nothing,
+        )
+    found = store.query("SELECT value, low, high FROM evaluations").to_pylist()
+    assert found == [{"value": None, "low": None, "high": None}]
+
+
+def test_a_response_can_be_trained_on_again_from_the_views(example: Example) -> None:
+    name = names(example.rounds[0])[1]
+    (row,) = example.store.query("SELECT * FROM tokens WHERE trajectory_id = $name", name=name).to_pylist()
+    assert (row["prompt_ids"], row["response_ids"], row["truncated"]) == ([1, 2, 3], [0, 1, 2], False)
+    assert (row["behaviour_logprob"], row["seed"]) == (-2.0, 2**64 - 2)
+    assert (json.loads(row["sampling"]), row["engine"]) == ({"temperature": 1.0}, "test")
+    assert (row["policy_id"], row["weights_checksum"], row["tokenizer_id"]) == (BASE, "sha256_0", "tok_0")
