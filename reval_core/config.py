@@ -8,19 +8,21 @@ evaluation, ...) do not change what is learned, and changing them continues the 
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from reval_core import yaml_text
 from reval_core.home import expand
 from reval_core.identity import digest
+from reval_core.redaction import holds_secret
 
 
 def neutral(default: Any = ..., **kwargs: Any) -> Any:
     """A field that changes how a run is carried out but not what it learns: no part of the run's identity."""
-    return Field(default, json_schema_extra={"identity": False}, **kwargs)
+    if "default_factory" not in kwargs:
+        kwargs["default"] = default
+    return Field(json_schema_extra={"identity": False}, **kwargs)
 
 
 class Section(BaseModel):
@@ -77,19 +79,24 @@ class PromptConfig(Section):
         return text
 
 
-class ProblemSource(Section):
+class ProblemFile(Section):
     """One file, glob, folder, hub data set or built-in set of problems."""
 
     path: str = Field(
         description="File, glob or folder of .jsonl/.json/.parquet (.gz), hf:NAME, or builtin:arithmetic/train."
     )
     fields: dict[str, str] = Field(
-        default_factory=dict, description="Our name (question, answer, id, messages) to the file's column."
+        default_factory=dict, description="Our name (question, answer, id, messages) to the file's column, or to a.b."
     )
     filter: str | None = Field(None, description="SQL condition on the file's columns; rows that meet it are kept.")
-    weight: float = Field(1.0, gt=0, description="Times each problem is drawn in an epoch; 0.5 draws a seeded half.")
     limit: int | None = Field(None, ge=1, description="Keep the first rows only, after the filter.")
     split: str = Field("train", description="Split of a hub data set.")
+
+
+class ProblemSource(ProblemFile):
+    """Problems to train on."""
+
+    weight: float = Field(1.0, gt=0, description="Times each problem is drawn in an epoch; 0.5 draws a seeded half.")
 
 
 class EngineConfig(Section):
@@ -138,8 +145,12 @@ class RewardConfig(Section):
 class ReplayConfig(Section):
     """The replay buffer and the draws from it."""
 
-    capacity: int = Field(1280, ge=1, description="Trajectories in the FIFO window (M).")
-    draw: str = Field("uniform", description="uniform, or package.module:attribute.")
+    capacity: int | None = Field(1280, ge=1, description="Size of the FIFO window (M); None: all that was admitted.")
+    unit: Literal["trajectories", "rounds"] = Field("trajectories", description="What capacity counts.")
+    draw: str = Field("uniform", description="uniform, recency, prioritised, or package.module:attribute.")
+    draw_args: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the draw: half_life (rounds); alpha, beta, floor (nats)."
+    )
     excludes_fresh: bool = Field(False, description="Draw from the window without the fresh batch.")
 
 
@@ -173,7 +184,7 @@ class OptimizerConfig(Section):
     clip_norm: float = Field(1.0, gt=0, description="Global gradient norm at most.")
     warmup_updates: int = Field(0, ge=0, description="Updates over which the learning rate rises linearly.")
     max_tokens_per_micro_batch: int = Field(16384, ge=1, description="Padded tokens in one forward and backward.")
-    max_skipped_in_a_row: int = Field(3, ge=1, description="Non-finite updates in a row that stop the run.")
+    max_skipped_in_a_row: int = neutral(3, ge=1, description="Non-finite updates in a row that stop the run.")
 
 
 class EvaluationConfig(Section):
@@ -182,7 +193,10 @@ class EvaluationConfig(Section):
     every: int | None = neutral(None, ge=1, description="Rounds between evaluations; None: only before and after.")
     before: bool = neutral(True, description="Evaluate the base policy.")
     after: bool = neutral(True, description="Evaluate the last policy.")
-    benchmarks: tuple[str, ...] = neutral((), description="Registered names, or paths of problem files.")
+    benchmarks: tuple[str, ...] = neutral((), description="Names: registered ones, paths of problem files, of `files`.")
+    files: dict[str, ProblemFile] = neutral(
+        default_factory=dict, description="Benchmarks of your own: a name to path, fields, filter and limit."
+    )
     samples_per_problem: int = neutral(16, ge=1, description="k of avg@k.")
     limit: int | None = neutral(None, ge=1, description="Problems of a benchmark at most, a fixed subset.")
     temperature: float = neutral(1.0, gt=0, description="Sampling temperature.")
@@ -218,7 +232,7 @@ class TrackingConfig(Section):
     @field_validator("uri")
     @classmethod
     def _without_secret(cls, uri: str | None) -> str | None:
-        if uri is not None and re.match(r"\w+://[^/]*@", uri):
+        if uri is not None and holds_secret(uri):
             raise ValueError(
                 "a name or password in the address would be stored with the run; set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD in the environment instead"
@@ -259,9 +273,10 @@ class Config(Section):
             )
         if self.objective.updates.on_policy + self.objective.updates.off_policy == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")
-        if self.objective.updates.off_policy and self.replay.capacity < self.batch_size:
+        capacity = self.replay.capacity if self.replay.unit == "trajectories" else None
+        if self.objective.updates.off_policy and capacity is not None and capacity < self.batch_size:
             raise ValueError(
-                f"replay.capacity is {self.replay.capacity}, smaller than one batch of {self.batch_size} "
+                f"replay.capacity is {capacity}, smaller than one batch of {self.batch_size} "
                 "(prompts_per_iteration x rollouts_per_prompt). Raise it to at least one batch."
             )
         return self
@@ -281,7 +296,7 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML, in the order of the tree."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        return yaml_text.write(self.model_dump(mode="json"))
 
 
 def _identity_part(section: BaseModel) -> dict[str, Any]:

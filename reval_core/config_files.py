@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from reval_core import yaml_text
 from reval_core.config import Config
 from reval_core.errors import ConfigError
 
@@ -45,7 +46,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: write it as key.path=value, for example objective.beta=0.05.")
-    value = _scientific(_read_yaml(text, f"--set {key}: the value"))
+    value = _read_yaml(text, f"--set {key}: the value")
     *parents, last = key.strip().split(".")
     node: Any = tree
     for parent in parents:
@@ -71,7 +72,7 @@ def _place(node: Any, part: str, key: str) -> Any:
 
 def _read_yaml(text: str, what: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml_text.read(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{what} is not YAML: {error}") from error
 
@@ -83,21 +84,10 @@ def parse_config(tree: dict[str, Any], where: str = "configuration") -> Config:
         ConfigError: one line for each wrong key or value, the nearest known key named.
     """
     try:
-        return Config.model_validate(_scientific(tree))
+        return Config.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ConfigError(f"{where} is not usable:\n" + "\n".join(f"  - {line}" for line in lines)) from error
-
-
-def _scientific(value: Any) -> Any:
-    """YAML 1.1 reads 1e-6 (no dot) as text; take such text as the number that was meant."""
-    if isinstance(value, dict):
-        return {key: _scientific(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_scientific(item) for item in value]
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    return value
 
 
 def _explain(item: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from reval_core import __version__
+from reval_core.errors import ConfigError
 from reval_core.identity import LEARNING_VERSION, ROLLOUT_VERSION
 
 PACKAGES = (
@@ -54,10 +55,23 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def choose_device(wanted: str) -> str:
-    """``auto`` to the first GPU, or the CPU where there is none."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """``auto`` to the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: PyTorch does not know the device, or sees none of the kind here.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ConfigError(f"model.device {wanted!r} is none: use auto, cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"model.device is {wanted!r}, but PyTorch sees {torch.cuda.device_count()} GPUs here. Use auto or cpu, or "
+            "install the CUDA build of torch (README, Installation)."
+        )
+    return wanted
 
 
 def device_name(device: str) -> str:

@@ -30,9 +30,8 @@ def resolve(kind: str, name: str, registered: Mapping[str, T]) -> T | Any:
         near = difflib.get_close_matches(name, registered, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         known = ", ".join(sorted(registered))
-        raise ConfigError(
-            f"Unknown {kind} {name!r}.{hint} Known: {known}; or give your own as 'package.module:attribute'."
-        )
+        own = "the path of a problem file" if kind == "benchmark" else "your own as 'package.module:attribute'"
+        raise ConfigError(f"Unknown {kind} {name!r}.{hint} Known: {known}; or give {own}.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

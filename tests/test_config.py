@@ -167,10 +167,19 @@ def test_overrides_set_values_sections_and_list_items(tmp_path: Path) -> None:
     assert config.run.seed == 7
 
 
-def test_numbers_without_a_dot_are_numbers_in_free_settings_too() -> None:
-    config = parse_config(tree(optimizer={"lr": "1e-6"}, rollouts={"engine": {"args": {"x": ["2e3"]}}}))
+def test_numbers_without_a_dot_are_numbers_and_quoted_ones_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "problems: [{path: a.jsonl}]\noptimizer: {lr: 1e-6}\n"
+        'model: {path: org/model, revision: "12345e67"}\nrollouts: {engine: {args: {x: [2e3, "2e3"]}}}\n'
+    )
+    config = load_config(path, ["reward.args.tag='1e3'"])
     assert config.optimizer.lr == 1e-6
-    assert config.rollouts.engine.args == {"x": [2000.0]}
+    assert config.model.revision == "12345e67"
+    assert config.rollouts.engine.args == {"x": [2000.0, "2e3"]}
+    assert config.reward.args == {"tag": "1e3"}
+    path.write_text(config.to_yaml())  # and as it is written out it is read back
+    assert load_config(path) == config
 
 
 @pytest.mark.parametrize(

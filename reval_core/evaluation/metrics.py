@@ -7,15 +7,16 @@ its interval comes from resampling the problems (percentile bootstrap). A proble
 the noise of its own k samples, so the interval covers both: other problems and other samples.
 
 The bootstrap draws depend on nothing but the number of problems, so an interval is the same
-whenever it is computed again. One problem, or scores that are all equal, give an interval of width
-zero: that is no certainty.
+whenever it is computed again. Where all problems were solved, or none, resampling them shows no
+width, and the exact binomial bound over n problems stands in its place (0.975 and 1 of 146 problems).
+One problem, or scores that are equal in between, give an interval of width zero: that is no certainty.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -60,7 +61,7 @@ def avg_at_k(correct: CorrectTable) -> Estimate:
     Raises:
         ValueError: the table is ragged, empty or not made of truth values.
     """
-    return bootstrap_mean(_verdicts(correct).mean(axis=1))
+    return _share(_verdicts(correct).mean(axis=1))
 
 
 def pass_at_k(correct: CorrectTable, j: int | None = None) -> Estimate:
@@ -74,7 +75,7 @@ def pass_at_k(correct: CorrectTable, j: int | None = None) -> Estimate:
         ValueError: j is out of range, or the table is ragged, empty or not made of truth values.
     """
     verdicts = _verdicts(correct)
-    return bootstrap_mean(pass_scores(verdicts, verdicts.shape[1] if j is None else j))
+    return _share(pass_scores(verdicts, verdicts.shape[1] if j is None else j))
 
 
 def maj_at_k(correct: CorrectTable, answers: AnswerTable) -> Estimate:
@@ -88,7 +89,7 @@ def maj_at_k(correct: CorrectTable, answers: AnswerTable) -> Estimate:
     Raises:
         ValueError: the two tables differ in shape or problems, or one of them is ragged or empty.
     """
-    return bootstrap_mean(majority_scores(_verdicts(correct), _aligned_answers(correct, answers)))
+    return _share(majority_scores(_verdicts(correct), _aligned_answers(correct, answers)))
 
 
 def summarise(correct: CorrectTable, answers: AnswerTable | None, k: int) -> dict[str, Estimate]:
@@ -214,16 +215,49 @@ def bootstrap_mean(scores: Scores) -> Estimate:
         raise ValueError("no problems: an accuracy needs at least one")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {n} scores are not finite")
-    generator = np.random.Generator(np.random.PCG64(SEED))
-    rows = max(1, _CELLS // n)
-    means = np.concatenate(
-        [
-            scores[generator.integers(0, n, size=(min(rows, RESAMPLES - start), n))].mean(axis=1)
-            for start in range(0, RESAMPLES, rows)
-        ]
-    )
+    means = np.concatenate([scores[rows].mean(axis=1) for rows in _resampled(n)])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value=float(scores.mean()), low=float(low), high=float(high))
+
+
+def bootstrap_ratio(parts: Scores, wholes: Scores) -> Estimate:
+    """Sum of the parts over the sum of the wholes, with its percentile interval over resampled problems.
+
+    Args:
+        parts: one number per problem [n_problems], such as right answers by right steps.
+        wholes: what they are parts of [n_problems], all above 0, such as right answers.
+
+    Raises:
+        ValueError: there are no problems, or a whole is not above 0.
+    """
+    if len(parts) == 0 or len(parts) != len(wholes) or not (wholes > 0).all():
+        raise ValueError("a ratio needs at least one problem, and wholes above 0")
+    ratios = np.concatenate([parts[rows].sum(axis=1) / wholes[rows].sum(axis=1) for rows in _resampled(len(parts))])
+    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return _widened(Estimate(float(parts.sum() / wholes.sum()), float(low), float(high)), len(parts))
+
+
+def _share(scores: Scores) -> Estimate:
+    """Mean of scores between 0 and 1 that are estimates of probabilities."""
+    return _widened(bootstrap_mean(scores), len(scores))
+
+
+def _widened(estimate: Estimate, n: int) -> Estimate:
+    """Resampling n problems that were all solved, or none of them, gives no width; the exact binomial bound does."""
+    bound = ((1 - LEVEL) / 2) ** (1 / n)
+    if estimate.value == estimate.low == 1.0:
+        return Estimate(1.0, bound, 1.0)
+    if estimate.value == estimate.high == 0.0:
+        return Estimate(0.0, 0.0, 1.0 - bound)
+    return estimate
+
+
+def _resampled(n: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of 2,000 resamples of n problems, some resamples [rows, n] at a time."""
+    generator = np.random.Generator(np.random.PCG64(SEED))
+    rows = max(1, _CELLS // n)
+    for start in range(0, RESAMPLES, rows):
+        yield generator.integers(0, n, size=(min(rows, RESAMPLES - start), n))
 
 
 def _verdicts(correct: CorrectTable) -> NDArray[np.bool_]:

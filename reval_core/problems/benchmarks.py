@@ -5,9 +5,11 @@ Nothing is shipped or downloaded here: the texts are other people's. A path of a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reval_core.config import ProblemSource
+from reval_core.config import ProblemFile
+from reval_core.errors import ProblemError
 from reval_core.identity import digest
 from reval_core.problems.loading import load_problems
 from reval_core.problems.problem import Problem
@@ -20,14 +22,14 @@ class Benchmark:
     """A named set of problems."""
 
     name: str
-    source: ProblemSource
+    source: ProblemFile
     about: str
     size: int | None = None
     """Problems taken when nobody asks for fewer: a fixed subset by problem id, not the first rows of the file."""
 
 
 def _file(name: str, file: str, about: str) -> Benchmark:
-    return Benchmark(name, ProblemSource(path="${REVAL_DATA}/" + file), about)
+    return Benchmark(name, ProblemFile(path="${REVAL_DATA}/" + file), about)
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -35,12 +37,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (
         Benchmark(
             "arithmetic",
-            ProblemSource(path="builtin:arithmetic/heldout"),
+            ProblemFile(path="builtin:arithmetic/heldout"),
             "256 problems that stand in neither the warm start nor training",
         ),
         Benchmark(
             "arithmetic-train",
-            ProblemSource(path="builtin:arithmetic/train"),
+            ProblemFile(path="builtin:arithmetic/train"),
             "256 of the training problems",
             size=256,
         ),
@@ -56,27 +58,39 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
-def load_benchmark(name: str, limit: int | None = None) -> list[Problem]:
-    """Problems of a registered benchmark, or of a problem file by its path.
+def load_benchmark(
+    name: str, limit: int | None = None, files: Mapping[str, ProblemFile] | None = None
+) -> list[Problem]:
+    """Problems of a benchmark.
 
     Args:
-        name: a registered name, or a path.
+        name: one of `files`, a registered name, or the path of a problem file with the columns question and answer.
         limit: at most so many, a fixed subset by problem id that does not depend on the order of the file.
+        files: benchmarks of the user's own by name.
 
     Raises:
         ConfigError: nothing has that name.
         ProblemError: the file is missing or malformed.
     """
-    if "/" in name or name.endswith((".jsonl", ".gz", ".json", ".parquet")):
-        source, size = ProblemSource(path=name), None
-    else:
-        benchmark = resolve("benchmark", name, BENCHMARKS)
-        source, size = benchmark.source, benchmark.size
-    problems = list({p.problem_id: p for p in load_problems(source, check_gold)}.values())
+    source, size = _source(name, files or {})
+    try:
+        loaded = load_problems(source, check_gold)
+    except ProblemError as error:
+        raise ProblemError(f"Benchmark {name}: {error}") from error
+    problems = list({p.problem_id: p for p in loaded}.values())
     limit = min((n for n in (limit, size) if n is not None), default=None)
     if limit is not None:
         problems = sorted(problems, key=lambda problem: problem.problem_id)[:limit]
     return problems
+
+
+def _source(name: str, files: Mapping[str, ProblemFile]) -> tuple[ProblemFile, int | None]:
+    if name in files:
+        return files[name], None
+    if "/" in name or name.endswith((".jsonl", ".gz", ".json", ".parquet")):
+        return ProblemFile(path=name), None
+    benchmark = resolve("benchmark", name, BENCHMARKS)
+    return benchmark.source, benchmark.size
 
 
 def benchmark_id(problems: list[Problem]) -> str:

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reval_core.config import ProblemSource
+from reval_core.config import ProblemFile
 from reval_core.errors import ProblemError
 from reval_core.home import expand
 from reval_core.problems.arithmetic import arithmetic_problems
@@ -30,12 +30,13 @@ OURS = ("question", "answer", "id", "messages")
 """Names that `fields` maps to a file's columns; every other column is metadata."""
 
 
-def load_problems(source: ProblemSource, check_gold: Callable[[str], None] | None = None) -> list[Problem]:
+def load_problems(source: ProblemFile, check_gold: Callable[[str], None] | None = None) -> list[Problem]:
     """Read one source.
 
     Args:
         source: path, mapping of fields, filter and limit.
-        check_gold: raises ValueError for a gold answer that cannot be graded against; None when the reward needs none.
+        check_gold: raises ValueError for a gold answer that cannot be graded against; None for a reward that needs
+            none, whose verdicts may depend on every column.
 
     Raises:
         ProblemError: a file is missing or malformed (with its line), a field is missing, a gold answer is unusable.
@@ -56,7 +57,7 @@ def load_problems(source: ProblemSource, check_gold: Callable[[str], None] | Non
     return problems
 
 
-def _tables(source: ProblemSource) -> Iterator[tuple[str, list[tuple[int, Row]]]]:
+def _tables(source: ProblemFile) -> Iterator[tuple[str, list[tuple[int, Row]]]]:
     if source.path.startswith("builtin:"):
         kind, _, split = source.path.removeprefix("builtin:").partition("/")
         if kind != "arithmetic" or split not in ("train", "heldout"):
@@ -160,14 +161,14 @@ def _problem(
 ) -> Problem:
     where = f"{label}, line {line}"
     column = {name: fields.get(name, name) for name in OURS}
-    messages = row.get(column["messages"])
-    question = messages if messages is not None else row.get(column["question"])
+    messages = _value(row, column["messages"])
+    question = messages if messages is not None else _value(row, column["question"])
     if question is None:
         raise ProblemError(
             f"{where}: column {column['question']!r} is missing or null. "
             f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
         )
-    gold = row.get(column["answer"])
+    gold = _value(row, column["answer"])
     gold_text = "" if gold is None else str(gold)
     if check_gold is not None:
         if gold is None:
@@ -182,21 +183,31 @@ def _problem(
                 f"{where}: the gold answer {gold_text[:80]!r} cannot be graded against: {error}"
             ) from error
     used = set(column.values())
-    source, external_id = row.get("source"), row.get(column["id"])
+    source, external_id = row.get("source"), _value(row, column["id"])
     return Problem(
         messages=_messages(question, where),
         gold=gold_text,
         source=label if source is None else str(source),
         external_id=str(line if external_id is None else external_id),
         metadata={key: value for key, value in row.items() if key not in used and key != "source"},
+        graded_on="row" if check_gold is None else "gold",
     )
+
+
+def _value(row: Row, column: str) -> Any:
+    """What stands in a column, or, for ``a.b`` where no column is called so, in the field b of the mapping in a."""
+    if column in row or "." not in column:
+        return row.get(column)
+    outer, _, inner = column.partition(".")
+    within = row.get(outer)
+    return _value(within, inner) if isinstance(within, dict) else None
 
 
 def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
     if isinstance(question, str):
         if not question.strip():
             raise ProblemError(f"{where}: the question is empty.")
-        return ask(question)
+        return ask(_encodable(question, where))
     whole = (
         isinstance(question, list)
         and question
@@ -211,4 +222,14 @@ def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
         raise ProblemError(
             f"{where}: the last message is by {question[-1]['role']!r}; the model answers a user message."
         )
-    return tuple({"role": m["role"], "content": m["content"]} for m in question)
+    return tuple({"role": m["role"], "content": _encodable(m["content"], where)} for m in question)
+
+
+def _encodable(text: str, where: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ProblemError(
+            f"{where}: half of a surrogate pair at character {error.start} of the question; no tokenizer can write it."
+        ) from error
+    return text

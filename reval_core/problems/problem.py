@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from reval_core.identity import digest
 
@@ -29,6 +30,9 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The file's other columns, for rewards and SQL."""
 
+    graded_on: Literal["gold", "row"] = "gold"
+    """What its verdicts depend on: the gold answer, or all that a reward of one's own may read beside the messages."""
+
     @property
     def problem_id(self) -> str:
         """Digest of what the model is asked."""
@@ -36,8 +40,11 @@ class Problem:
 
     @property
     def gold_digest(self) -> str:
-        """Digest of the gold answer."""
-        return digest("gld", self.gold)
+        """Digest of what its verdicts depend on; mending it regrades."""
+        if self.graded_on == "gold":
+            return digest("gld", self.gold)
+        metadata = json.loads(json.dumps(dict(self.metadata), default=str))
+        return digest("gld", {"gold": self.gold, "source": self.source, "metadata": metadata})
 
     @property
     def question(self) -> str:

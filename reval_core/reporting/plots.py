@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 Column = NDArray[np.float64]
@@ -64,72 +64,116 @@ STAGE_COLOURS = {
 }
 OTHER_COLOURS = (ROSE, "#59636e", "#7ea6c4", "#c9a58b", "#a3b36b")
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}%")
+LEARNED = "rounds learned"
+ITERATION = "iteration, counted from 0"
 SIZE = (5.6, 3.6)  # inches; text of 10 to 11 points stays readable across a phone
 
 
-def learning_curve(rounds: Table, evaluations: Table, *, k: int | None = None, title: str = "") -> Figure:
-    """Accuracy of the fresh batches as a thin line and of the evaluations as points with intervals.
+def learning_curve(rounds: Table, evaluations: Table, *, evaluated: str = "evaluation", title: str = "") -> Figure:
+    """The fresh batches as a thin line and the evaluations as points with intervals, over rounds learned.
+
+    A batch stands at the rounds that the policy which sampled it had learned, as an evaluation does. Where the fresh
+    batches have no right and wrong, the reward being a number of its own, their mean reward has a panel of its own.
 
     Args:
-        rounds: columns iteration, accuracy (share of the fresh batch that is right, 0 to 1).
-        evaluations: columns iteration, value, low, high (avg@k and its 95 % interval, 0 to 1).
-        k: samples per problem of the evaluation, for the legend.
+        rounds: columns iteration (rounds learned before it was sampled), accuracy (share of the fresh batch that is
+            right, 0 to 1, or None) and reward_mean.
+        evaluations: columns learned (rounds), value, low, high (avg@k and its 95 % interval, 0 to 1; None where it is
+            not estimated).
+        evaluated: benchmark and metric of the evaluations, for the legend.
         title: heading inside the figure, for a picture that stands alone.
     """
-    figure, (axes,) = _figure("accuracy")
-    x, accuracy = _numbers(rounds, "iteration", "accuracy")
-    points = np.stack(_numbers(evaluations, "iteration", "value", "low", "high"))
-    at, value, low, high = points[:, ~np.isnan(points[1])]
-    if x.size:
-        axes.plot(x, accuracy, color=AMBER, linewidth=1.1, label="fresh batch")
-    if at.size:
-        axes.plot(at, value, color=BLUE, linewidth=1.4, alpha=0.4, zorder=3)
-        axes.errorbar(
-            at,
-            value,
-            yerr=np.maximum([value - low, high - value], 0),
-            fmt="o",
-            color=BLUE,
-            markersize=5.5,
-            markeredgecolor="white",
-            ecolor=(BLUE, 0.3),
-            elinewidth=6,
-            label=f"held-out problems, avg@{'k' if k is None else k} and 95 % interval",
-            zorder=4,
-        )
-        _annotate(axes, (at[0], value[0]), f"{value[0]:.0%}", offset=(9, -1), va="center")
-        if at.size > 1:
-            bottom = min(low[-1], value[-1])
-            _annotate(axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top")
-    _share_axis(axes, np.concatenate([accuracy, high]))
+    x, accuracy, reward = _numbers(rounds, "iteration", "accuracy", "reward_mean")
+    points = np.stack(_numbers(evaluations, "learned", "value", "low", "high"))
+    points = points[:, ~np.isnan(points[1])]
+    graded = not (np.isnan(accuracy).all() and not np.isnan(reward).all())
+    if graded:
+        figure, (axes,) = _figure("accuracy")
+        if x.size:
+            _line(axes, x, accuracy, color=AMBER, linewidth=1.1, label="fresh batch")
+    elif points.size:
+        figure, (above, axes) = _figure("mean reward of the fresh batch", "accuracy")
+        _line(above, x, reward, color=AMBER)
+    else:
+        figure, (above,) = _figure("mean reward of the fresh batch")
+        axes = None
+        _line(above, x, reward, color=AMBER)
+    figure.axes[-1].set_xlabel(LEARNED, fontsize=10.5, color=MUTED)
+    if axes is not None:
+        _evaluation_points(axes, points, evaluated)
+        _share_axis(axes, np.concatenate([accuracy, points[1], points[3]]))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    return _finish(figure, empty=not (x.size or at.size))
+    return _finish(figure, empty=not (x.size or points.size))
+
+
+def _evaluation_points(axes: Axes, points: Column, name: str) -> None:
+    """[4, N] of rounds learned, value, low, high as points with intervals; the first and the last with their value."""
+    if not points.size:
+        return
+    at, value, low, high = points
+    axes.plot(at, value, color=BLUE, linewidth=1.4, alpha=0.4, zorder=3)
+    axes.errorbar(
+        at,
+        value,
+        yerr=np.nan_to_num(np.maximum([value - low, high - value], 0)),
+        fmt="o",
+        color=BLUE,
+        markersize=5.5,
+        markeredgecolor="white",
+        ecolor=(BLUE, 0.3),
+        elinewidth=6,
+        label=f"{name} and 95 % interval",
+        zorder=4,
+    )
+    _annotate(axes, (at[0], value[0]), f"{value[0]:.0%}", offset=(9, -1), va="center")
+    if at.size > 1:
+        bottom = np.fmin(low[-1], value[-1])
+        _annotate(axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top")
 
 
 def residual_plot(residuals: Table) -> Figure:
-    """Bellman residual (mean and one standard deviation, in nats) above, loss below.
+    """Bellman residual (mean and one standard deviation, in nats) with what it is made of above, loss below.
+
+    The residual is what learning has moved, log-ratio and prompt term, minus reward / beta. Both parts are drawn where
+    they are given: the first moves towards the second, while the residual alone mostly shows how many are right.
 
     Args:
-        residuals: columns iteration, residual_mean, residual_std, loss.
+        residuals: columns iteration, residual_mean, residual_std, moved_mean (the residual without the reward; None
+            where the objective has none), loss.
     """
-    figure, (above, below) = _figure("Bellman residual, nats", "loss", heights=(3, 2))
-    x, mean, std, loss = _numbers(residuals, "iteration", "residual_mean", "residual_std", "loss")
+    figure, (above, below) = _figure("Bellman residual and its parts, nats", "loss", heights=(3, 2))
+    x, mean, std, moved, loss = _numbers(residuals, "iteration", "residual_mean", "residual_std", "moved_mean", "loss")
     above.axhline(0, color=MUTED, linewidth=0.8)
-    above.fill_between(
-        x,
-        mean - std,
-        mean + std,
-        color=BLUE,
-        alpha=0.18,
-        linewidth=0,
-        label="± 1 standard deviation",
-    )
-    above.plot(x, mean, color=BLUE, linewidth=1.8, label="mean")
-    below.plot(x, loss, color=AMBER, linewidth=1.8)
-    if x.size and np.nanmin(loss, initial=np.inf) > 0:
-        below.set_yscale("log")
+    if not np.isnan(moved).all():
+        _line(above, x, moved - mean, color=GREY, label="reward / beta", linestyle="--")
+        _line(above, x, moved, color=TEAL, label="log-ratio + prompt term")
+    above.fill_between(x, mean - std, mean + std, color=BLUE, alpha=0.18, linewidth=0)
+    _line(above, x, mean, color=BLUE, label="residual ± 1 s.d.")
+    _line(below, x, loss, color=AMBER)
+    known = loss[np.isfinite(loss)]
+    if known.size and known.min() > 0:
+        _log_axis(below, known)
     return _finish(figure, empty=not x.size)
+
+
+def _log_axis(axes: Axes, values: Column) -> None:
+    """A log axis that is labelled at whole decades alone, and shows at least two of them."""
+    axes.set_yscale("log")
+    low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+    axes.set_ylim(10**low, 10 ** max(high, low + 1))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _line(axes: Axes, x: Column, y: Column, **style: Any) -> None:
+    """A line; numbers without a neighbour, which a line would not show, get a marker."""
+    known = ~np.isnan(y)
+    beside = np.zeros_like(known)
+    beside[1:] |= known[:-1]
+    beside[:-1] |= known[1:]
+    alone = np.flatnonzero(known & ~beside).tolist()
+    marks: dict[str, Any] = {"marker": "o", "markersize": 5, "markevery": alone} if alone else {}
+    axes.plot(x, y, **{"linewidth": 1.8} | marks | style)
 
 
 def staleness_reuse(replay: Table) -> Figure:
@@ -143,7 +187,7 @@ def staleness_reuse(replay: Table) -> Figure:
     x, staleness, uses = _numbers(replay, "iteration", "staleness_mean", "uses_mean")
     for axes, values, colour in ((above, staleness, VIOLET), (below, uses, TEAL)):
         axes.fill_between(x, 0, values, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(x, values, color=colour, linewidth=1.8)
+        _line(axes, x, values, color=colour)
         axes.set_ylim(bottom=0)
     return _finish(figure, empty=not x.size)
 
@@ -156,10 +200,10 @@ def response_length(lengths: Table) -> Figure:
     """
     figure, (above, below) = _figure("mean response length, tokens", "truncated responses", heights=(3, 2))
     x, length, truncated = _numbers(lengths, "iteration", "length_mean", "truncated_share")
-    above.plot(x, length, color=BLUE, linewidth=1.8)
+    _line(above, x, length, color=BLUE)
     above.set_ylim(bottom=0)
     below.fill_between(x, 0, truncated, color=ROSE, alpha=0.2, linewidth=0)
-    below.plot(x, truncated, color=ROSE, linewidth=1.8)
+    _line(below, x, truncated, color=ROSE)
     _share_axis(below, truncated)
     return _finish(figure, empty=not x.size)
 
@@ -227,8 +271,8 @@ def _figure(*names: str, heights: tuple[float, ...] | None = None) -> tuple[Figu
         axes.grid(axis="y", color=GRID, linewidth=0.9)
         axes.set_axisbelow(True)
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10]))
-    panels[-1].set_xlabel("iteration (generation round)", fontsize=10.5, color=MUTED)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10], min_n_ticks=1))
+    panels[-1].set_xlabel(ITERATION, fontsize=10.5, color=MUTED)
     return figure, panels
 
 
@@ -248,7 +292,9 @@ def _finish(figure: Figure, *, empty: bool) -> Figure:
             axes.set_xticks([])
             axes.set_yticks([])
         return figure
-    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legends = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = [handle for found, _ in legends for handle in found]
+    labels = [label for _, found in legends for label in found]
     if handles:
         figure.legend(
             handles,

@@ -12,6 +12,15 @@ ENGINES = {"transformers": TransformersEngine}
 """Registered engines; another one is ``package.module:Class``."""
 
 
+def check_engine(config: EngineConfig) -> None:
+    """Refuse an engine that cannot be found, before anything is made for it.
+
+    Raises:
+        ConfigError: no engine has that name.
+    """
+    resolve("engine", config.use, ENGINES)
+
+
 def make_engine(config: EngineConfig, *, compute_dtype: str, pad_id: int) -> RolloutEngine:
     """The engine that the configuration names.
 
@@ -31,4 +40,4 @@ def make_engine(config: EngineConfig, *, compute_dtype: str, pad_id: int) -> Rol
         raise ConfigError(f"rollouts.engine.args do not fit the engine {config.use!r}: {error}") from error
 
 
-__all__ = ["ENGINES", "RolloutEngine", "Sample", "SampleRequest", "SamplingSettings", "make_engine"]
+__all__ = ["ENGINES", "RolloutEngine", "Sample", "SampleRequest", "SamplingSettings", "check_engine", "make_engine"]

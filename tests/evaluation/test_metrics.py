@@ -13,6 +13,7 @@ from reval_core.evaluation.metrics import (
     Estimate,
     avg_at_k,
     bootstrap_mean,
+    bootstrap_ratio,
     maj_at_k,
     majority_scores,
     paired_difference,
@@ -188,8 +189,26 @@ def test_interval_covers_the_truth_about_19_times_in_20() -> None:
     assert 0.90 <= covered / 200 <= 0.985
 
 
-def test_equal_scores_have_no_width() -> None:
-    assert avg_at_k([[True, True]] * 5) == Estimate(1.0, 1.0, 1.0)
+def test_all_solved_or_none_is_no_certainty() -> None:
+    # of n problems that are solved with probability p all are solved with p**n; at the bound that is 2.5 %
+    solved = avg_at_k([[True, True]] * 5)
+    assert (solved.value, solved.high) == (1.0, 1.0)
+    assert solved.low**5 == pytest.approx(0.025)
+    none = pass_at_k([[False, False]] * 5)
+    assert (none.value, none.low) == (0.0, 0.0)
+    assert (1 - none.high) ** 5 == pytest.approx(0.025)
+    assert avg_at_k([[True, False]] * 5) == Estimate(0.5, 0.5, 0.5)
+    assert paired_difference([[True]] * 5, [[True]] * 5) == Estimate(0.0, 0.0, 0.0)
+
+
+def test_a_ratio_by_hand_and_its_interval() -> None:
+    parts, wholes = np.array([1.0, 0.0, 4.0]), np.array([2.0, 1.0, 4.0])
+    estimate = bootstrap_ratio(parts, wholes)
+    assert estimate.value == 5 / 7
+    assert 0.0 <= estimate.low < 5 / 7 < estimate.high <= 1.0
+    assert bootstrap_ratio(wholes, wholes).low == pytest.approx(0.025 ** (1 / 3))
+    with pytest.raises(ValueError, match="wholes above 0"):
+        bootstrap_ratio(np.array([0.0]), np.array([0.0]))
 
 
 def test_scores_must_be_finite() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from reval_core.config import ProblemFile
 from reval_core.errors import ConfigError, ProblemError
 from reval_core.problems.benchmarks import BENCHMARKS, benchmark_id, load_benchmark
 
@@ -75,3 +76,11 @@ def test_the_training_problems_that_are_evaluated_are_spread_over_all_of_them() 
     assert len(problems) == 256
     assert {problem.question[0] for problem in problems} == set("0123456789")  # not the first rows of the file
     assert load_benchmark("arithmetic-train", 10) == problems[:10]
+
+
+def test_a_file_of_ones_own_may_have_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "odd.jsonl").write_text('{"prompt": "1+1?", "solution": "2"}\n{"prompt": "1+2?", "solution": "3"}\n')
+    files = {"odd": ProblemFile(path=str(tmp_path / "odd.jsonl"), fields={"question": "prompt", "answer": "solution"})}
+    assert [problem.gold for problem in load_benchmark("odd", files=files)] == ["2", "3"]
+    with pytest.raises(ProblemError, match=r"Benchmark .*odd\.jsonl: .*column 'question' is missing"):
+        load_benchmark(str(tmp_path / "odd.jsonl"), files=files)

@@ -289,3 +289,30 @@ def test_the_training_file_loads_without_its_overlap(reval_data: Path) -> None:
     )
     assert len(problems) == 40308 - 65
     assert all("overlap" not in problem.metadata for problem in problems)
+
+
+def test_a_field_may_stand_inside_a_mapping(tmp_path: Path) -> None:
+    row = {"prompt": [{"role": "user", "content": "1+1?"}], "reward_model": {"ground_truth": "2"}, "a.b": "3"}
+    (tmp_path / "verl.jsonl").write_text(json.dumps(row))
+    fields = {"messages": "prompt", "answer": "reward_model.ground_truth", "id": "a.b"}
+    (problem,) = load_problems(ProblemSource(path=str(tmp_path / "verl.jsonl"), fields=fields))
+    assert (problem.question, problem.gold, problem.external_id) == ("1+1?", "2", "3")
+    assert problem.metadata == {"reward_model": {"ground_truth": "2"}}
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"question": "1+1?"}\n{"question": "a\\ud800"}\n')
+    with pytest.raises(ProblemError, match=r"p\.jsonl, line 2: half of a surrogate pair at character 1"):
+        load_problems(ProblemSource(path=str(tmp_path / "p.jsonl")))
+
+
+def test_a_reward_of_ones_own_is_graded_anew_when_a_column_is_mended(tmp_path: Path) -> None:
+    def digests(bonus: int, check: Any = None) -> str:
+        path = tmp_path / "p.jsonl"
+        path.write_text(json.dumps({"question": "1+1?", "answer": "2", "bonus": bonus}))
+        (problem,) = load_problems(ProblemSource(path=str(path)), check)
+        return problem.gold_digest
+
+    assert digests(1) != digests(5)
+    assert digests(1) == digests(1)
+    assert digests(1, check_gold) == digests(5, check_gold)

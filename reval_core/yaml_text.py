@@ -1,0 +1,37 @@
+"""YAML as people write it today: 1e-6 is a number (YAML 1.1 takes it for text), "1e-6" in quotes is text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_FLOAT = "tag:yaml.org,2002:float"
+_SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data only; no tag makes an object."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as it was."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(_FLOAT, _SCIENTIFIC, list("-+0123456789"))
+
+
+def read(text: str) -> Any:
+    """The data of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return _Loader(text).get_single_data()
+
+
+def write(tree: Any) -> str:
+    """The data as YAML, in its own order."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
