@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from reval_core.evaluation.metrics import Estimate, summarise
+from reval_core.evaluation.metrics import Estimate, bootstrap_ratio, summarise
 from reval_core.identity import digest
 from reval_core.problems import Problem
 from reval_core.problems.arithmetic import steps_right
-from reval_core.problems.benchmarks import benchmark_id, load_benchmark
+from reval_core.problems.benchmarks import benchmark_id
 from reval_core.rollouts import SamplingSettings
 from reval_core.store import evaluations, trajectories
-from reval_core.store import problems as stored_problems
 from reval_core.store.trajectories import BatchRecord, GradedRow
 from tasks.commit import Commit
 from tasks.generate import batch_record, sample_batch
@@ -42,16 +41,6 @@ def settings(run: Run) -> SamplingSettings:
     )
 
 
-def benchmark_problems(run: Run, benchmark: str) -> list[Problem]:
-    """The benchmark's problems, recorded in the store; read once a process."""
-    if benchmark not in run.benchmarks:
-        problems = load_benchmark(benchmark, run.config.evaluation.limit)
-        with run.store.write() as connection:
-            stored_problems.add(connection, problems)
-        run.benchmarks[benchmark] = problems
-    return run.benchmarks[benchmark]
-
-
 def _batch(run: Run, policy_id: str, problems: list[Problem]) -> BatchRecord:
     config = run.config.evaluation
     return batch_record(
@@ -69,7 +58,7 @@ def _batch(run: Run, policy_id: str, problems: list[Problem]) -> BatchRecord:
 
 def _inputs(here: Here, policy_id: str, benchmark: str) -> dict[str, Any]:
     run = here.run
-    problems = benchmark_problems(run, benchmark)
+    problems = run.benchmarks[benchmark]
     return {
         "benchmark": benchmark,
         "benchmark_id": benchmark_id(problems),
@@ -82,7 +71,7 @@ def _inputs(here: Here, policy_id: str, benchmark: str) -> dict[str, Any]:
 def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     """Sample, grade, estimate. Seeds do not depend on the policy, so two policies are compared under the same noise."""
     run = here.run
-    problems = benchmark_problems(run, benchmark)
+    problems = run.benchmarks[benchmark]
     prompts = [run.renderer.render(problem) for problem in problems]
     batch = _batch(run, policy_id, problems)
     if policy_id != run.base.policy_id:
@@ -96,7 +85,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
         completions = {name: text for name, _, text in trajectories.completions(connection, batch.batch_id)}
     metrics = _metrics(rows, run.config.evaluation.samples_per_problem)
     if benchmark in ("arithmetic", "arithmetic-train"):
-        metrics["right_by_right_steps"] = _right_by_right_steps(by_id, rows, completions)
+        metrics |= _right_by_right_steps(by_id, rows, completions)
     inputs = _inputs(here, policy_id, benchmark)
     evaluation_id = digest("evaluate", inputs)
 
@@ -130,12 +119,18 @@ def _metrics(rows: list[GradedRow], k: int) -> dict[str, Estimate]:
 
 def _right_by_right_steps(
     problems: Mapping[str, Problem], rows: list[GradedRow], completions: dict[str, str]
-) -> Estimate:
-    """Share of the right answers whose shown steps are right as well."""
-    right = [row for row in rows if row.status == "correct"]
-    shown = [steps_right(problems[row.problem_id].question, completions[row.trajectory_id]) for row in right]
-    share = float(np.mean(shown)) if shown else 0.0
-    return Estimate(share, share, share)
+) -> dict[str, Estimate]:
+    """Share of the right answers whose shown steps are right as well; nothing where no answer is right."""
+    shown: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row.status == "correct":
+            problem = problems[row.problem_id]
+            shown[row.problem_id].append(steps_right(problem.question, completions[row.trajectory_id]))
+    if not shown:
+        return {}
+    parts = np.array([sum(steps) for steps in shown.values()], float)
+    wholes = np.array([len(steps) for steps in shown.values()], float)
+    return {"right_by_right_steps": bootstrap_ratio(parts, wholes)}
 
 
 def _recorded_settings(run: Run) -> dict[str, Any]:

@@ -19,24 +19,23 @@ from tasks.stage import stage
 
 
 def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
-    """What the round's updates are trained on: the fresh batch first, then uniform draws from the window."""
+    """What the round's updates are trained on: the fresh batch first, then draws from the window."""
     run, config = here.run, here.run.config
-    grouped = "group" in run.objective.needs
     with run.store.read() as connection:
         fresh = replay.entries(connection, run.run_id, here.iteration)
-        reach = replay.whole_groups if grouped else replay.window
-        window = reach(connection, run.run_id, here.iteration, config.replay.capacity)
-        before = lineage.policy(connection, policy_id).updates_done
-    pool = [entry for entry in window if entry.iteration < here.iteration] if config.replay.excludes_fresh else window
-    draw = replay.strategy(config.replay.draw, whole_groups=grouped)
-    updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
-    updates += [
-        _planned(
-            "replay",
-            draw(pool, len(fresh) or config.batch_size, seed=config.run.seed, iteration=here.iteration, update=index),
+        drawn = replay.draw(
+            connection,
+            run.run_id,
+            here.iteration,
+            config.replay,
+            size=len(fresh) or config.batch_size,
+            seed=config.run.seed,
+            updates=range(config.objective.updates.off_policy),
+            whole_groups="group" in run.objective.needs,
         )
-        for index in range(config.objective.updates.off_policy)
-    ]
+        before = lineage.policy(connection, policy_id).updates_done
+    updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
+    updates += [_planned("replay", entries) for entries in drawn]
     return LearningStep(
         parent_policy_id=policy_id,
         reference_policy_id=reference,
@@ -47,7 +46,7 @@ def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
 
 
 def _planned(kind: str, entries: list[Entry]) -> PlannedUpdate:
-    return PlannedUpdate(kind, tuple(Draw(e.trajectory_id, e.reward, 1.0, e.group_id) for e in entries))
+    return PlannedUpdate(kind, tuple(Draw(e.trajectory_id, e.reward, e.weight, e.group_id) for e in entries))
 
 
 def _inputs(here: Here, policy_id: str, reference: str | None) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from reval_core.home import Home
+from reval_core.redaction import without_secrets
 from reval_core.store import Store, runs
 
 LOGGERS = ("reval_core", "tasks", "flows")
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time (UTC), level, logger, message, and the traceback where there is one."""
+    """One JSON object a record: time (UTC), level, logger, message, a traceback where there is one; no secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
@@ -27,7 +28,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return without_secrets(json.dumps(entry, ensure_ascii=False))
 
 
 @contextmanager

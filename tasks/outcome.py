@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reval_core.redaction import without_secrets
 from tasks.report import before_and_after
 from tasks.run import Run
 from tasks.track import tracking_uri
@@ -49,6 +50,6 @@ def outcome(run: Run, report: str | None) -> Outcome:
         uses=float(replayed["uses"]),
         report=run.home.root / report if report else None,
         database=run.home.database,
-        mlflow=tracking_uri(run),
+        mlflow=without_secrets(tracking_uri(run)),
         checkpoint=folder if folder.exists() else None,
     )

@@ -1,18 +1,23 @@
-"""Live progress: one bar on a terminal, plain lines otherwise."""
+"""Live progress: bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
+from rich.text import Text
 
 WIDE = 110
 """Columns from which on words are written out."""
+PATIENCE_S = 10.0
+"""Seconds between two plain lines about one piece of work."""
 
 
 class Progress:
@@ -23,12 +28,13 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, stderr=False, highlight=False)
+        self.console = Console(quiet=quiet, stderr=False, highlight=False, emoji=False)
         self._live = not quiet and sys.stdout.isatty()
         self._bars: Bars | None = None
         self._rounds: int = 0
-        self._task: int | None = None
-        self._step: int | None = None
+        self._task: TaskID | None = None
+        self._step: TaskID | None = None
+        self._seen: set[str] = set()
         self._started = 0.0
         self._first = 0
         self._last_line = 0.0
@@ -38,7 +44,7 @@ class Progress:
             self._bars = Bars(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(bar_width=24 if self.console.width >= WIDE else 8),
-                MofNCompleteColumn(),
+                _Count(),
                 TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
                 TimeElapsedColumn(),
                 console=self.console,
@@ -57,21 +63,43 @@ class Progress:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def step(self, name: str, done: int, total: int) -> None:
-        """Progress inside one piece of work; on a terminal a second bar, else a line every ten seconds."""
-        if self._bars is not None:
-            if self._step is None:
-                self._step = self._bars.add_task(name, total=total, note="")
-            self._bars.update(self._step, description=name, completed=done, total=total)  # type: ignore[arg-type]
-            if done >= total:
-                self._bars.remove_task(self._step)  # type: ignore[arg-type]
-                self._step = None
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """On a terminal, a bar without an end while the block runs; elsewhere nothing."""
+        if self._bars is None:
+            yield
             return
-        if done == 1:
-            self._last_line = time.monotonic()
-        if time.monotonic() - self._last_line > 10 and done < total:
-            self._last_line = time.monotonic()
-            self.say(f"  {name}: {done}/{total}")
+        task = self._bars.add_task(what, total=None, note="")
+        try:
+            yield
+        finally:
+            self._bars.remove_task(task)
+
+    def step(self, name: str, done: int, total: int) -> None:
+        """Progress inside one piece of work.
+
+        On a terminal a second bar. Elsewhere a line when work of this name is seen for the first time, and then one
+        every ten seconds while it lasts.
+        """
+        if self._bars is None:
+            self._step_in_lines(name, done, total)
+            return
+        if self._step is None:
+            self._step = self._bars.add_task(name, total=total, note="")
+        self._bars.update(self._step, description=name, completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._step)
+            self._step = None
+
+    def _step_in_lines(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        new = name not in self._seen
+        if done <= 1:
+            self._last_line = now
+        if (new and total > 1) or (now - self._last_line > PATIENCE_S and done < total):
+            self._seen.add(name)
+            self._last_line = now
+            self.say(f"  {name}: {done} of {total}")
 
     def start_rounds(self, total: int, first: int) -> None:
         """The iterations begin."""
@@ -85,7 +113,7 @@ class Progress:
     def end_round(self, iteration: int) -> None:
         """An iteration is done."""
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=iteration + 1)  # type: ignore[arg-type]
+            self._bars.update(self._task, completed=iteration + 1)
 
     def metrics(self, iteration: int, success: str, residual: float | None, staleness: float) -> None:
         """The numbers of an iteration: how the fresh batch did, mean residual in nats, staleness in rounds."""
@@ -96,6 +124,13 @@ class Progress:
         if self._bars is not None and self.console.width < WIDE:
             note = f"{success}  res {shown}  stale {staleness:.1f}  {rate:.0f}/min"
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, note=note)  # type: ignore[arg-type]
+            self._bars.update(self._task, note=note)
         else:
             self.say(f"iteration {iteration:>3} of {self._rounds}  {note}")
+
+
+class _Count(MofNCompleteColumn):
+    """``3/30``, and nothing for work without a known end."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.total is None else super().render(task)

@@ -15,17 +15,37 @@ from tasks.references import Reported
 from tasks.run import Here, Run
 from tasks.stage import stage
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Raised by hand when the page changes, so that a finished run's page is written anew."""
 
 FIGURES = (
-    ("learning-curve", "Learning curve", "Accuracy of the fresh batch by round, and evaluations with 95 % intervals."),
-    ("residual", "Bellman residual", "Mean and spread over the trajectories of a round's updates, in nats."),
+    (
+        "learning-curve",
+        "Learning curve",
+        "Accuracy of the fresh batches, and evaluations with 95 % intervals. A batch stands at the rounds that the "
+        "policy which sampled it had learned.",
+    ),
+    (
+        "residual",
+        "Bellman residual",
+        "Mean and spread over the trajectories of a round's updates, in nats, and the loss, its mean square.",
+    ),
     ("replay", "Staleness and reuse", "Age in rounds of what was learned from, and uses of a trajectory."),
     ("length", "Response length", "Mean tokens of a response, and the share that was cut."),
     ("verdicts", "Verdicts", "Shares of each status in the fresh batch."),
     ("stages", "Time", "Seconds of each stage by round."),
 )
+REWARD_CAPTION = (
+    "Mean reward of the fresh batches, which has no right and wrong, and evaluations with 95 % intervals. A batch "
+    "stands at the rounds that the policy which sampled it had learned."
+)
+RESIDUAL_CAPTION = (
+    "The residual is what learning has moved (log-ratio and prompt term) minus reward / beta, which is {scale:.3g} for "
+    "a reward of 1. So residual and loss grow as more answers are right, while learning goes well; what learning "
+    "changes is the part without the reward, which starts at 0 and moves towards reward / beta, the optimum."
+)
+SAMPLES = 12
+"""Responses shown in the report."""
 
 
 def _inputs(here: Here) -> dict[str, Any]:
@@ -63,18 +83,15 @@ def report_files(run: Run, reported: Reported) -> list[Path]:
 def draw(run: Run) -> dict[str, Any]:
     """The run's figures by name."""
     rounds = _query(run, "SELECT * FROM rounds WHERE run_id = $run_id ORDER BY iteration")
-    rounds = rounds.set_column(
-        rounds.schema.get_field_index("iteration"),
-        "iteration",
-        pa.array([value + 1 for value in rounds.column("iteration").to_pylist()], pa.int64()),
-    )
-    k = run.config.evaluation.samples_per_problem
-    benchmarks = run.config.evaluation.benchmarks
-    points = _evaluations(run, benchmarks[0] if benchmarks else "", f"avg@{k}")
+    metric = f"avg@{run.config.evaluation.samples_per_problem}"
+    benchmark = next(iter(run.config.evaluation.benchmarks), "")
+    points = _evaluations(run, benchmark, metric)
     statuses = [name for name in rounds.column_names if name.endswith("_share") and name != "truncated_share"]
     return {
-        "learning-curve": plots.learning_curve(_columns(rounds), points, k=k, title=run.record.name),
-        "residual": plots.residual_plot(_columns(rounds)),
+        "learning-curve": plots.learning_curve(
+            _columns(rounds), points, evaluated=f"{Path(benchmark).name}, {metric}", title=run.record.name
+        ),
+        "residual": plots.residual_plot(_columns(rounds) | {"moved_mean": _moved(run, rounds)}),
         "replay": plots.staleness_reuse(_columns(rounds)),
         "length": plots.response_length(_columns(rounds, length_mean="response_tokens_mean")),
         "verdicts": plots.verdict_shares(_long(rounds, statuses, "status", "share", "_share")),
@@ -107,19 +124,40 @@ def _long(table: pa.Table, names: list[str], key: str, value: str, affix: str) -
 def _evaluations(run: Run, benchmark: str, metric: str) -> dict[str, list[Any]]:
     rows = [row for row in current_evaluations(run) if (row["benchmark"], row["metric"]) == (benchmark, metric)]
     points = {name: [row[name] for row in rows] for name in ("value", "low", "high")}
-    return {"iteration": [row["iteration"] + 1 for row in rows], **points}
+    return {"learned": [row["iteration"] + 1 for row in rows], **points}
+
+
+def _moved(run: Run, rounds: pa.Table) -> list[float | None]:
+    """The residual without its reward, by round; None where the objective's residual is made of something else."""
+    if not _is_reval(run):
+        return [None] * rounds.num_rows
+    parts = zip(*(rounds.column(name).to_pylist() for name in ("log_ratio_mean", "root_value_gap_mean")), strict=True)
+    return [None if ratio is None or gap is None else ratio + gap for ratio, gap in parts]
+
+
+def _is_reval(run: Run) -> bool:
+    return run.config.objective.use == "reval"
+
+
+def _caption(run: Run, name: str, caption: str) -> str:
+    """The caption of a figure, as far as it depends on the run."""
+    if name == "learning-curve" and run.config.reward.transform == "raw":
+        return REWARD_CAPTION
+    if name == "residual" and _is_reval(run):
+        return f"{caption} " + RESIDUAL_CAPTION.format(scale=1 / run.config.objective.beta)
+    return caption
+
+
+def _samples(run: Run) -> list[dict[str, Any]]:
+    """Responses of the newest round along the run's chain, wrong ones first, with the verdict that the run used."""
+    return run.store.query(
+        "SELECT question, gold, answer, completion, status, reward, iteration, details FROM run_trajectories "
+        f"WHERE run_id = $run_id ORDER BY iteration DESC, correct, trajectory_id LIMIT {SAMPLES}",
+        run_id=run.run_id,
+    ).to_pylist()
 
 
 def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
-    chosen = ("question", "gold", "answer", "completion", "status", "reward", "iteration", "details")
-    samples = [
-        {name: row[name] for name in chosen}
-        for row in _query(
-            run,
-            "SELECT * FROM trajectories WHERE run_id = $run_id AND purpose = 'training' "
-            "ORDER BY iteration DESC, correct, trajectory_id LIMIT 12",
-        ).to_pylist()
-    ]
     facts = [
         ("Run", run.run_id),
         ("Base policy", run.record.base_policy_id),
@@ -127,7 +165,9 @@ def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
         ("Rounds", run.iterations_done()),
         (
             "Trajectories",
-            _query(run, "SELECT sum(trajectories)::BIGINT AS n FROM rounds WHERE run_id = $run_id").to_pylist()[0]["n"],
+            _query(
+                run, "SELECT coalesce(sum(trajectories), 0)::BIGINT AS n FROM rounds WHERE run_id = $run_id"
+            ).to_pylist()[0]["n"],
         ),
         ("Parent run", run.record.parent_run_id or "none"),
     ]
@@ -139,23 +179,26 @@ def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
         created=f"{created:%Y-%m-%d %H:%M} UTC",
         settings=run.config.flat(),
         summary=before_and_after(run),
-        figures=[(title, caption, svgs[name]) for name, title, caption in FIGURES],
-        samples=samples,
+        figures=[(title, _caption(run, name, caption), svgs[name]) for name, title, caption in FIGURES],
+        samples=_samples(run),
         tables=[("Versions", ["what", "version"], [[key, value] for key, value in versions])],
         facts=facts,
     )
 
 
 def before_and_after(run: Run) -> list[tuple[str, Any, Any]]:
-    """(what, base policy, last policy) of every benchmark and metric of the run."""
+    """(what, base policy, last policy) of every benchmark and metric of the run; None where one was not evaluated."""
     found = current_evaluations(run)
     last = run.iterations_done() - 1
     cells = {(row["benchmark"], row["metric"], row["iteration"]): _interval(row) for row in found}
     names = list(dict.fromkeys((row["benchmark"], row["metric"]) for row in found))
-    return [(f"{b} {m}", cells.get((b, m, -1), ""), cells.get((b, m, last), "")) for b, m in names]
+    return [(f"{b} {m}", cells.get((b, m, -1)), cells.get((b, m, last))) for b, m in names]
 
 
 def _interval(row: dict[str, Any]) -> str:
-    if row["low"] is None or row["low"] == row["high"]:
-        return f"{row['value']:.3f}"
+    """``0.970 [0.950, 0.986]``; what nothing could be estimated from is said so, as for 0 of 0."""
+    if row["value"] is None:
+        return "not estimated"
+    if row["low"] is None or row["high"] is None:
+        return f"{row['value']:.3f} [not estimated]"
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

@@ -21,6 +21,7 @@ from reval_core.policies.base import BasePolicy
 from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, Prompt, PromptRenderer
 from reval_core.problems.schedule import epoch_order
+from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
 from reval_core.store import Store, runs, stages
 from reval_core.store.runs import RunRecord
@@ -54,13 +55,17 @@ class Run:
     grader: Grader
     evaluation_grader: Grader
     progress: Progress
+    calibrated: str | None = None
+    """The reference for which this attempt has passed the self-test."""
+    pad_id: int = 0
+    """Token put into padding; it never reaches a model."""
     flow_run_id: str | None = None
     history: dict[tuple[int, str, str], dict[str, Any]] = field(default_factory=dict)
     """(iteration, stage, slot) to output of what is committed along the run's chain."""
     executed: list[str] = field(default_factory=list)
     """``stage@iteration`` of the stages whose body ran in this attempt."""
     benchmarks: dict[str, list[Problem]] = field(default_factory=dict)
-    """Problems of the benchmarks that were read in this process."""
+    """Problems of the configured benchmarks, by name."""
 
     @property
     def run_id(self) -> str:
@@ -90,11 +95,6 @@ class Run:
         return self.policies.scoring_id(self.config.objective.policy_temperature)
 
     @property
-    def pad_id(self) -> int:
-        """Token put into padding; it never reaches a model."""
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0)
-
-    @property
     def base_folder(self) -> str:
         """Folder of the base model, relative to the root where it lies under it."""
         folder, root = self.base.folder.resolve(), self.home.root.resolve()
@@ -116,10 +116,7 @@ class Run:
 
     def iterations_done(self) -> int:
         """Iterations whose policy is committed, without a gap."""
-        done = 0
-        while (done, "learn", "") in self.history:
-            done += 1
-        return done
+        return stages.rounds_done(self.history)
 
     def policy_after(self, iteration: int) -> str:
         """Id of the policy that an iteration gave; -1 gives the base policy."""
@@ -131,8 +128,7 @@ class Run:
         """Id of the reference that an iteration learns under; None when the objective has none."""
         if not self.objective.needs_reference:
             return None
-        every = self.config.objective.reference_reset_every
-        if every and iteration > 0 and iteration % every == 0:
+        if Here(self, iteration).reset_due:
             return self.policy_after(iteration - 1)
         before = self.history[(iteration - 1, "learn", "")]["reference_policy_id"] if iteration > 0 else None
         # a fork of a run whose objective had no reference begins with the base policy, as a run does
@@ -155,6 +151,7 @@ class Run:
 
     def event(self, kind: str, message: str, iteration: int | None = None) -> None:
         """Record something worth knowing later, and say it."""
+        message = without_secrets(message)
         log.warning("%s: %s", kind, message)
         with self.store.write() as connection:
             runs.add_event(connection, self.run_id, self.attempt, iteration, kind, message)
@@ -202,11 +199,6 @@ class Here:
     def generation(self) -> int:
         """How often this round's generation was forced anew in this run or its ancestors."""
         return int(self.run.record.forced.get(f"generate@{self.iteration}", 0))
-
-    @property
-    def is_first_of_attempt(self) -> bool:
-        """Whether this attempt has not learned anything yet."""
-        return not any(name.startswith("learn@") for name in self.run.executed)
 
     @property
     def reset_due(self) -> bool:

@@ -30,15 +30,16 @@ def _inputs(here: Here, batch: Batch, reference: str) -> dict[str, Any]:
 def score(here: Here, batch: Batch, reference: str) -> Commit[Scores]:
     """log pi_ref and V_ref(s1) of the fresh batch."""
     with here.run.store.read() as connection:
-        names = [row.trajectory_id for row in trajectories.batch_rows(connection, batch.batch_id)]
+        names = trajectories.batch_ids(connection, batch.batch_id)
     return _score(here, names, reference)
 
 
 def _window(here: Here) -> list[str]:
     """The trajectories that this iteration's draws can reach, the fresh batch aside."""
-    capacity = here.run.config.replay.capacity
-    with here.run.store.read() as connection:
-        entries = replay.window(connection, here.run.run_id, here.iteration - 1, capacity)
+    run = here.run
+    with run.store.read() as connection:
+        window = replay.window(connection, run.run_id, here.iteration - 1, run.config.replay)
+        entries = replay.entries_of(connection, run.run_id, window)
     return [entry.trajectory_id for entry in entries]
 
 
@@ -74,21 +75,26 @@ def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
     return Commit(Scores(reference, run.scoring_id, table.num_rows), write)
 
 
-def calibrate_reference(here: Here, batch: Batch, reference: str) -> float:
-    """The self-test at every start and after each reset: with no reward, nothing moves.
+def calibrate_reference(here: Here, reference: str, batch: Batch | None = None) -> None:
+    """The self-test at every start and after each reset: with no reward, nothing moves. It is passed once an attempt.
 
-    Returns:
-        Largest residual against the stored scalars, in nats.
+    Args:
+        here: the iteration that is under way.
+        reference: its reference.
+        batch: what to test on; by default the window so far, so that nothing is sampled before the test.
 
     Raises:
         LearningError: the policy's scoring path does not give the reference's own scores.
     """
     run = here.run
+    if run.calibrated == reference:
+        return
     with run.store.read() as connection:
-        rows = trajectories.batch_rows(connection, batch.batch_id)
-        step = max(1, len(rows) // CALIBRATION_SAMPLES)
-        names = [row.trajectory_id for row in rows[::step]][:CALIBRATION_SAMPLES]
+        names = _window(here) if batch is None else trajectories.batch_ids(connection, batch.batch_id)
+        names = names[:: max(1, len(names) // CALIBRATION_SAMPLES)][:CALIBRATION_SAMPLES]
         tokens = trajectories.tokens(connection, names)
+    if not names:
+        return
     scores = run.policies.scores(
         names,
         reference,
@@ -118,4 +124,4 @@ def calibrate_reference(here: Here, batch: Batch, reference: str) -> float:
     log.info(
         "calibration: residual without reward 0 in the same layout, %.2g nats against stored scalars", report.stored
     )
-    return report.stored
+    run.calibrated = reference

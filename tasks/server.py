@@ -24,19 +24,24 @@ def main() -> None:
     """Serve until standard input ends."""
     listening = socket.create_server((HOST, 0))
     server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on"))
-    threading.Thread(target=_live_and_end, args=(server, listening.getsockname()[1]), daemon=True).start()
+    threading.Thread(target=_announce, args=(server, listening.getsockname()[1]), daemon=True).start()
+    threading.Thread(target=_end_with_the_other, args=(server,), daemon=True).start()
     server.run(sockets=[listening])
     os._exit(0 if server.started else 1)  # threads of a start-up that failed would keep the process
 
 
-def _live_and_end(server: uvicorn.Server, port: int) -> None:
+def _announce(server: uvicorn.Server, port: int) -> None:
     while not server.started:
         time.sleep(0.05)
     print(f"http://{HOST}:{port}/api", flush=True)
+
+
+def _end_with_the_other(server: uvicorn.Server) -> None:
     sys.stdin.buffer.read()
-    server.should_exit = True
-    time.sleep(PATIENCE_S)
-    os._exit(0)  # a connection that is kept open by somebody holds the server up no longer
+    if server.started:
+        server.should_exit = True
+        time.sleep(PATIENCE_S)
+    os._exit(0)  # what is still starting, or is kept open by somebody, holds the server up no longer
 
 
 if __name__ == "__main__":

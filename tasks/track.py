@@ -25,8 +25,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from reval_core.config import Config
+from reval_core.config import Config, flatten
 from reval_core.home import Home
+from reval_core.identity import digest
+from reval_core.redaction import without_secrets
 from reval_core.store import runs
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
@@ -99,7 +101,10 @@ def _going_on_without() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        log.warning("MLflow could not be written (%s); the store has everything, the next round catches up", error)
+        log.warning(
+            "MLflow could not be written (%s); the store has everything, the next round catches up",
+            without_secrets(str(error)),
+        )
 
 
 @task(name="track", task_run_name="track", cache_policy=NO_CACHE, persist_result=False)
@@ -124,7 +129,7 @@ def reconcile(run: Run, tracker: Tracker) -> int:
 
 
 def _add_missing(run: Run, tracker: Tracker) -> int:
-    missing = [point for point in _stored_points(run) if (point.key, point.step) not in tracker.known]
+    missing = [point for point in _stored_points(run, tracker.known) if (point.key, point.step) not in tracker.known]
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
         tracker.client.log_batch(tracker.mlflow_run_id, metrics=part)
@@ -152,12 +157,17 @@ def show_round(here: Here) -> None:
     here.run.progress.metrics(here.iteration, success, row["residual_mean"], row["staleness_mean"] or 0.0)
 
 
-def _stored_points(run: Run) -> list[Metric]:
+def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     points: list[Metric] = []
-    for row in run.store.query("SELECT * FROM rounds WHERE run_id = $run_id", run_id=run.run_id).to_pylist():
+    # rounds are written in order, so what is missing lies at the last known one or after it
+    since = max((step for key, step in known if key == "trajectories"), default=0)
+    rounds = run.store.query(
+        "SELECT * FROM rounds WHERE run_id = $run_id AND iteration >= $since", run_id=run.run_id, since=since
+    )
+    for row in rounds.to_pylist():
         for key, value in row.items():
             if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
-                points.append(_point(key, value, row["finished_at"], row["iteration"] + 1))
+                points.append(_point(key, value, row["finished_at"], row["iteration"]))
     for row in current_evaluations(run):
         name = f"eval/{_name(row['benchmark'])}/{_name(row['metric'].replace('@', '_at_'))}"
         for suffix, value in (("", row["value"]), ("/low", row["low"]), ("/high", row["high"])):
@@ -171,7 +181,8 @@ def _name(text: str) -> str:
 
 
 def _point(key: str, value: float, at: datetime, step: int) -> Metric:
-    """A metric point; its step is the number of rounds learned."""
+    """A metric point. Steps are rounds learned: what iteration i sampled and learned stands at i, and so does the
+    evaluation of the policy that it began with."""
     return Metric(key, float(value), int(at.replace(tzinfo=UTC).timestamp() * 1000), int(step))
 
 
@@ -193,9 +204,18 @@ def _find_or_create(client: MlflowClient, run: Run) -> str:
     mlflow_run_id = shown.info.run_id
     params = [param for param in _params(run.config) if param.key not in shown.data.params]
     client.log_batch(mlflow_run_id, params=params, tags=_tags(run))
+    _log_config(client, mlflow_run_id, run.config)
     with run.store.write() as connection:
         runs.set_mlflow_run(connection, run.run_id, mlflow_run_id)
     return str(mlflow_run_id)
+
+
+def _log_config(client: MlflowClient, mlflow_run_id: str, config: Config) -> None:
+    """The whole configuration as a file, one for each that attempts were started with."""
+    text = config.to_yaml()
+    path = f"config/{digest('cfg', text).removeprefix('cfg_')[:8]}.yaml"
+    if path not in {artifact.path for artifact in client.list_artifacts(mlflow_run_id, "config")}:
+        client.log_text(mlflow_run_id, text, path)
 
 
 def _relocate(home: Home, old: str, new: str) -> None:
@@ -212,11 +232,15 @@ def _relocate(home: Home, old: str, new: str) -> None:
 
 
 def _params(config: Config) -> list[Param]:
-    return [Param(key, str(value)[:6000]) for key, value in config.flat().items()]
+    """What decides the run and never changes in it; MLflow does not let a parameter change."""
+    return [Param(key, str(value)[:6000]) for key, value in flatten(config.identity()).items()]
 
 
 def _tags(run: Run) -> list[RunTag]:
+    identity = flatten(run.config.identity())
+    settings = {key: value for key, value in run.config.flat().items() if key not in identity}
     tags = {
+        **{f"setting.{key}": str(value)[:4000] for key, value in settings.items()},
         "reval.attempt": run.attempt,
         "reval.store": run.home.database.name,
         "reval.parent_run_id": run.record.parent_run_id,

@@ -1,0 +1,169 @@
+"""An attempt at a run: recorded when it begins, with what it runs under, and when it ends, however it ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+
+from reval_core import environment
+from reval_core.config import Config
+from reval_core.errors import StoreError
+from reval_core.redaction import without_secrets
+from reval_core.store import Store, runs, stages, trajectories
+from reval_core.store.runs import RunRecord
+from reval_core.store.stages import ProcessIdentity
+from reval_core.verification import VERIFIER_VERSION, Grader
+from tasks.fork import Fork
+
+log = logging.getLogger(__name__)
+
+
+def begin(
+    store: Store,
+    new: RunRecord,
+    *,
+    grader: Grader,
+    config: Config,
+    versions: Mapping[str, Any],
+    device: str,
+    flow_run_id: str | None,
+    alone: bool,
+) -> tuple[RunRecord, int]:
+    """Record the run, if it is new, and this attempt at it.
+
+    Args:
+        store: the store.
+        new: what the run is recorded as when it is new.
+        grader: what it learns from.
+        config: as this attempt was asked for; settings that are no identity may differ from the run's first.
+        versions, device: what this process runs under.
+        flow_run_id: Prefect's id of it.
+        alone: refuse a second process at one run.
+
+    Returns:
+        The run as it is recorded, and the number of the attempt.
+
+    Raises:
+        StoreError: another process works on the run, or the run to fork from is not there.
+    """
+    me = ProcessIdentity.mine()
+    with store.write() as connection:
+        record = runs.find(connection, new.run_id) or _added(connection, new)
+        if alone:
+            _refuse_another(connection, record.run_id, me)
+        changed = _changes(connection, record, versions, grader.grader_id)
+        attempt = runs.start_attempt(
+            connection,
+            record.run_id,
+            me,
+            git_commit=environment.git_commit(),
+            versions=versions,
+            device=environment.device_name(device),
+            flow_run_id=flow_run_id,
+        )
+        settings = {"extraction": config.reward.extraction, "policy": config.reward.policy, "args": config.reward.args}
+        trajectories.add_verifier(connection, grader.grader_id, config.reward.use, VERIFIER_VERSION, settings)
+        if changed:
+            message = "; ".join(changed)
+            log.warning("goes on under other versions: %s", message)
+            first = stages.rounds_done(stages.history(connection, record.run_id))
+            runs.add_event(connection, record.run_id, attempt, first, "changed versions", message)
+    return record, attempt
+
+
+def new_run(
+    config: Config, run_id: str, fork: Fork | None, base_policy_id: str, verifier_id: str, versions: Mapping[str, Any]
+) -> RunRecord:
+    """What a run of this configuration is recorded as."""
+    return RunRecord(
+        run_id=run_id,
+        name=config.run.name,
+        config=config.model_dump(mode="json"),
+        config_id=config.config_id,
+        seed=config.run.seed,
+        base_policy_id=base_policy_id,
+        verifier_id=verifier_id,
+        versions=versions,
+        parent_run_id=fork.parent_run_id if fork else None,
+        fork_iteration=fork.iteration if fork else None,
+        forced=dict(fork.forced) if fork else {},
+    )
+
+
+def _added(connection: duckdb.DuckDBPyConnection, new: RunRecord) -> RunRecord:
+    if new.parent_run_id is not None and runs.find(connection, new.parent_run_id) is None:
+        raise StoreError(f"There is no run {new.parent_run_id} to fork from. `reval runs` lists what there is.")
+    runs.add(connection, new)
+    return new
+
+
+def _refuse_another(connection: duckdb.DuckDBPyConnection, run_id: str, me: ProcessIdentity) -> None:
+    for attempt, process in runs.running_attempts(connection, run_id).items():
+        alive = process.is_alive()
+        if alive and process != me:
+            raise StoreError(
+                f"Run {run_id} is being worked on by process {process.pid} (attempt {attempt}). Wait for it or end "
+                "it; two attempts at one run would only do the same work twice."
+            )
+        if alive is None:
+            log.warning(
+                "attempt %d was started on %s, which cannot be seen from here, and has not ended; if it still runs, "
+                "end it there: only one of the two can commit a stage",
+                attempt,
+                process.host,
+            )
+
+
+def _changes(
+    connection: duckdb.DuckDBPyConnection, record: RunRecord, versions: Mapping[str, Any], verifier_id: str
+) -> list[str]:
+    before = runs.last_versions(connection, record.run_id)
+    changed = environment.changes(before, dict(versions)) if before else []
+    if verifier_id != record.verifier_id:
+        changed.append(f"verifier {record.verifier_id} -> {verifier_id}")
+    return changed
+
+
+@contextmanager
+def recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
+    """Record how the attempt ends: completed, failed or cancelled."""
+    status, message = "failed", None
+    try:
+        yield
+        status = "completed"
+    except KeyboardInterrupt:
+        status, message = "cancelled", "asked to end"
+        raise
+    except Exception as error:
+        message = without_secrets(f"{type(error).__name__}: {error}")
+        log.info("the attempt failed", exc_info=True)  # for the log file; the terminal shows the message
+        raise
+    finally:
+        try:
+            with store.write(wait_s=5.0) as connection:
+                runs.end_attempt(connection, run_id, attempt, status, message)
+        except StoreError as error:
+            # the next attempt sees that this process is gone
+            log.warning("the end of attempt %d could not be recorded: %s", attempt, error)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
+
+    It raises KeyboardInterrupt, too: an `Exception` would be swallowed by libraries that shield themselves from errors.
+    """
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread, as under a Prefect runner's own handling
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

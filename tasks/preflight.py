@@ -1,0 +1,80 @@
+"""Refuses what cannot work before anything is made: settings against each other, prompts against the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reval_core.config import Config
+from reval_core.environment import choose_device
+from reval_core.errors import ConfigError
+from reval_core.learning.objectives import check
+from reval_core.problems import PromptRenderer
+from reval_core.problems.prompts import check_lengths
+from reval_core.rollouts import check_engine
+from reval_core.store import replay
+from tasks.inputs import Inputs
+
+
+def check_settings(config: Config) -> None:
+    """Refuse what cannot go together, and names that lead nowhere.
+
+    Raises:
+        ConfigError: says which setting to change.
+    """
+    objective = check(config.objective, config.rollouts.rollouts_per_prompt)
+    grouped = "group" in objective.needs
+    replay.strategy(config.replay)
+    if grouped and config.replay.draw != "uniform":
+        raise ConfigError(
+            f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
+            f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
+        )
+    check_engine(config.rollouts.engine)
+    choose_device(config.model.device)
+    reward = config.reward
+    if reward.truncated == "drop" and (grouped or reward.transform == "centred"):
+        compared = f"{objective.name!r} compares" if grouped else "reward.transform 'centred' compares"
+        raise ConfigError(
+            f"reward.truncated 'drop' can leave one response of a group, and {compared} the responses of a group. Use "
+            "'keep' or 'mask_negative'."
+        )
+    if reward.use != "math" and reward.transform in ("raw", "centred") and reward.truncated == "mask_negative":
+        raise ConfigError(
+            "reward.truncated 'mask_negative' takes a cut response for a wrong one, and a reward that is a number of "
+            "its own knows no wrong. Let it judge cut text itself ('keep'), or 'drop' it."
+        )
+
+
+def check_prompts(config: Config, folder: Path, renderer: PromptRenderer, inputs: Inputs) -> None:
+    """Refuse problems that the model cannot be asked: no template for them, unknown characters, too long.
+
+    Args:
+        config: the run's configuration.
+        folder: the base model's, for the length of its context; without weights will do.
+        renderer: of its tokenizer.
+        inputs: training problems and benchmarks.
+
+    Raises:
+        RevalError: names the problem, or the setting to change.
+    """
+    if not inputs.all:
+        return
+    prompts = [renderer.render(problem) for problem in inputs.all]
+    by_id = {problem.problem_id: problem for problem in inputs.all}
+    check_lengths(prompts, by_id, max_prompt_tokens=config.rollouts.max_prompt_tokens)
+    context = context_length(folder)
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    new = max(config.rollouts.max_new_tokens, config.evaluation.max_new_tokens or 0)
+    if context is not None and longest + new > context:
+        raise ConfigError(
+            f"The longest prompt has {longest} tokens; with {new} new ones it passes the model's context of {context}. "
+            "Lower rollouts.max_new_tokens or evaluation.max_new_tokens, or leave long prompts out."
+        )
+
+
+def context_length(folder: Path) -> int | None:
+    """Positions that the model was made for, as its config.json says."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return getattr(config, "max_position_embeddings", None)
