@@ -5,23 +5,28 @@ Prefect and MLflow take seconds to import, so a command imports its flow only wh
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import sys
 import traceback
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.table import Table
 
+from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
+from tasks.progress import Progress
 from tasks.services import configure, prefect_server
+
+if TYPE_CHECKING:
+    from tasks.outcome import Outcome
 
 app = typer.Typer(
     name="reval",
@@ -30,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
 INTERRUPTED = 130
 """Exit code of a program that was asked to end."""
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -47,14 +52,18 @@ def main() -> None:
     _log_warnings()
     try:
         code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 in the place of Ctrl-C
+        sys.stdout.flush()
         if code == INTERRUPTED:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        console.print("\n[yellow]Ended.[/] The same command goes on where it stopped.")
-        sys.exit(INTERRUPTED)
+        goes_on = " The same command goes on where it stopped." if {"train", "evaluate"} & set(sys.argv) else ""
+        console.print(f"\n[yellow]Ended.[/]{goes_on}")
+        _leave(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe, as in `reval sql ... | head`, has seen enough
+        _leave(0)
     except RevalError as error:
         _forget_frames(error)
-        Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        Console(stderr=True, highlight=False, emoji=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     except USAGE_ERROR as error:
         error.show()
@@ -71,17 +80,23 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def _leave(code: int) -> NoReturn:
+    """End without the interpreter's own clearing up.
+
+    Threads that the interruption found in the middle of something keep frames alive, and DuckDB's binding would report
+    every function of its module as leaked behind our last line. All that must be closed has been closed by now.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError, ValueError):  # ValueError: closed already
+            stream.flush()
+    os._exit(code)
+
+
 def _log_warnings() -> None:
     """Warnings on the terminal; everything else only in the attempt's log file."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    handler = RichHandler(console=Console(stderr=True, emoji=False), show_path=False, show_time=False)
     handler.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-
-
-def _home() -> Home:
-    home = find_home()
-    configure(home)
-    return home
 
 
 @app.command()
@@ -101,61 +116,98 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train a policy; the same command goes on with, or does nothing for, a run that exists."""
-    settings, home = load_config(config, overrides or ()), _home()
-    from flows import planning
+    settings, home, given = load_config(config, overrides or ()), find_home(), list(overrides or ())
+    if show_prompt or dry_run:
+        configure(home)
+        from flows import planning
 
-    fork = planning.fork(settings, home, start_from=start_from, force=force)
-    if show_prompt:
-        planning.show_prompts(settings, home, show_prompt, console)
+        fork = planning.fork(settings, home, start_from=start_from, force=force)
+        if show_prompt:
+            planning.show_prompts(settings, home, show_prompt, console)
+        else:
+            planning.show_plan(settings, home, fork, console)
         return
-    if dry_run:
-        planning.show_plan(settings, home, fork, console)
-        return
-    from flows.train import train as flow
-    from tasks.progress import Progress
+    from flows import closing
 
-    with prefect_server(home), Progress(quiet=as_json) as progress:
-        progress.say(f"root {home.root}")
-        done = flow(settings, home, progress, fork)
+    done = _train(settings, home, given, start_from, force, Progress(quiet=as_json))
     if as_json:
-        console.print_json(json.dumps({"run_id": done.run_id, "rounds": done.rounds, "policy_id": done.policy_id,
-                                       "executed": list(done.executed), "summary": done.summary}))  # fmt: skip
-        return
-    from flows.closing import show_outcome
+        print(closing.as_json(done))
+    else:
+        closing.show_outcome(done, closing.next_commands(done, settings, config, given), console)
 
-    show_outcome(done, config, console)
+
+def _train(
+    settings: Config, home: Home, overrides: list[str], start_from: str | None, force: str | None, progress: Progress
+) -> Outcome:
+    """Say what is going to happen, refuse what can be refused at once, then load the libraries and train."""
+    from flows import opening
+
+    fork = None
+    with progress:
+        progress.say(f"root {home.root}")
+        if start_from is None and force is None:
+            progress.say(opening.standing(settings, home))
+        else:
+            progress.say(f"a fork, from {start_from or force}")
+        opening.check_problems(settings)
+        configure(home)
+        with progress.waiting("loading libraries"):
+            from flows.train import train as flow
+            from tasks.preflight import check_settings
+        check_settings(settings)
+        if start_from is not None or force is not None:
+            from flows import planning
+
+            fork = planning.fork(settings, home, start_from=start_from, force=force)
+            for line in opening.about_fork(settings, home, fork, overrides):
+                progress.say(line)
+        with ExitStack() as stack:
+            with progress.waiting("starting Prefect's server"):
+                stack.enter_context(prefect_server(home))
+            return flow(settings, home, progress, fork)
 
 
 @app.command()
 def evaluate(
     policy: Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")],
     benchmarks: Annotated[str | None, typer.Option(help="Names or files, separated by commas.")] = None,
+    columns: Annotated[
+        str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")
+    ] = None,
     samples: Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")] = None,
     limit: Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")] = None,
     config: Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Evaluate a stored policy or a model folder on benchmarks; completions are stored and counted once."""
-    home = _home()
-    from flows.evaluate import evaluate_policy
-    from tasks.progress import Progress
+    from flows import closing, opening
 
-    with prefect_server(home), Progress() as progress:
-        rows = evaluate_policy(
-            home,
-            progress,
-            policy,
-            benchmarks.split(",") if benchmarks else None,
-            samples=samples,
-            limit=limit,
-            config=config,
-            overrides=tuple(overrides or ()),
-        )
-    table = Table("benchmark", "metric", "value", "95 % interval")
-    for benchmark, metric, value, low, high in rows:
-        interval = "" if low is None or low == high else f"{low:.3f} to {high:.3f}"
-        table.add_row(benchmark, metric, f"{value:.3f}", interval)
-    console.print(table)
+    home = find_home()
+    names, fields = benchmarks.split(",") if benchmarks else None, opening.fields(columns)
+    with Progress() as progress:
+        progress.say(f"root {home.root}")
+        found = opening.find_policy(home, policy)
+        files = opening.benchmark_files(home, found, config, overrides or ())
+        opening.check_benchmarks(names or [], limit, fields, files)
+        progress.say(f"evaluating {found}")
+        configure(home)
+        with progress.waiting("loading libraries"):
+            from flows.evaluate import evaluate_policy
+        with ExitStack() as stack:
+            with progress.waiting("starting Prefect's server"):
+                stack.enter_context(prefect_server(home))
+            rows = evaluate_policy(
+                home,
+                progress,
+                found,
+                names,
+                fields=fields,
+                samples=samples,
+                limit=limit,
+                config=config,
+                overrides=tuple(overrides or ()),
+            )
+    closing.show_evaluations(rows, console)
 
 
 @app.command()
@@ -176,7 +228,7 @@ def sql(
     if query is None:
         asking.list_queries(console)
         return
-    values = asking.parameters(parameters or [])
+    values = asking.parameters(home, query, parameters or [])
     asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
 
 
@@ -189,7 +241,11 @@ def runs() -> None:
 
 
 @app.command()
-def report(run: Annotated[str | None, typer.Argument(help="Run id; the newest by default.")] = None) -> None:
+def report(
+    run: Annotated[
+        str | None, typer.Argument(help="Run id, or its first letters; by default the newest run with a report.")
+    ] = None,
+) -> None:
     """Print where a run's report is."""
     from flows import asking
 

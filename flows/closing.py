@@ -1,29 +1,40 @@
-"""The end of a run on the terminal: a small table, where things are, and what one would try next."""
+"""The end of a command on the terminal: what came out, where things are, and what one would try next."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 
-from tasks.outcome import Outcome
+from flows.opening import counted
+from reval_core.config import Config
+
+if TYPE_CHECKING:
+    from tasks.outcome import Outcome
+
+METRIC_WIDTH, CELL_WIDTH = 22, 23
+"""Columns of a table of metrics; with two cells it fits a terminal of 80."""
 
 
-def show_outcome(done: Outcome, config: Path, console: Console) -> None:
-    """Print the outcome of a training run of that configuration file."""
-    reval = _command()
+def show_outcome(done: Outcome, commands: Sequence[str], console: Console) -> None:
+    """Print the outcome of a training run, and commands that one would try next."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
     if not done.executed:
-        console.print(f"\nEverything of {done.run_id} was done already: no stage was executed.")
-    table = Table(title=f"{done.run_id} after {done.rounds} rounds", title_justify="left", show_edge=False)
-    table.add_column("")
-    table.add_column("before", justify="right")
-    table.add_column("after", justify="right")
-    for label, before, after in done.summary:
-        table.add_row(label, str(before), str(after))
-    console.print()
-    console.print(table)
+        say(f"\nEverything of {done.run_id} was done already: no stage was executed.")
+    say(f"\n{done.run_id} after {counted(done.rounds, 'round')}")
+    if done.summary:
+        say("")
+        for line in metric_lines(("before", "after"), done.summary):
+            say(line)
     facts = [
         ("trajectories stored", f"{done.trajectories}, each learned from {done.uses:.1f} times on average"),
         ("report", done.report),
@@ -31,20 +42,105 @@ def show_outcome(done: Outcome, config: Path, console: Console) -> None:
         ("MLflow", done.mlflow),
         ("checkpoint", done.checkpoint),
     ]
-    console.print()
+    say("")
     for name, value in facts:
-        console.print(f"{name:<20}{value}", markup=False, soft_wrap=True)
-    console.print("\nTry next:")
-    fork = f"--from {done.run_id}@{max(1, done.rounds // 2)} --set objective.beta=0.03"
-    for command in (
-        f"{reval} sql learning_curve",
-        f'{reval} sql "select question, completion, status, times_used from trajectories where iteration = 0 limit 5"',
-        f"{reval} train {config} {fork}",
-    ):
-        console.print(f"  {command}", markup=False, soft_wrap=True)
+        say(f"{name:<20}{'none' if value is None else value}")
+    say("\nTry next:")
+    for command in commands:
+        say(f"  {command}")
+
+
+def metric_lines(columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    """A table whose rows are ``benchmark metric`` with cells, None where there is nothing; grouped by benchmark.
+
+    Nothing is wrapped or cut, however narrow the terminal is.
+    """
+    lines = [" " * METRIC_WIDTH + "".join(f"{name:>{CELL_WIDTH}}" for name in columns)]
+    heading = None
+    for label, *cells in rows:
+        benchmark, _, metric = label.rpartition(" ")
+        if benchmark != heading:
+            heading = benchmark
+            lines.append(benchmark)
+        lines.append(f"  {metric:<{METRIC_WIDTH - 2}}" + "".join(f"{_cell(cell):>{CELL_WIDTH}}" for cell in cells))
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def show_evaluations(
+    rows: Iterable[tuple[str, str, float | None, float | None, float | None]], console: Console
+) -> None:
+    """Print (benchmark, metric, value, low, high) rows."""
+    table = [
+        (f"{benchmark} {metric}", None if value is None else f"{value:.3f}", between(low, high))
+        for benchmark, metric, value, low, high in rows
+    ]
+    for line in metric_lines(("value", "95 % interval"), table):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def between(low: float | None, high: float | None) -> str:
+    """The ends of an interval."""
+    return "not estimated" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def as_json(done: Outcome) -> str:
+    """The outcome for programs."""
+    told = {
+        "run_id": done.run_id,
+        "rounds": done.rounds,
+        "policy_id": done.policy_id,
+        "executed": list(done.executed),
+        "summary": done.summary,
+        "trajectories": done.trajectories,
+        "report": done.report,
+        "database": done.database,
+        "checkpoint": done.checkpoint,
+    }
+    return json.dumps(told, indent=2, ensure_ascii=False, default=str)
+
+
+def next_commands(done: Outcome, settings: Config, config: Path, overrides: Sequence[str]) -> list[str]:
+    """Commands that can be copied: how it learned, what it sampled, and a fork with one setting changed.
+
+    Args:
+        done: the outcome of the run.
+        settings: its resolved configuration.
+        config: the file that it was started with.
+        overrides: the ``--set`` it was started with, which the fork needs as well.
+    """
+    reval = _command()
+    samples = (
+        "select question, completion, status, times_used from run_trajectories "
+        f"where run_id = '{done.run_id}' and iteration = 0 limit 5"
+    )
+    commands = [f"{reval} sql learning_curve", f'{reval} sql "{samples}"']
+    if done.rounds:
+        key, value = _another_value(settings)
+        kept = [given for given in overrides if given.partition("=")[0].strip() != key]
+        words = [str(config), "--from", f"{done.run_id}@{done.rounds // 2}"]
+        words += [word for given in (*kept, f"{key}={value}") for word in ("--set", given)]
+        commands.append(f"{reval} train {shlex.join(words)}")
+    return commands
+
+
+def _another_value(settings: Config) -> tuple[str, str]:
+    """A setting that the run's objective reads, and half of its value."""
+    from reval_core.learning.objectives import objective_for
+
+    if "beta" in objective_for(settings.objective).reads:
+        return "objective.beta", f"{settings.objective.beta / 2:.2g}"
+    return "optimizer.lr", f"{settings.optimizer.lr / 2:.2g}"
 
 
 def _command() -> str:
     """How this program was called, relative to where we are, so that a shown command can be copied."""
     called = Path(sys.argv[0]).absolute()
-    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else called.name
+    if called.name != "reval":  # called from Python
+        return "reval"
+    if shutil.which("reval") == str(called):
+        return "reval"
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)

@@ -13,9 +13,10 @@ from typing import Any
 
 from prefect import flow
 
+from flows.opening import find_policy
 from reval_core.config import Config
 from reval_core.config_files import apply_override, load_config, parse_config
-from reval_core.errors import ConfigError, StoreError
+from reval_core.errors import ConfigError
 from reval_core.home import Home
 from reval_core.store import Store
 from tasks.context import flow_run_id
@@ -53,14 +54,29 @@ def evaluate_policy(
     limit: int | None,
     config: Path | None,
     overrides: tuple[str, ...],
+    fields: dict[str, str] | None = None,
 ) -> list[Row]:
-    """Find the policy, run the flow, and return (benchmark, metric, value, low, high) rows."""
+    """Find the policy, run the flow, and return (benchmark, metric, value, low, high) rows.
+
+    Args:
+        home: the root.
+        progress: where live progress is shown.
+        policy: the first digits of a stored policy's id, a model folder, a hub id or a built-in model.
+        benchmarks: names or problem files; None for those of the policy's own run.
+        samples: k of avg@k; None as configured.
+        limit: problems of a benchmark at most; None as configured.
+        config: configuration to evaluate under; None for that of the policy's own run.
+        overrides: ``key=value`` settings on top.
+        fields: our names (question, answer) to the columns of the problem files among `benchmarks`.
+    """
     policy_id, tree = _find(home, policy, config)
     name = policy_id.removeprefix("pol_")[:12] if policy_id else "base"
     tree["run"] = {**tree.get("run", {}), "name": f"evaluate-{name}", "iterations": 0}
     wanted = {"benchmarks": benchmarks, "samples_per_problem": samples, "limit": limit}
     given = {key: value for key, value in wanted.items() if value is not None}
-    tree["evaluation"] = {**tree.get("evaluation", {}), **given}
+    tree["evaluation"] = {**tree.get("evaluation", {}), **given, "before": True}
+    if fields is not None:
+        tree["evaluation"]["files"] = {name: {"path": name, "fields": fields} for name in benchmarks or []}
     if not tree["evaluation"].get("benchmarks"):
         raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
     settings = parse_config(_overridden(tree, overrides))
@@ -87,18 +103,12 @@ def _find(home: Home, policy: str, config: Path | None) -> tuple[str | None, dic
             if policy == "builtin:tiny":
                 given |= {"prompt": {"template": "none"}, "rollouts": {"max_prompt_tokens": 16, "max_new_tokens": 28}}
         return None, {**given, "model": {**given.get("model", {}), "path": policy}}
-    store = Store(home.database)
-    rows = store.query(
-        "SELECT p.policy_id, r.config FROM store.policies AS p LEFT JOIN store.runs AS r USING (run_id) "
-        "WHERE starts_with(p.policy_id, $policy) OR starts_with(p.policy_id, 'pol_' || $policy)",
-        policy=policy,
-    ).to_pylist()
-    if len(rows) != 1:
-        raise StoreError(
-            f"{policy!r} names {len(rows)} policies of this store and is no model folder. Give an id, or a longer "
-            "prefix of one: "
-            'reval sql "select policy_id, run_id, kind, created_at from policies order by created_at".'
-        )
-    if given is None and rows[0]["config"] is None:
+    policy_id = find_policy(home, policy)
+    found = Store(home.database).query(
+        "SELECT config FROM store.policies LEFT JOIN store.runs USING (run_id) WHERE policy_id = $policy",
+        policy=policy_id,
+    )
+    (row,) = found.to_pylist()
+    if given is None and row["config"] is None:
         raise ConfigError(f"The store does not know the run of {policy}; give its configuration with --config.")
-    return rows[0]["policy_id"], given or json.loads(rows[0]["config"])
+    return policy_id, given or json.loads(row["config"])

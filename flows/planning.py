@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from itertools import islice
 
+import psutil
+import torch
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+from flows import costs
+from flows.base_model import ModelSize, load_tokenizer_only, model_size
+from flows.costs import Need
+from flows.lookup import Tally, tallies
 from reval_core.config import Config, flatten
 from reval_core.config_files import parse_config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError, PolicyError, StoreError
-from reval_core.home import Home, expand
-from reval_core.learning.objectives import objective_for
-from reval_core.policies.base import base_policy
-from reval_core.policies.folder import load_tokenizer
+from reval_core.home import Home
 from reval_core.problems import PromptRenderer
+from reval_core.problems.benchmarks import load_benchmark
 from reval_core.store import Store, runs, stages
 from reval_core.store.runs import RunRecord
-from tasks.open_run import Fork, check_settings, read_problems, run_id_of
+from tasks.fork import Fork, run_id_of
+from tasks.inputs import Inputs, read_problems
+from tasks.preflight import check_settings
 
-BYTES_PER_MASTER = 16
-"""float32 weight, gradient and two Adam moments of one parameter."""
-TEXT_BYTES_PER_TOKEN = 4
-"""Text of a token beside its 4-byte id, before DuckDB's compression."""
+Line = tuple[str, str]
+"""What is estimated, and the estimate with what it rests on."""
 
 
 def fork(config: Config, home: Home, *, start_from: str | None, force: str | None) -> Fork | None:
@@ -48,9 +49,11 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
         )
     assert iteration is not None
     store = Store(home.database)
+    if home.database.exists():
+        store.prepare()
     with store.read() as connection:
         parent = runs.find(connection, parent_id)
-        done = _rounds_done(stages.history(connection, parent_id)) if parent else 0
+        done = stages.rounds_done(stages.history(connection, parent_id)) if parent else 0
     if parent is None:
         raise StoreError(f"There is no run {parent_id}. `reval runs` lists what there is.")
     if iteration > done:
@@ -99,23 +102,15 @@ def _place(text: str) -> tuple[str, int]:
     return run_id, int(iteration)
 
 
-def _rounds_done(history: dict[tuple[int, str, str], dict[str, Any]]) -> int:
-    done = 0
-    while (done, "learn", "") in history:
-        done += 1
-    return done
-
-
 def show_prompts(config: Config, home: Home, count: int, console: Console) -> None:
-    """Text, token ids and stop set of the first prompts."""
-    base = base_policy(config.model, home.models)
-    tokenizer = load_tokenizer(base.folder)
+    """Text, token ids and stop set of the first prompts; needs the model's tokenizer and nothing else of it."""
+    tokenizer = load_tokenizer_only(config.model)
     renderer = PromptRenderer(tokenizer, config.prompt)
     stop = {token: tokenizer.convert_ids_to_tokens(token) for token in renderer.stop_ids}
     console.print(
         f"responses end with: {', '.join(f'{text!r} ({token})' for token, text in stop.items())}", markup=False
     )
-    for problem in read_problems(config)[0][:count]:
+    for problem in islice(read_problems(config)[0].values(), count):
         prompt = renderer.render(problem)
         console.rule(f"{problem.source} {problem.external_id}  {len(prompt.token_ids)} tokens")
         console.print(prompt.text, markup=False, soft_wrap=True)
@@ -123,130 +118,94 @@ def show_prompts(config: Config, home: Home, count: int, console: Console) -> No
 
 
 def show_plan(config: Config, home: Home, branch: Fork | None, console: Console) -> None:
-    """The resolved configuration, which stages are done and which are left, and what they will need."""
+    """The resolved configuration, which stages are done and which are left, and what the whole run needs."""
     check_settings(config)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)
     console.print(
         f"run {run_id}" + (f", a fork of {branch.parent_run_id} at round {branch.iteration}" if branch else "")
     )
-    console.print(_stage_table(config, _history(home, run_id, branch)))
-    for name, value in _needs(config, home):
-        console.print(f"{name:<22}{value}", markup=False, soft_wrap=True)
+    inputs, unread = _readable_inputs(config)
+    console.print(_stage_table(tallies(config, home, branch, inputs)))
+    for name, value in [("root", str(home.root)), *_data(config, inputs, unread), *_memory(config, home)]:
+        console.print(f"{name:<26}{value}", markup=False, soft_wrap=True)
 
 
-def _history(home: Home, run_id: str, branch: Fork | None) -> dict[tuple[int, str, str], dict[str, Any]]:
-    if not home.database.exists():
-        return {}
-    with Store(home.database).read() as connection:
-        if runs.find(connection, run_id) is not None:
-            return stages.history(connection, run_id)
-        if branch is None:
-            return {}
-        shared = stages.history(connection, branch.parent_run_id)
-    return {slot: output for slot, output in shared.items() if slot[0] < branch.iteration}
+def _readable_inputs(config: Config) -> tuple[Inputs, dict[str, str]]:
+    """Problems and benchmarks, and why some cannot be read here: the folder of the data need not be named yet."""
+    unread: dict[str, str] = {}
+    found = Inputs({}, {}, {})
+    try:
+        found = Inputs(*read_problems(config), {})
+    except ConfigError as error:
+        unread["the problems"] = str(error)
+    for name in config.evaluation.benchmarks if costs.evaluated_rounds(config) else ():
+        try:
+            found.benchmarks[name] = load_benchmark(name, config.evaluation.limit, config.evaluation.files)
+        except ConfigError as error:
+            unread[name] = str(error)
+    return found, unread
 
 
-def _stage_table(config: Config, history: dict[tuple[int, str, str], dict[str, Any]]) -> Table:
-    total = config.run.iterations
-    evaluations = len(config.evaluation.benchmarks) * _evaluation_points(config)
-    wanted = {"generate": total, "verify": total, "score": total, "persist": total, "learn": total}
-    if not objective_for(config.objective).needs_reference:
-        del wanted["score"]
-    wanted["evaluate"] = evaluations
-    table = Table("stage", "done", "to do", show_edge=False)
-    for name, count in wanted.items():
-        done = min(count, sum(stage == name for _, stage, _ in history))
-        table.add_row(name, str(done), str(count - done))
+def _stage_table(found: dict[str, Tally]) -> Table:
+    table = Table("stage", "done", "to do", "decided as it goes", show_edge=False)
+    for name, tally in found.items():
+        table.add_row(name, str(tally.done), str(tally.to_do), str(tally.undecided))
     return table
 
 
-def _evaluation_points(config: Config) -> int:
-    every, total = config.evaluation.every, config.run.iterations
-    during = (total - 1) // every if every else 0
-    return during + config.evaluation.before + config.evaluation.after
+def _data(config: Config, inputs: Inputs, unread: dict[str, str]) -> Iterator[Line]:
+    """Estimates of what the whole run writes into the store."""
+    counted = costs.rows(config, inputs)
+    yield "problems", f"{len(inputs.problems):,}, and {len(inputs.all) - len(inputs.problems):,} in benchmarks"
+    if unread:
+        yield "not readable here", f"{', '.join(unread)}: {next(iter(unread.values()))}"
+    yield "trajectories", f"{counted.responses:,} ({config.batch_size} a round), {counted.evaluated:,} more to evaluate"
+    basis = f"from rows of every kind and responses of {config.rollouts.max_new_tokens} tokens"
+    yield "store", f"about {_bytes(costs.store_bytes(config, counted))}, {basis}"
 
 
-@dataclass(frozen=True)
-class ModelSize:
-    """What a model folder says of its size, without loading it."""
-
-    parameters: int
-    layers: int
-    kv_width: int
-    vocabulary: int
-
-
-def model_size(folder: Path) -> ModelSize:
-    """Read sizes from config.json and the headers of the safetensors files."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    parameters = 0
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in tensor["shape"]:
-                    size *= dimension
-                parameters += size
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads", 1)
-    width = config.get("head_dim") or config.get("hidden_size", 0) // max(1, config.get("num_attention_heads", 1))
-    return ModelSize(parameters, config.get("num_hidden_layers", 0), heads * width, config.get("vocab_size", 0))
-
-
-def _needs(config: Config, home: Home) -> list[tuple[str, str]]:
-    """Estimates of disk and device memory, and what could not be looked at."""
-    tokens = config.rollouts.max_prompt_tokens + config.rollouts.max_new_tokens
-    total = config.run.iterations * config.batch_size
-    disk = total * config.rollouts.max_new_tokens * (4 + TEXT_BYTES_PER_TOKEN)
-    found = [
-        ("root", str(home.root)),
-        ("device", choose_device(config.model.device)),
-        ("trajectories", f"{total:,} ({config.batch_size} a round)"),
-        ("store, at most", f"{_gigabytes(disk)} (every response at max_new_tokens, before compression)"),
-    ]
+def _memory(config: Config, home: Home) -> Iterator[Line]:
+    """Estimates of saved policies and device memory, by the size of the model."""
+    device = choose_device(config.model.device)
+    yield "device", f"{device}, {_bytes(_device_memory(device))}"
     try:
-        problems, _ = read_problems(config)
-        found.append(("problems", f"{len(problems):,}"))
-    except ConfigError as error:  # the folder of the data is not named in this environment
-        found.append(("problems", f"not readable here: {error}"))
-    try:
-        folder = _local_folder(config, home)
-        size = model_size(folder)
-    except (PolicyError, ConfigError) as error:
-        found.append(("device memory", f"unknown, the model is not here: {error}"))
-        return found
-    bytes_per_value = 2 if config.model.dtype == "bfloat16" else 4
-    reference = objective_for(config.objective).needs_reference
-    learner = size.parameters * (BYTES_PER_MASTER + (4 if reference else 0))
-    cache = min(config.batch_size, config.rollouts.engine.max_batch_sequences) * tokens
-    cache *= 2 * size.layers * size.kv_width * bytes_per_value
-    logits = min(config.optimizer.max_tokens_per_micro_batch, 2**28 // max(1, size.vocabulary)) * size.vocabulary * 4
-    checkpoint = size.parameters * 12
-    kept = 1 + config.run.iterations // config.checkpoint.every
+        size = model_size(config.model)
+    except PolicyError as error:
+        yield "device memory", f"unknown: {error}"
+        return
+    yield "parameters", f"{size.parameters:,}, from {size.source}"
+    yield "saved policies", _saved(config, home, size)
+    for phase, needs in (
+        ("learning", costs.learning_memory(config, size)),
+        ("generating", costs.generating_memory(config, size)),
+    ):
+        yield from ((f"  {need.name}", f"{_bytes(need.size)} ({need.formula})") for need in needs)
+        yield f"memory while {phase}", f"about {_bytes(_total(needs))}"
+
+
+def _total(needs: list[Need]) -> int:
+    return sum(need.size for need in needs)
+
+
+def _saved(config: Config, home: Home, size: ModelSize) -> str:
+    whole, evaluated = costs.saved_rounds(config)
+    needed = size.parameters * (costs.CHECKPOINT * len(whole) + 4 * len(evaluated))
     free = shutil.disk_usage(next(p for p in (home.root, *home.root.parents) if p.exists())).free
-    return [
-        *found,
-        ("parameters", f"{size.parameters:,}"),
-        ("device memory", f"learner and reference {_gigabytes(learner)}, KV cache at most {_gigabytes(cache)}, "
-                          f"logits {_gigabytes(logits)}, activations not counted"),
-        ("checkpoints", f"{kept} of {_gigabytes(checkpoint)}; free on this disk {_gigabytes(free)}"),
-    ]  # fmt: skip
+    return (
+        f"{len(whole) + len(evaluated)} folders, about {_bytes(needed)} ({len(whole)} checkpoints of "
+        f"{costs.CHECKPOINT} bytes a parameter, {len(evaluated)} only evaluated, of 4); free here {_bytes(free)}"
+    )
 
 
-def _local_folder(config: Config, home: Home) -> Path:
-    if config.model.path.startswith("builtin:"):
-        made = sorted(home.models.glob(config.model.path.removeprefix("builtin:") + "_*"))
-        if not made:
-            raise PolicyError(f"{config.model.path} is made when the run starts.")
-        return made[-1]
-    path = expand(config.model.path)
-    if not path.is_dir():
-        raise PolicyError(f"{config.model.path} is no folder here; it is fetched from the hub when the run starts.")
-    return path
+def _device_memory(device: str) -> int:
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
+def _bytes(size: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size / 1e3:.3g} kB"

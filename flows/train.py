@@ -13,11 +13,12 @@ from prefect import flow
 from reval_core.config import Config
 from reval_core.home import Home
 from tasks.checkpoint import checkpoint
-from tasks.context import flow_run_id
+from tasks.context import flow_run_id, tagged
 from tasks.evaluate import evaluate
+from tasks.fork import Fork
 from tasks.generate import generate
 from tasks.learn import learn
-from tasks.open_run import Fork, open_run
+from tasks.open_run import open_run
 from tasks.outcome import Outcome, outcome
 from tasks.persist import persist
 from tasks.progress import Progress
@@ -40,6 +41,7 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
     """
     with (
         open_run(config, home, progress=progress, fork=fork, flow_run_id=flow_run_id()) as run,
+        tagged(run),
         tracking(run) as tracker,
     ):
         if config.evaluation.before:
@@ -72,15 +74,16 @@ def one_round(here: Here, policy: str) -> str:
         checkpoint(Here(here.run, here.iteration - 1), policy)
     if here.reset_due:
         here.run.policies.keep_frozen(reference)
-    if reference is not None and (here.reset_due or here.begins_fork):
-        score_window(here, reference)
+    if reference is not None:
+        if here.reset_due or here.begins_fork:
+            score_window(here, reference)
+        calibrate_reference(here, reference)
 
     batch = generate(here, policy)
     verdicts = verify(here, batch)
     if reference is not None:
         score(here, batch, reference)
-        if here.is_first_of_attempt or here.reset_due:
-            calibrate_reference(here, batch, reference)
+        calibrate_reference(here, reference, batch)  # in the first round, before which there is no window
     persist(here, batch, verdicts)
     return learn(here, policy, reference).policy_id
 

@@ -67,7 +67,7 @@ def no_engine(folder: Path, base: Path) -> list[str]:
         (no_tokenizer, PolicyError, "has no tokenizer .*save the model's tokenizer"),
         (pickled, PolicyError, "pickled weights only .pytorch_model.bin.*safetensors"),
         (long_prompts, PromptError, r"6 prompts are longer than rollouts.max_prompt_tokens = 6; the longest has 7"),
-        (small_context, ConfigError, "longest prompt has 7 tokens; .*= 122 it passes the model's context of 128"),
+        (small_context, ConfigError, "7 tokens; with 122 new ones it passes the model's context of 128"),
         (broken_line, ProblemError, r"broken.jsonl, line 3: not JSON"),
         (no_gold, ProblemError, "golds.jsonl, line 1: column 'answer' is missing.*There are question, solution"),
         (no_engine, ConfigError, "[Uu]nknown .*engine 'transfromers'.*Did you mean 'transformers'"),

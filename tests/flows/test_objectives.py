@@ -77,9 +77,12 @@ def test_the_reference_is_reset(small: Config, home: Home, monkeypatch: pytest.M
     """Every second round, in a run that is stopped right after the reset, goes on, and then loses its policies."""
     tested, calibrate = [], flows.train.calibrate_reference
 
-    def calibrated(here, batch, reference):  # type: ignore[no-untyped-def]
-        tested.append((here.iteration, reference))
-        return calibrate(here, batch, reference)
+    def calibrated(here, reference, batch=None):  # type: ignore[no-untyped-def]
+        passed_before = here.run.calibrated == reference
+        calibrate(here, reference, batch)
+        if here.run.calibrated == reference and not passed_before:
+            sampled = value(home, "SELECT count(*) FROM store.batches WHERE round = $i", i=here.iteration)
+            tested.append((here.iteration, reference, sampled))
 
     monkeypatch.setattr(flows.train, "calibrate_reference", calibrated)
     config = changed(small, "objective.reference_reset_every=2", "checkpoint.every=100")
@@ -89,7 +92,8 @@ def test_the_reference_is_reset(small: Config, home: Home, monkeypatch: pytest.M
     told = rows(home, "SELECT * FROM rounds ORDER BY iteration")
     base, second = told[0]["parent_policy_id"], told[1]["policy_id"]
     assert [row["reference_policy_id"] for row in told] == [base, base, second, second]
-    assert tested == [(0, base), (2, second), (3, second)]  # at each start and after the reset
+    # at each start and after the reset; before anything is sampled, but for the first round
+    assert tested == [(0, base, 1), (2, second, 0), (3, second, 0)]
     scored = rows(
         home, "SELECT reference_policy_id AS reference, t.iteration, count(*) AS n FROM store.reference_scores "
         "JOIN trajectories AS t USING (trajectory_id) GROUP BY ALL",

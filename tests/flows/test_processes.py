@@ -1,10 +1,14 @@
 """The command line as a process, with Prefect's embedded server: killed, asked to end, interrupted, gone on."""
 
+import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -20,11 +24,31 @@ START_S, END_S = 240, 60
 """Generous limits, for machines that are busy."""
 
 
+LOOPBACK_ONLY = """
+import socket
+
+connect = socket.socket.connect
+
+
+def guarded(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        raise AssertionError(f"a call to {address} left this machine")
+    return connect(self, address)
+
+
+socket.socket.connect = guarded
+from flows.cli import main
+
+main()
+"""
+"""The command line, in a process that may talk to nobody outside."""
+
+
 def start(config: Path, home: Home) -> subprocess.Popen[str]:
     """`reval train` on the configuration, its output on a pipe."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     return subprocess.Popen(
-        [sys.executable, "-c", "from flows.cli import main; main()", "train", str(config)],
+        [sys.executable, "-c", LOOPBACK_ONLY, "train", str(config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -63,6 +87,20 @@ def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     _, alive = psutil.wait_procs(children, timeout=END_S)
     assert alive == [], shown
     return process.returncode, shown
+
+
+def in_prefect(home: Home) -> dict[str, list[tuple[str, ...]]]:
+    """What Prefect's own database shows of flow runs (name, tags) and task runs (name, state, the attempt's tag)."""
+    with closing(sqlite3.connect(home.prefect / "prefect.db")) as database:
+        flows = database.execute("SELECT name, tags FROM flow_run ORDER BY start_time").fetchall()
+        tasks = database.execute("SELECT name, state_name, tags FROM task_run").fetchall()
+    return {
+        "flow_run": [(name, tuple(sorted(json.loads(tags)))) for name, tags in flows],
+        "task_run": [
+            (name, state, next(tag for tag in json.loads(tags) if tag.startswith("attempt:")))
+            for name, state, tags in tasks
+        ],
+    }
 
 
 SLOW_ENGINE = """
@@ -107,6 +145,18 @@ def test_a_run_outlives_its_processes(
 
     statuses = [row["status"] for row in rows(home, "SELECT status FROM attempts ORDER BY attempt")]
     assert statuses == ["crashed", "cancelled", "cancelled"]
+    run_id = rows(home, "SELECT run_id FROM runs")[0]["run_id"]
+    shown = in_prefect(home)
+    tags = [tuple(sorted([f"run:{run_id}", f"attempt:{attempt}"])) for attempt in (1, 2, 3)]
+    assert shown["flow_run"] == [(f"train {slow.run.name}", named) for named in tags]
+    stages = ("generate", "verify", "score", "persist", "learn")
+    assert {(f"{stage} 0", "Completed", "attempt:1") for stage in stages} <= set(shown["task_run"])
+    assert {(f"{stage} 1", "Completed", "attempt:2") for stage in stages} <= set(shown["task_run"])
+
+    # the root goes on elsewhere, half done and without anything of Prefect's
+    elsewhere = Home(home.root.parent / "elsewhere")
+    shutil.copytree(home.root, elsewhere.root, ignore=shutil.ignore_patterns("prefect"))
+    home = elsewhere
     done = train(slow, home)
     assert lineage(home, done.run_id) == lineage(finished.home, finished.outcome.run_id)
     assert responses(home) == responses(finished.home)

@@ -1,5 +1,6 @@
 """A run from its first prompt to its report, told through the store and MLflow; run again; run on."""
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from small_run import (
     train,
 )
 
-from reval_core.config import Config
+from reval_core.config import Config, flatten
 from reval_core.home import Home
 from reval_core.store import Store
 
@@ -159,7 +160,7 @@ def test_mlflow_has_each_point_once(finished: Finished) -> None:
     assert all(len(history) == len({step for step, _ in history}) for history in shown.values())
     by_round = rows(finished.home, "SELECT * FROM rounds ORDER BY iteration")
     for key in ("accuracy", "loss", "residual_mean", "grad_norm", "tokens_generated", "staleness_mean"):
-        assert sorted(shown[key]) == [(row["iteration"] + 1, row[key]) for row in by_round]
+        assert sorted(shown[key]) == [(row["iteration"], row[key]) for row in by_round]
     evaluated = rows(finished.home, "SELECT metric, iteration, value FROM evaluations ORDER BY iteration")
     avg = [(row["iteration"] + 1, row["value"]) for row in evaluated if row["metric"] == "avg@2"]
     (key,) = [key for key in shown if key.startswith("eval/") and key.endswith("/avg_at_2")]
@@ -170,12 +171,17 @@ def test_mlflow_has_each_point_once(finished: Finished) -> None:
 def test_mlflow_has_parameters_tags_and_the_report(finished: Finished) -> None:
     client = MlflowClient(finished.home.mlflow_uri)
     (shown,) = client.search_runs([client.get_experiment_by_name("reval").experiment_id])
-    assert shown.data.params == {key: str(value) for key, value in finished.config.flat().items()}
+    identity = {key: str(value) for key, value in flatten(finished.config.identity()).items()}
+    assert shown.data.params == identity
+    settings = {key.removeprefix("setting."): value for key, value in shown.data.tags.items() if "setting." in key}
+    assert identity | settings == {key: str(value) for key, value in finished.config.flat().items()}
     assert shown.data.tags["reval.run_id"] == finished.outcome.run_id == shown.info.run_name
     assert shown.data.tags["reval.attempt"] == "1"
     assert shown.info.status == "FINISHED"
     (run,) = rows(finished.home, "SELECT mlflow_run_id FROM store.runs")
     assert run["mlflow_run_id"] == shown.info.run_id
+    (config,) = [artifact.path for artifact in client.list_artifacts(shown.info.run_id, "config")]
+    assert re.fullmatch(r"config/\w{8}\.yaml", config)
     artifacts = {artifact.path for artifact in client.list_artifacts(shown.info.run_id, "report")}
     assert {"report/report.html", "report/learning-curve.png"} <= artifacts
     assert finished.home.mlflow_artifacts.is_dir()
@@ -230,11 +236,12 @@ def test_more_iterations_go_on(finished: Finished, copied: Home) -> None:
     assert lineage(copied, done.run_id)[:ROUNDS] == before
     after = points(copied)
     assert after["loss"][: len(steps_before)] == steps_before
-    assert [step for step, _ in after["loss"]] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in after["loss"]] == [0, 1, 2, 3, 4]
     client = MlflowClient(copied.mlflow_uri)
     (shown,) = client.search_runs([client.get_experiment_by_name("reval").experiment_id])
     assert shown.info.artifact_uri.startswith(copied.mlflow_artifacts.as_uri())
     assert any(copied.mlflow_artifacts.rglob("report.html"))
+    assert shown.data.tags["setting.run.iterations"] == str(ROUNDS + 1)
 
 
 @pytest.mark.usefixtures("quick")

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from small_run import BATCH, PROMPTS, ROLLOUTS, changed, crash_at, rows, train
+from small_run import BATCH, ROLLOUTS, changed, crash_at, rows, train
 
 from reval_core.config import Config
 from reval_core.config_files import parse_config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
-from reval_core.store import Store, replay
 from tasks.track import tracking_uri
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -62,18 +61,13 @@ def test_the_fresh_batch_is_whole_whatever_the_window_holds(small: Config, home:
 
 def test_vargrad_never_draws_a_group_that_the_windows_edge_cuts(small: Config, home: Home) -> None:
     config = changed(small, "run.iterations=3", "objective.use=vargrad", f"replay.capacity={BATCH + 1}")
-    done = train(config, home)
-    store = Store(home.database)
-    with store.read() as connection:
-        whole = replay.whole_groups(connection, done.run_id, 2, BATCH + 1)
-    assert len(whole) == BATCH
+    train(config, home)
     sizes = rows(
         home,
         "SELECT u.policy_id, u.update_index, t.batch_id, t.problem_id, count(*) AS n "
         "FROM store.update_trajectories AS u JOIN store.trajectories AS t USING (trajectory_id) GROUP BY ALL",
     )
     assert {row["n"] % ROLLOUTS for row in sizes} == {0}
-    assert len(whole) == PROMPTS * ROLLOUTS
 
 
 @pytest.mark.parametrize("objective", ["vargrad", "grpo"])

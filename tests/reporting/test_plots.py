@@ -19,12 +19,12 @@ from reval_core.reporting import plots
 Columns = dict[str, list[Any]]
 
 ROUNDS: Columns = {
-    "iteration": [1, 2, 3],
+    "iteration": [0, 1, 2],
     "accuracy": [0.25, 0.5, 0.75],
-    "reward": [0.25, 0.5, 0.75],
+    "reward_mean": [0.25, 0.5, 0.75],
 }
 EVALUATIONS: Columns = {
-    "iteration": [0, 2],
+    "learned": [0, 3],
     "value": [0.3, 0.6],
     "low": [0.2, 0.5],
     "high": [0.4, 0.7],
@@ -33,8 +33,10 @@ RESIDUALS: Columns = {
     "iteration": [1, 2],
     "residual_mean": [-9.0, -4.0],
     "residual_std": [3.0, 2.0],
+    "moved_mean": [1.0, 6.0],
     "loss": [90.0, 20.0],
 }
+GRADED = {"reward_mean": [None, None, None]}
 REPLAY: Columns = {"iteration": [1, 2], "staleness_mean": [0.0, 0.5], "uses_mean": [1.0, 1.5]}
 LENGTHS: Columns = {"iteration": [1, 2], "length_mean": [12.0, 20.0], "truncated_share": [0.1, 0.0]}
 VERDICTS: Columns = {
@@ -102,7 +104,8 @@ def test_a_run_of_one_iteration_can_be_drawn(name: str) -> None:
 @pytest.mark.filterwarnings("error")
 def test_missing_numbers_can_be_drawn(name: str) -> None:
     draw, tables = DRAWINGS[name]
-    gaps = [{c: list(v) if c == "iteration" else [None] * len(v) for c, v in table.items()} for table in tables]
+    places = ("iteration", "learned")
+    gaps = [{c: list(v) if c in places else [None] * len(v) for c, v in table.items()} for table in tables]
     assert plots.figure_svg(draw(*gaps))
 
 
@@ -122,29 +125,31 @@ def test_columns_of_other_lengths_are_refused() -> None:
 
 
 def test_learning_curve_holds_the_numbers() -> None:
-    figure = plots.learning_curve(ROUNDS, EVALUATIONS, k=4, title="A run")
+    figure = plots.learning_curve(ROUNDS, EVALUATIONS, evaluated="six, avg@4", title="A run")
     (axes,) = figure.axes
     fresh, _, points = axes.lines
     assert np.allclose(fresh.get_ydata(), ROUNDS["accuracy"])
-    assert np.allclose(points.get_xdata(), EVALUATIONS["iteration"])
+    assert np.allclose(fresh.get_xdata(), [0, 1, 2])  # sampled after so many rounds of learning
+    assert np.allclose(points.get_xdata(), [0, 3])
+    assert axes.get_xlabel() == "rounds learned"
     assert np.allclose(points.get_ydata(), EVALUATIONS["value"])
     container: Any = axes.containers[0]
     (bars,) = container.lines[2]
     ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
     assert np.allclose(ends, [[0.2, 0.4], [0.5, 0.7]])
-    assert labels(figure) == ["fresh batch", "held-out problems, avg@4 and 95 % interval"]
+    assert labels(figure) == ["fresh batch", "six, avg@4 and 95 % interval"]
     assert [text.get_text() for text in axes.texts] == ["30%", "60%"]
 
 
 def test_rows_may_come_in_any_order() -> None:
-    shuffled: Columns = {"iteration": [3, 1, 2], "accuracy": [0.75, 0.25, 0.5]}
+    shuffled: Columns = {"iteration": [2, 0, 1], "accuracy": [0.75, 0.25, 0.5], **GRADED}
     line = plots.learning_curve(shuffled, EVALUATIONS).axes[0].lines[0]
     assert np.allclose(line.get_ydata(), [0.25, 0.5, 0.75])
 
 
 def test_an_evaluation_without_value_is_left_out() -> None:
     table: Columns = {
-        "iteration": [0, 2],
+        "learned": [0, 2],
         "value": [0.3, None],
         "low": [0.2, None],
         "high": [0.4, None],
@@ -156,7 +161,7 @@ def test_an_evaluation_without_value_is_left_out() -> None:
 def test_a_curve_without_evaluations_or_rounds_can_be_drawn() -> None:
     nothing: Columns = {column: [] for column in EVALUATIONS}
     assert labels(plots.learning_curve(ROUNDS, nothing)) == ["fresh batch"]
-    no_rounds: Columns = {"iteration": [], "accuracy": []}
+    no_rounds: Columns = {"iteration": [], "accuracy": [], "reward_mean": []}
     assert len(labels(plots.learning_curve(no_rounds, EVALUATIONS))) == 1
 
 
@@ -182,6 +187,57 @@ def test_loss_is_drawn_on_a_log_scale_only_when_positive() -> None:
     assert plots.residual_plot(RESIDUALS).axes[1].get_yscale() == "log"
     zero = {**RESIDUALS, "loss": [0.0, 1.0]}
     assert plots.residual_plot(zero).axes[1].get_yscale() == "linear"
+
+
+def test_a_loss_axis_is_labelled_at_decades_alone() -> None:
+    for loss in ([2986.0, 6711.0], [5.0, 6.0], [1.0, 100.0]):
+        figure = plots.residual_plot({**RESIDUALS, "loss": loss})
+        figure.draw_without_rendering()
+        axis = figure.axes[1].yaxis
+        assert [tick.label1.get_text() for tick in axis.get_minor_ticks() if tick.label1.get_text()] == []
+        low, high = figure.axes[1].get_ylim()
+        assert np.log10([low, high]).tolist() == pytest.approx(np.round(np.log10([low, high])).tolist())
+        assert low <= min(loss) <= max(loss) <= high
+        assert low < high
+
+
+def test_the_residual_is_drawn_beside_its_two_parts() -> None:
+    above = plots.residual_plot(RESIDUALS).axes[0]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in above.lines}
+    assert drawn["residual ± 1 s.d."] == [-9.0, -4.0]
+    assert drawn["log-ratio + prompt term"] == [1.0, 6.0]
+    assert drawn["reward / beta"] == [10.0, 10.0]
+    nothing = plots.residual_plot({**RESIDUALS, "moved_mean": [None, None]})
+    assert labels(nothing) == ["residual ± 1 s.d."]
+
+
+def test_a_reward_that_is_a_number_is_not_called_accuracy() -> None:
+    rewards: Columns = {"iteration": [0, 1], "accuracy": [None, None], "reward_mean": [-0.5, 1.5]}
+    nothing: Columns = {column: [] for column in EVALUATIONS}
+    (alone,) = plots.learning_curve(rewards, nothing).axes
+    assert alone.get_title(loc="left") == "mean reward of the fresh batch"
+    assert np.allclose(alone.lines[0].get_ydata(), [-0.5, 1.5])
+    assert alone.get_xlabel() == "rounds learned"
+    reward, accuracy = plots.learning_curve(rewards, EVALUATIONS).axes
+    assert accuracy.get_title(loc="left") == "accuracy"  # of the benchmarks, which have gold answers
+    assert "accuracy" not in reward.get_title(loc="left")
+
+
+def test_an_evaluation_without_interval_is_a_point() -> None:
+    table: Columns = {"learned": [0, 2], "value": [0.3, 0.6], "low": [None, None], "high": [None, None]}
+    figure = plots.learning_curve(ROUNDS, table)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["30%", "60%"]
+    assert plots.figure_svg(figure)
+
+
+def test_numbers_without_neighbours_get_a_marker() -> None:
+    def marked(values: list[float | None]) -> list[int]:
+        table: Columns = {"iteration": list(range(len(values))), "staleness_mean": values, "uses_mean": values}
+        return list(plots.staleness_reuse(table).axes[0].lines[0].get_markevery() or [])
+
+    assert marked([1.0]) == [0]
+    assert marked([1.0, 2.0]) == []
+    assert marked([1.0, None, 2.0, 3.0, None, 4.0]) == [0, 5]
 
 
 def test_png_has_the_size_it_was_asked_for() -> None:

@@ -1,0 +1,182 @@
+"""What a training run will need: rows and bytes in the store, saved policies, device memory, each with its formula.
+
+Bytes per row, indexes included, are the growth of each table up to six times the rows of a finished quickstart (32 MB);
+the saved tensors of a micro-batch were measured by hooks on Qwen2 models of two sizes (within 10 %), the logits by peak
+memory; all on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.base_model import ModelSize
+from reval_core.config import Config
+from reval_core.learning.objectives import objective_for
+from reval_core.learning.scoring import LOGITS_PER_CHUNK
+from tasks.inputs import Inputs
+
+FIXED = 14_000_000
+"""A store in which every table has a row: 26 tables and 24 indexes, each with a block of 256 KiB or more."""
+RESPONSE = 475
+"""One response, whatever it is for: its row, its payload beside the tokens, its verdict."""
+REFERENCE_SCORES = 440
+REPLAY_ENTRY = 50
+UPDATE_MEMBER = 56
+"""One trajectory in one update."""
+PROBLEM = 800
+"""A problem, where it was read, and its gold answer, beside their texts."""
+SCHEDULED = 42
+"""A problem's place in one epoch."""
+PROMPT = 150
+"""A rendered prompt, beside its text and token ids."""
+PAYLOAD_TOKEN = 6
+"""Id and text of one response token, compressed: 6.4 bytes in mathematical English, 3.6 in the quickstart."""
+
+MASTER = 16
+"""float32 weight, gradient and two Adam moments of one parameter."""
+CHECKPOINT = 12
+"""float32 weight and two Adam moments of one parameter in a saved folder."""
+LOGITS_COPIES = 4
+"""Tensors of the size of the logits that live at once in their backward pass."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How much of everything a run writes."""
+
+    responses: int
+    """Sampled for training."""
+    evaluated: int
+    """Sampled by evaluations."""
+    problems: int
+    prompts: int
+    scheduled: int
+    text_bytes: int
+    """Of the problems."""
+
+
+def evaluated_rounds(config: Config) -> list[int]:
+    """Iterations after which a run evaluates, -1 for the base policy."""
+    total, every = config.run.iterations, config.evaluation.every
+    rounds = [-1] if config.evaluation.before else []
+    rounds += range(every - 1, total - 1, every) if every else []
+    return rounds + ([total - 1] if config.evaluation.after else [])
+
+
+def saved_rounds(config: Config) -> tuple[set[int], set[int]]:
+    """Iterations whose policy is saved with its optimizer's state, and those saved only since they are evaluated."""
+    total, resets = config.run.iterations, config.objective.reference_reset_every
+    saved = {*range(config.checkpoint.every - 1, total, config.checkpoint.every), total - 1}
+    saved |= set(range(resets - 1, total - 1, resets)) if resets else set()
+    evaluated = set(evaluated_rounds(config)) if config.evaluation.benchmarks else set()
+    return {r for r in saved if r >= 0}, {r for r in evaluated - saved if r >= 0}
+
+
+def rows(config: Config, inputs: Inputs) -> Rows:
+    """Rows of a run from beginning to end; nothing is taken off for what is stored already."""
+    problems, asked = inputs.problems, sum(len(found) for found in inputs.benchmarks.values())
+    rounds, drawn = config.run.iterations, config.run.iterations * config.rollouts.prompts_per_iteration
+    epochs = -(-drawn // len(problems)) if problems else 0
+    return Rows(
+        responses=rounds * config.batch_size,
+        evaluated=len(evaluated_rounds(config)) * asked * config.evaluation.samples_per_problem,
+        problems=len(problems) + asked,
+        prompts=min(drawn, len(problems)) + asked,
+        scheduled=epochs * len(problems),
+        text_bytes=sum(len(problem.question) for problem in inputs.all),
+    )
+
+
+def store_bytes(config: Config, counted: Rows) -> int:
+    """Size of the database file when every response is as long as it may be."""
+    reference = objective_for(config.objective).needs_reference
+    updates = config.objective.updates.on_policy + config.objective.updates.off_policy
+    learned_from = REPLAY_ENTRY + (REFERENCE_SCORES if reference else 0) + updates * UPDATE_MEMBER
+    longest = config.evaluation.max_new_tokens or config.rollouts.max_new_tokens
+    tokens = counted.responses * config.rollouts.max_new_tokens + counted.evaluated * longest
+    return (
+        FIXED
+        + (counted.responses + counted.evaluated) * RESPONSE
+        + counted.responses * learned_from
+        + tokens * PAYLOAD_TOKEN
+        + counted.problems * PROBLEM
+        + counted.prompts * PROMPT
+        + counted.scheduled * SCHEDULED
+        + 3 * counted.text_bytes  # the question, once more within its messages, and as a prompt
+    )
+
+
+@dataclass(frozen=True)
+class Need:
+    """One part of the device memory."""
+
+    name: str
+    size: int
+    """Bytes."""
+    formula: str
+
+
+def learning_memory(config: Config, size: ModelSize) -> list[Need]:
+    """What an update holds at once."""
+    tokens, positions = micro_batch(config)
+    half = config.model.dtype == "bfloat16"
+    needs = [
+        Need("learner", MASTER * size.parameters, f"{MASTER} bytes a parameter: float32 weight, gradient, two moments"),
+        *_reference(config, size),
+    ]
+    if half:
+        needs.append(Need("bfloat16 copies", 2 * size.parameters, "2 bytes a parameter, while it computes"))
+    return [*needs, _activations(config, size, tokens), _logits(size, positions)]
+
+
+def _reference(config: Config, size: ModelSize) -> list[Need]:
+    if not objective_for(config.objective).needs_reference:
+        return []
+    return [Need("reference", 4 * size.parameters, "4 bytes a parameter: float32 weight")]
+
+
+def micro_batch(config: Config) -> tuple[int, int]:
+    """Tokens of the largest micro-batch, padding included, and how many of them are a response's."""
+    rollouts = config.rollouts
+    longest = rollouts.max_prompt_tokens + rollouts.max_new_tokens
+    sequences = max(1, min(config.batch_size, config.optimizer.max_tokens_per_micro_batch // longest))
+    return sequences * longest, sequences * rollouts.max_new_tokens
+
+
+def layer_bytes(size: ModelSize, compute_bytes: int) -> int:
+    """Saved tensors of one token in one layer: the residual stream and its norms stay float32, products are in the
+    compute precision; attention is a fused kernel, which keeps no [T, T] matrix."""
+    return 40 * size.hidden + compute_bytes * (2 * size.kv_width + 4 * size.intermediate)
+
+
+def _activations(config: Config, size: ModelSize, tokens: int) -> Need:
+    compute_bytes = 2 if config.model.dtype == "bfloat16" else 4
+    one_layer = layer_bytes(size, compute_bytes)
+    if config.model.gradient_checkpointing:
+        each = 4 * size.hidden * size.layers + one_layer
+        formula = f"{tokens:,} tokens x (4 hidden x layers + one layer), with gradient checkpointing"
+    else:
+        each = one_layer * size.layers
+        formula = f"{tokens:,} tokens x layers x (40 hidden + {compute_bytes} (2 kv + 4 mlp))"
+    return Need("activations", tokens * each, formula)
+
+
+def _logits(size: ModelSize, positions: int) -> Need:
+    at_once = min(positions, LOGITS_PER_CHUNK // max(1, size.vocabulary))
+    formula = (
+        f"{at_once:,} positions at a time x {size.vocabulary:,} words x 4 bytes x {LOGITS_COPIES} in the backward pass"
+    )
+    return Need("logits", LOGITS_COPIES * 4 * at_once * size.vocabulary, formula)
+
+
+def generating_memory(config: Config, size: ModelSize) -> list[Need]:
+    """What sampling holds at once: the learner keeps its moments, its gradient is gone."""
+    rollouts, engine = config.rollouts, config.rollouts.engine
+    longest = rollouts.max_prompt_tokens + rollouts.max_new_tokens
+    sequences = max(1, min(config.batch_size, engine.max_batch_sequences, engine.max_batch_tokens // longest))
+    cache = 2 * 4 * size.layers * size.kv_width * sequences * longest
+    return [
+        Need("learner", 12 * size.parameters, "12 bytes a parameter: float32 weight, two moments"),
+        *_reference(config, size),
+        Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x 4 bytes"),
+    ]

@@ -1,0 +1,206 @@
+"""Asking the store on the command line: SQL in every format, parameters, runs, reports, and readable errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from small_run import Finished, changed, train
+
+from flows.asking import find_run
+from flows.cli import main
+from reval_core.config import Config
+from reval_core.errors import StoreError
+from reval_core.home import Home
+from reval_core.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+Reval = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def reval(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reval:
+    """Calls ``reval`` with arguments on the finished run's root; gives exit code, output and errors."""
+    monkeypatch.setenv("REVAL_HOME", str(finished.home.root))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["reval", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def error_of(answer: tuple[int, str, str]) -> str:
+    """The one line that an error is told in."""
+    code, _, error = answer
+    assert code == 1
+    assert error.startswith("Error: ")
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    return error
+
+
+def test_sql_as_table_csv_json_and_parquet(reval: Reval, finished: Finished, tmp_path: Path) -> None:
+    query = "select iteration, accuracy from rounds order by iteration"
+    expected = finished.config.run.iterations
+    code, table, _ = reval("sql", query)
+    assert code == 0
+    assert "accuracy" in table
+    assert f"{expected} rows" in table
+    _, text, _ = reval("sql", query, "--csv")
+    assert [row["iteration"] for row in csv.DictReader(io.StringIO(text))] == [str(n) for n in range(expected)]
+    _, text, _ = reval("sql", query, "--json")
+    assert [json.loads(line)["iteration"] for line in text.splitlines()] == list(range(expected))
+    assert f"{expected} rows written to" in reval("sql", query, "--parquet", str(tmp_path / "out.parquet"))[1]
+    assert pq.read_table(tmp_path / "out.parquet").column("iteration").to_pylist() == list(range(expected))
+
+
+def test_one_row_is_one_row(reval: Reval, tmp_path: Path) -> None:
+    assert reval("sql", "select 1 as a")[1].rstrip().endswith("\n1 row")
+    assert reval("sql", "select 1 as a", "--parquet", str(tmp_path / "a.parquet"))[1].startswith("1 row written")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(reval: Reval, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere" / "x.parquet"
+    assert f"{nowhere} cannot be written: No such file or directory." in error_of(
+        reval("sql", "select 1 as a", "--parquet", str(nowhere))
+    )
+    assert "Is a directory" in error_of(reval("sql", "select 1 as a", "--parquet", str(tmp_path)))
+    assert "as column::VARCHAR" in error_of(reval("sql", "select interval 1 day as a", "--csv"))
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(finished: Finished) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -c 'from flows.cli import main; main()' sql 'from range(100000)' --json | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "REVAL_HOME": str(finished.home.root), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == '{"range": 0}\n'
+    assert done.stderr == ""
+
+
+def test_numbers_that_json_lacks_are_null(reval: Reval) -> None:
+    text = reval("sql", "select 'nan'::double as a, ['inf'::double, 1] as b, {'c': 'nan'::double} as d", "--json")[1]
+    assert text == '{"a": null, "b": [null, 1.0], "d": {"c": null}}\n'
+
+
+def test_named_queries_are_listed_run_and_take_parameters(reval: Reval, finished: Finished) -> None:
+    assert "learning_curve" in reval("sql")[1]
+    run_id = finished.outcome.run_id
+    for given in (run_id, run_id[:7]):
+        lines = reval("sql", "learning_curve", "--json", "--param", f"run={given}")[1].splitlines()
+        assert len(lines) == finished.config.run.iterations
+    assert "Did you mean 'learning_curve'?" in error_of(reval("sql", "learning_curv"))
+    assert "name=value" in error_of(reval("sql", "learning_curve", "--param", "run"))
+
+
+def test_a_run_that_is_not_there_is_refused_where_a_query_takes_one(reval: Reval, finished: Finished) -> None:
+    run_id = finished.outcome.run_id
+    assert "no run nosuch" in error_of(reval("sql", "learning_curve", "--param", "run=nosuch"))
+    assert f"Did you mean {run_id}?" in error_of(reval("sql", "learning_curve", "--param", f"run=x{run_id}"))
+    own = "select count(*) as n from rounds where run_id = $run"
+    assert "no run nosuch" in error_of(reval("sql", own, "--param", "run=nosuch"))
+    assert json.loads(reval("sql", own, "--param", f"run={run_id}", "--json")[1]) == {"n": finished.outcome.rounds}
+    assert json.loads(reval("sql", "select $name as n", "--param", "name=nosuch", "--json")[1]) == {"n": "nosuch"}
+
+
+def test_a_parameter_that_the_query_does_not_take_is_refused(reval: Reval) -> None:
+    assert "the query has no $run; it takes none" in error_of(reval("sql", "select 1 as a", "--param", "run=x"))
+    assert "the query has no $runn; it takes $run" in error_of(reval("sql", "learning_curve", "--param", "runn=x"))
+
+
+def test_a_run_is_found_by_its_first_letters(tmp_path: Path) -> None:
+    store = Store(tmp_path / "reval.duckdb")
+    store.prepare()
+    with store.write() as connection:
+        connection.execute("CREATE OR REPLACE VIEW runs AS SELECT unnest(['ab-1', 'ab-12', 'cd-3']) AS run_id, "
+                           "now() AS last_active_at")  # fmt: skip
+    assert find_run(store, "cd") == "cd-3"
+    assert find_run(store, "ab-1") == "ab-1"  # whole, though another begins so
+    with pytest.raises(StoreError, match=r"2 runs begin with 'ab': ab-1, ab-12. Give more letters"):
+        find_run(store, "ab")
+    with pytest.raises(StoreError, match=r"no run xy in this store. `reval runs`"):
+        find_run(store, "xy")
+
+
+def test_wrong_sql_is_an_error_with_its_place(reval: Reval) -> None:
+    code, _, error = reval("sql", "selct 1")
+    assert code == 1
+    assert 'syntax error at or near "selct"' in error
+    assert "Traceback" not in error
+
+
+def test_text_of_others_is_shown_as_it_is(reval: Reval) -> None:
+    for text in ("[red]not a colour[/red]", ":boom:", ":warning: [/]"):
+        assert text in reval("sql", f"select '{text}' as text")[1]
+        assert text in reval("sql", f"selct '{text}'")[2]
+        assert text in error_of(reval("report", text))
+
+
+def test_columns_of_one_name_are_told_apart(reval: Reval) -> None:
+    assert json.loads(reval("sql", "select 1 as a, 2 as a, 3 as b", "--json")[1]) == {"a": 1, "a_1": 2, "b": 3}
+    assert reval("sql", "select 1 as a, 2 as a, 3 as b", "--csv")[1].split() == ['"a","a_1","b"', "1,2,3"]
+
+
+def test_no_store_yet_says_how_to_make_one(reval: Reval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVAL_HOME", str(tmp_path / "empty"))
+    assert "reval train" in error_of(reval("sql", "select 1"))
+    assert not (tmp_path / "empty").exists()
+
+
+def test_runs_are_lines_with_forks_under_their_parents(reval: Reval, finished: Finished) -> None:
+    run_id, rounds = finished.outcome.run_id, finished.outcome.rounds
+    first, line = reval("runs")[1].splitlines()
+    assert first == f"runs in {finished.home.root}"
+    assert line.startswith(f"{run_id}  {rounds} rounds, 32 responses, completed, ")
+
+
+def test_a_report_is_found_by_the_first_letters_of_its_run(reval: Reval, finished: Finished) -> None:
+    page = str(finished.outcome.report)
+    assert reval("report")[1].strip() == page
+    assert reval("report", finished.outcome.run_id[:6])[1].strip() == page
+    assert "no run nosuch" in error_of(reval("report", "nosuch"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_name_the_newest_run_that_has_a_report_is_meant(
+    reval: Reval, finished: Finished, copied: Home, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVAL_HOME", str(copied.root))
+    newest = train(changed(small, "run.name=later"), copied)
+    assert newest.report is not None
+    assert reval("report")[1].strip() == str(newest.report)
+    newest.report.unlink()
+    assert reval("report")[1].strip() == str(copied.reports / finished.outcome.run_id / "report.html")
+    assert f"Run {newest.run_id} has no report yet" in error_of(reval("report", "later"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_shares_its_batches_shows_their_responses_in_its_report(
+    finished: Finished, copied: Home, small: Config
+) -> None:
+    other = train(changed(small, "run.name=other"), copied)
+    assert [name for name in other.executed if name.startswith("generate")] == []
+    assert other.report is not None
+    page = other.report.read_text(encoding="utf-8")
+    assert '<h2 id="samples">' in page
+    assert page.count('<details class="card"') == 12
+    assert "iteration 3" in page
