@@ -54,11 +54,17 @@ def load_tokenizer_only(config: ModelConfig) -> Any:
         return arithmetic_tokenizer()
     if config.path == "builtin:bytes":
         return byte_tokenizer()
-    return load_tokenizer(_local_folder(config) or _tokenizer_from_hub(config))
+    return load_tokenizer(local_folder(config) or _tokenizer_from_hub(config))
 
 
-def _local_folder(config: ModelConfig) -> Path | None:
-    """The folder that `model.path` names, None for a hub id."""
+def local_folder(config: ModelConfig) -> Path | None:
+    """The folder that `model.path` names, None for a hub id or a built-in model.
+
+    Raises:
+        PolicyError: it is the path of a folder that is not there.
+    """
+    if config.path.startswith("builtin:"):
+        return None
     path = expand(config.path)
     if path.is_dir():
         return path
@@ -105,7 +111,7 @@ def model_size(config: ModelConfig) -> ModelSize:
     """
     if config.path.startswith("builtin:"):
         return _builtin_size(config.path)
-    folder = _local_folder(config)
+    folder = local_folder(config)
     if folder is not None:
         return folder_size(folder)
     return _hub_size(config) or _size_by_name(config.path)

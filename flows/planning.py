@@ -13,13 +13,13 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from flows import costs
-from flows.base_model import ModelSize, load_tokenizer_only, model_size
+from flows.base_model import ModelSize, load_tokenizer_only, local_folder, model_size
 from flows.costs import Need
 from flows.lookup import Tally, tallies
 from reval_core.config import Config, flatten
 from reval_core.config_files import parse_config
 from reval_core.environment import choose_device
-from reval_core.errors import ConfigError, PolicyError, StoreError
+from reval_core.errors import ConfigError, PolicyError, StoreError, VariableNotSet
 from reval_core.home import Home
 from reval_core.problems import PromptRenderer
 from reval_core.problems.benchmarks import load_benchmark
@@ -27,7 +27,7 @@ from reval_core.store import Store, runs, stages
 from reval_core.store.runs import RunRecord
 from tasks.fork import Fork, run_id_of
 from tasks.inputs import Inputs, read_problems
-from tasks.preflight import check_settings
+from tasks.preflight import check_prompts, check_reward, check_settings, context_length
 
 Line = tuple[str, str]
 """What is estimated, and the estimate with what it rests on."""
@@ -120,12 +120,14 @@ def show_prompts(config: Config, home: Home, count: int, console: Console) -> No
 def show_plan(config: Config, home: Home, branch: Fork | None, console: Console) -> None:
     """The resolved configuration, which stages are done and which are left, and what the whole run needs."""
     check_settings(config)
+    check_reward(config)
+    inputs, unread = _readable_inputs(config)
+    _check_prompts(config, inputs, unread)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)
     console.print(
         f"run {run_id}" + (f", a fork of {branch.parent_run_id} at round {branch.iteration}" if branch else "")
     )
-    inputs, unread = _readable_inputs(config)
     console.print(_stage_table(tallies(config, home, branch, inputs)))
     for name, value in [("root", str(home.root)), *_data(config, inputs, unread), *_memory(config, home)]:
         console.print(f"{name:<26}{value}", markup=False, soft_wrap=True)
@@ -137,14 +139,28 @@ def _readable_inputs(config: Config) -> tuple[Inputs, dict[str, str]]:
     found = Inputs({}, {}, {})
     try:
         found = Inputs(*read_problems(config), {})
-    except ConfigError as error:
+    except VariableNotSet as error:
         unread["the problems"] = str(error)
     for name in config.evaluation.benchmarks if costs.evaluated_rounds(config) else ():
         try:
             found.benchmarks[name] = load_benchmark(name, config.evaluation.limit, config.evaluation.files)
-        except ConfigError as error:
+        except VariableNotSet as error:
             unread[name] = str(error)
     return found, unread
+
+
+def _check_prompts(config: Config, inputs: Inputs, unread: dict[str, str]) -> None:
+    """Render every prompt; where the tokenizer is the hub's and cannot be had now, say so."""
+    folder = local_folder(config.model)
+    try:
+        tokenizer = load_tokenizer_only(config.model)
+    except PolicyError as error:
+        if folder is not None:
+            raise
+        unread["the tokenizer, so no prompt was checked"] = str(error)
+        return
+    context = context_length(folder) if folder is not None else None
+    check_prompts(config, context, PromptRenderer(tokenizer, config.prompt), inputs)
 
 
 def _stage_table(found: dict[str, Tally]) -> Table:

@@ -11,6 +11,10 @@ class ConfigError(RevalError):
     """The configuration is not usable as written."""
 
 
+class VariableNotSet(ConfigError):
+    """A path names an environment variable that is not set here."""
+
+
 class ProblemError(RevalError):
     """A problem file cannot be read as problems."""
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from reval_core.errors import ConfigError
+from reval_core.errors import VariableNotSet
 
 FOLDER = ".reval"
 
@@ -75,9 +75,9 @@ def expand(path: str) -> Path:
     """A path with ``~`` and ``${NAME}`` replaced from the environment.
 
     Raises:
-        ConfigError: a named variable is not set.
+        VariableNotSet: a named variable is not set.
     """
     missing = [name for name in re.findall(r"\$\{(\w+)\}", path) if name not in os.environ]
     if missing:
-        raise ConfigError(f"{path!r} uses ${{{missing[0]}}}, which is not set: export {missing[0]}=<folder> first.")
+        raise VariableNotSet(f"{path!r} uses ${{{missing[0]}}}, which is not set: export {missing[0]}=<folder> first.")
     return Path(re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], path)).expanduser()

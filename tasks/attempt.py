@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from reval_core import environment
-from reval_core.config import Config
+from reval_core.config import Config, flatten
 from reval_core.errors import StoreError
 from reval_core.redaction import without_secrets
 from reval_core.store import Store, runs, stages, trajectories
@@ -56,6 +56,7 @@ def begin(
         record = runs.find(connection, new.run_id) or _added(connection, new)
         if alone:
             _refuse_another(connection, record.run_id, me)
+        first = stages.rounds_done(stages.history(connection, record.run_id))
         changed = _changes(connection, record, versions, grader.grader_id)
         attempt = runs.start_attempt(
             connection,
@@ -66,12 +67,16 @@ def begin(
             device=environment.device_name(device),
             flow_run_id=flow_run_id,
         )
+        if new.config != record.config:
+            runs.set_config(connection, record.run_id, new.config)
+            before, after = flatten(dict(record.config)), flatten(dict(new.config))
+            told = [f"{key}: {before.get(key)} -> {value}" for key, value in after.items() if before.get(key) != value]
+            runs.add_event(connection, record.run_id, attempt, first, "changed settings", "; ".join(told))
         settings = {"extraction": config.reward.extraction, "policy": config.reward.policy, "args": config.reward.args}
         trajectories.add_verifier(connection, grader.grader_id, config.reward.use, VERIFIER_VERSION, settings)
         if changed:
             message = "; ".join(changed)
             log.warning("goes on under other versions: %s", message)
-            first = stages.rounds_done(stages.history(connection, record.run_id))
             runs.add_event(connection, record.run_id, attempt, first, "changed versions", message)
     return record, attempt
 

@@ -31,7 +31,7 @@ from tasks import attempt as attempts
 from tasks.fork import Fork, run_id_of
 from tasks.inputs import read_inputs
 from tasks.logs import attempt_log
-from tasks.preflight import check_prompts, check_settings
+from tasks.preflight import check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 
@@ -70,7 +70,7 @@ def open_run(
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
-        check_prompts(config, base.folder, renderer, inputs)
+        check_prompts(config, context_length(base.folder), renderer, inputs)
         grader, evaluation_grader = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
@@ -97,6 +97,7 @@ def open_run(
             versions=versions,
             gradient_checkpointing=config.model.gradient_checkpointing,
             max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
+            on_relearned=lambda done, total: progress.step("learning again", done, total),
         )
         engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
         stack.callback(engine.close)

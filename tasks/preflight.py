@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from reval_core.config import Config
@@ -12,7 +13,10 @@ from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import check_engine
 from reval_core.store import replay
+from reval_core.verification import Grader
 from tasks.inputs import Inputs
+
+log = logging.getLogger(__name__)
 
 
 def check_settings(config: Config) -> None:
@@ -45,12 +49,24 @@ def check_settings(config: Config) -> None:
         )
 
 
-def check_prompts(config: Config, folder: Path, renderer: PromptRenderer, inputs: Inputs) -> None:
+def check_reward(config: Config) -> None:
+    """Import a reward of one's own where it will run, in a worker process.
+
+    Raises:
+        ConfigError: it cannot be imported or is no reward.
+    """
+    reward = config.reward
+    if reward.use != "math":
+        with Grader(reward.use, reward.args, workers=1, memory_gb=reward.memory_gb) as grader:
+            log.debug("reward %s is %s", reward.use, grader.grader_id)
+
+
+def check_prompts(config: Config, context: int | None, renderer: PromptRenderer, inputs: Inputs) -> None:
     """Refuse problems that the model cannot be asked: no template for them, unknown characters, too long.
 
     Args:
         config: the run's configuration.
-        folder: the base model's, for the length of its context; without weights will do.
+        context: tokens that the model was made for, where they are known.
         renderer: of its tokenizer.
         inputs: training problems and benchmarks.
 
@@ -62,7 +78,6 @@ def check_prompts(config: Config, folder: Path, renderer: PromptRenderer, inputs
     prompts = [renderer.render(problem) for problem in inputs.all]
     by_id = {problem.problem_id: problem for problem in inputs.all}
     check_lengths(prompts, by_id, max_prompt_tokens=config.rollouts.max_prompt_tokens)
-    context = context_length(folder)
     longest = max(len(prompt.token_ids) for prompt in prompts)
     new = max(config.rollouts.max_new_tokens, config.evaluation.max_new_tokens or 0)
     if context is not None and longest + new > context:

@@ -7,7 +7,7 @@ and the nearest saved ancestor plus the updates in the store give it back withou
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Policies:
         versions: Mapping[str, Any],
         gradient_checkpointing: bool = False,
         max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
+        on_relearned: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._store = store
         self._root = root
@@ -81,6 +82,7 @@ class Policies:
         self._versions = versions
         self._checkpointing = gradient_checkpointing
         self._max_skipped = max_skipped_in_a_row
+        self._on_relearned = on_relearned
         self._resident: Resident | None = None  # also while the learner's weights belong to no policy
         self._frozen: dict[str, Frozen] = {}
 
@@ -277,8 +279,9 @@ class Policies:
             here = record.parent_policy_id
         if path:
             log.info("learning %d policies again from stored trajectories, up to %s", len(path), short(policy_id))
-        for record in reversed(path):
+        for done, record in enumerate(reversed(path), start=1):
             resident = self._learn_again(record)
+            self._on_relearned(done, len(path))
         return resident
 
     def _start_from(self, policy_id: str, reference: str | None) -> Resident | None:

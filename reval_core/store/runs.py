@@ -60,6 +60,11 @@ def find(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunRecord | None
     return RunRecord(**row | {name: json.loads(row[name]) for name in ("config", "versions", "forced")})
 
 
+def set_config(connection: duckdb.DuckDBPyConnection, run_id: str, config: Mapping[str, Any]) -> None:
+    """Take the configuration of the newest attempt for the run's: settings that are no identity may change."""
+    sql.rows(connection, "runs", "set_config", run_id=run_id, config=json.dumps(config))
+
+
 def set_mlflow_run(connection: duckdb.DuckDBPyConnection, run_id: str, mlflow_run_id: str) -> None:
     """Remember which MLflow run shows this run."""
     sql.rows(connection, "runs", "set_mlflow_run", run_id=run_id, mlflow_run_id=mlflow_run_id)

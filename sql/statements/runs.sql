@@ -29,6 +29,9 @@ SELECT run_id, name, config, config_id, seed, base_policy_id, verifier_id, versi
 FROM store.runs
 WHERE run_id = $run_id;
 
+-- name: set_config
+UPDATE store.runs SET config = $config WHERE run_id = $run_id;
+
 -- name: set_mlflow_run
 UPDATE store.runs SET mlflow_run_id = $mlflow_run_id WHERE run_id = $run_id;
 

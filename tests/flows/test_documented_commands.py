@@ -130,5 +130,6 @@ def test_its_training_dry_runs(
         Path(config).write_text(finished.config.to_yaml(), encoding="utf-8")
         places = [EXAMPLES_RUN.sub(f"{finished.outcome.run_id}@2", argument) for argument in rest]
         rest = [re.sub(r"^generate@\d+$", "generate@2", argument) for argument in places]
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))  # as the line with the example reward has it
     output = run(monkeypatch, capsys, copied, "train", config, *rest, "--dry-run")
     assert "\nrun " in output or "ids [" in output

@@ -33,3 +33,16 @@ def test_a_run_goes_on_without_its_server_and_catches_up(
     (shown,) = client.search_runs([client.get_experiment_by_name(config.tracking.experiment).experiment_id])
     history = client.get_metric_history(shown.info.run_id, "accuracy")
     assert [point.step for point in history] == [0, 1]
+
+
+def test_a_password_in_the_servers_address_is_shown_nowhere(
+    small: Config, home: Home, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    canary = "canary-in-an-address"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{canary}@127.0.0.1:{closed_port()}")
+    done = train(changed(small, "run.iterations=1"), home)
+    assert done.mlflow.startswith("http://***@127.0.0.1:")
+    printed = capfd.readouterr()
+    assert canary not in printed.out + printed.err
+    assert [path for path in home.root.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()] == []

@@ -21,6 +21,7 @@ from small_run import (
     responses,
     rows,
     train,
+    value,
 )
 
 from reval_core.config import Config, flatten
@@ -242,6 +243,28 @@ def test_more_iterations_go_on(finished: Finished, copied: Home) -> None:
     assert shown.info.artifact_uri.startswith(copied.mlflow_artifacts.as_uri())
     assert any(copied.mlflow_artifacts.rglob("report.html"))
     assert shown.data.tags["setting.run.iterations"] == str(ROUNDS + 1)
+    (told,) = rows(copied, "SELECT iteration, kind, message FROM events")
+    assert told == {
+        "iteration": ROUNDS,
+        "kind": "changed settings",
+        "message": f"run.iterations: {ROUNDS} -> {ROUNDS + 1}",
+    }
+    assert value(copied, "SELECT (config ->> '$.run.iterations')::INTEGER FROM runs") == ROUNDS + 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_restart_under_other_versions_goes_on_and_says_from_which_round(
+    small: Config, home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = train(changed(small, "run.iterations=1"), home)
+    before = lineage(home, first.run_id)
+    monkeypatch.setattr("reval_core.environment.ROLLOUT_VERSION", 2)
+    done = train(changed(small, "run.iterations=2"), home)
+    assert done.run_id == first.run_id
+    assert lineage(home, done.run_id)[:1] == before  # what is committed is never keyed anew
+    assert "goes on under other versions: ROLLOUT_VERSION 1 -> 2" in caplog.text
+    events = rows(home, "SELECT iteration, message FROM events WHERE kind = 'changed versions'")
+    assert events == [{"iteration": 1, "message": "ROLLOUT_VERSION 1 -> 2"}]
 
 
 @pytest.mark.usefixtures("quick")
