@@ -20,6 +20,8 @@ from tasks.stage import stage
 log = logging.getLogger(__name__)
 
 CALIBRATION_SAMPLES = 32
+PART = 256
+"""Trajectories that are scored before what is there is committed."""
 
 
 def _inputs(here: Here, batch: Batch, reference: str) -> dict[str, Any]:
@@ -54,25 +56,22 @@ def score_window(here: Here, reference: str) -> Commit[Scores]:
 
 
 def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
+    """Score in parts, each committed when it is there: a kill loses one part of a long window, not all of it."""
     run = here.run
-    scores = run.policies.scores(
-        names,
-        reference,
-        temperature=run.config.objective.policy_temperature,
-        max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
-    )
-    table = pa.Table.from_pylist(
-        [
-            {"trajectory_id": name, "logprob": logprob, "root_value": root_value}
-            for name, (logprob, root_value) in scores.items()
-        ],
-        schema=SCORE_SCHEMA,
-    )
-
-    def write(connection: Any) -> None:
-        trajectories.add_reference_scores(connection, reference, run.scoring_id, table)
-
-    return Commit(Scores(reference, run.scoring_id, table.num_rows), write)
+    for start in range(0, len(names), PART):
+        part = names[start : start + PART]
+        scores = run.policies.scores(
+            part,
+            reference,
+            temperature=run.config.objective.policy_temperature,
+            max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
+        )
+        rows = [{"trajectory_id": name, "logprob": pair[0], "root_value": pair[1]} for name, pair in scores.items()]
+        table = pa.Table.from_pylist(rows, schema=SCORE_SCHEMA)
+        with run.store.write() as connection:
+            trajectories.add_reference_scores(connection, reference, run.scoring_id, table)
+        run.progress.step("score", start + len(part), len(names))
+    return Commit(Scores(reference, run.scoring_id, len(names)))
 
 
 def calibrate_reference(here: Here, reference: str, batch: Batch | None = None) -> None:
