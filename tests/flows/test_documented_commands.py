@@ -93,7 +93,12 @@ def test_its_sql_runs_on_a_finished_store(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ours = [argument.replace("'quickstart'", "'small'").replace("29", str(ROUNDS - 1)) for argument in arguments]
+    ours = [
+        re.sub(r"quickstart-[0-9a-f]{8}", finished.outcome.run_id, argument)
+        .replace("'quickstart'", "'small'")
+        .replace("(0, 29)", f"(0, {ROUNDS - 1})")
+        for argument in arguments
+    ]
     assert "0 rows" not in run(monkeypatch, capsys, finished.home, *ours).splitlines()
 
 
