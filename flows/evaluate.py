@@ -18,6 +18,7 @@ from reval_core.config import Config
 from reval_core.config_files import apply_override, load_config, parse_config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
+from reval_core.problems.benchmarks import BENCHMARKS
 from reval_core.store import Store
 from tasks.context import flow_run_id
 from tasks.evaluate import evaluate
@@ -40,8 +41,15 @@ def evaluate_flow(config: Config, home: Home, progress: Progress, policy_id: str
         policy_id: a policy of the store; None for the configured base model itself.
     """
     with open_run(config, home, progress=progress, flow_run_id=flow_run_id(), training=False) as run:
-        here = Here(run, -1)
+        here = Here(run, _round_of(run.store, policy_id))
         return [evaluate(here, policy_id or run.base.policy_id, name) for name in config.evaluation.benchmarks]
+
+
+def _round_of(store: Store, policy_id: str | None) -> int:
+    """The iteration that gave the policy; -1 for a base model, which had learned nothing."""
+    found = store.query("SELECT iteration FROM policies WHERE policy_id = $policy", policy=policy_id).to_pylist()
+    iteration = found[0]["iteration"] if found else None
+    return -1 if iteration is None else int(iteration)
 
 
 def evaluate_policy(
@@ -76,7 +84,9 @@ def evaluate_policy(
     given = {key: value for key, value in wanted.items() if value is not None}
     tree["evaluation"] = {**tree.get("evaluation", {}), **given, "before": True}
     if fields is not None:
-        tree["evaluation"]["files"] = {name: {"path": name, "fields": fields} for name in benchmarks or []}
+        tree["evaluation"]["files"] = {
+            name: {"path": name, "fields": fields} for name in benchmarks or [] if name not in BENCHMARKS
+        }
     if not tree["evaluation"].get("benchmarks"):
         raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
     settings = parse_config(_overridden(tree, overrides))

@@ -141,6 +141,11 @@ class RewardConfig(Section):
     memory_gb: float = neutral(2.0, gt=0, description="Memory limit of a grading process in GB.")
     max_failure_share: float = neutral(0.05, ge=0, le=1, description="More timeouts and errors than this stop the run.")
 
+    @property
+    def knows_no_wrong(self) -> bool:
+        """Whether the reward is a number of its own, of which nobody says where right begins."""
+        return self.use != "math" and self.transform == "raw"
+
 
 class ReplayConfig(Section):
     """The replay buffer and the draws from it."""
@@ -232,6 +237,8 @@ class TrackingConfig(Section):
     @field_validator("uri")
     @classmethod
     def _without_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and "://" not in uri:
+            raise ValueError("write an address with its scheme, such as http://127.0.0.1:5000 or sqlite:///mlflow.db")
         if uri is not None and holds_secret(uri):
             raise ValueError(
                 "a name or password in the address would be stored with the run; set MLFLOW_TRACKING_USERNAME and "
@@ -273,13 +280,24 @@ class Config(Section):
             )
         if self.objective.updates.on_policy + self.objective.updates.off_policy == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")
-        capacity = self.replay.capacity if self.replay.unit == "trajectories" else None
-        if self.objective.updates.off_policy and capacity is not None and capacity < self.batch_size:
-            raise ValueError(
-                f"replay.capacity is {capacity}, smaller than one batch of {self.batch_size} "
-                "(prompts_per_iteration x rollouts_per_prompt). Raise it to at least one batch."
-            )
+        self._check_window()
         return self
+
+    def _check_window(self) -> None:
+        replay, batch = self.replay, self.batch_size
+        if not self.objective.updates.off_policy or replay.capacity is None:
+            return
+        held = replay.capacity * (batch if replay.unit == "rounds" else 1)
+        if held < batch:
+            raise ValueError(
+                f"replay.capacity is {replay.capacity}, smaller than one batch of {batch} (prompts_per_iteration x "
+                "rollouts_per_prompt). Raise it to at least one batch."
+            )
+        if replay.excludes_fresh and held < 2 * batch:
+            raise ValueError(
+                f"replay.excludes_fresh leaves out the batch of {batch} that the window of {held} holds, so little or "
+                "nothing is left to draw. Raise replay.capacity to at least two batches."
+            )
 
     def identity(self) -> dict[str, Any]:
         """The part of the tree that decides what is learned, as plain JSON data."""

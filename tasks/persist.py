@@ -78,7 +78,7 @@ def persist(here: Here, batch: Batch, verdicts: Verdicts) -> Commit[Entries]:
     output = Entries(
         iteration=here.iteration,
         count=len(admitted),
-        accuracy=None if run.config.reward.transform == "raw" else verdicts.correct / max(1, len(rows)),
+        accuracy=None if run.config.reward.knows_no_wrong else verdicts.correct / max(1, len(rows)),
         reward=sum(reward for _, reward in admitted) / max(1, len(admitted)),
     )
     return Commit(output, write)

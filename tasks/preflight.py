@@ -27,7 +27,7 @@ def check_settings(config: Config) -> None:
     """
     objective = check(config.objective, config.rollouts.rollouts_per_prompt)
     grouped = "group" in objective.needs
-    replay.strategy(config.replay)
+    replay.probe(config.replay)
     if grouped and config.replay.draw != "uniform":
         raise ConfigError(
             f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "

@@ -15,7 +15,7 @@ from tasks.references import Reported
 from tasks.run import Here, Run
 from tasks.stage import stage
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """Raised by hand when the page changes, so that a finished run's page is written anew."""
 
 FIGURES = (
@@ -28,7 +28,7 @@ FIGURES = (
     (
         "residual",
         "Bellman residual",
-        "Mean and spread over the trajectories of a round's updates, in nats, and the loss, its mean square.",
+        "Mean and spread over the trajectories of a round's updates, in nats, and the loss, its weighted mean square.",
     ),
     ("replay", "Staleness and reuse", "Age in rounds of what was learned from, and uses of a trajectory."),
     ("length", "Response length", "Mean tokens of a response, and the share that was cut."),
@@ -141,7 +141,7 @@ def _is_reval(run: Run) -> bool:
 
 def _caption(run: Run, name: str, caption: str) -> str:
     """The caption of a figure, as far as it depends on the run."""
-    if name == "learning-curve" and run.config.reward.transform == "raw":
+    if name == "learning-curve" and run.config.reward.knows_no_wrong:
         return REWARD_CAPTION
     if name == "residual" and _is_reval(run):
         return f"{caption} " + RESIDUAL_CAPTION.format(scale=1 / run.config.objective.beta)

@@ -152,7 +152,7 @@ def show_round(here: Here) -> None:
         iteration=here.iteration,
     ).to_pylist()[0]
     # a reward that is a number of its own has no right and wrong
-    shown = "reward_mean" if here.run.config.reward.transform == "raw" else "accuracy"
+    shown = "reward_mean" if here.run.config.reward.knows_no_wrong else "accuracy"
     success = f"{shown.removesuffix('_mean')} {row[shown] or 0.0:.3f}"
     here.run.progress.metrics(here.iteration, success, row["residual_mean"], row["staleness_mean"] or 0.0)
 

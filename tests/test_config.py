@@ -354,3 +354,18 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("REVAL_DATA", "/data")
     with pytest.raises(ConfigError, match="export REVAL_NOWHERE=<folder> first"):
         expand("${REVAL_DATA}/${REVAL_NOWHERE}/a.jsonl")
+
+
+@pytest.mark.parametrize("window", [{"capacity": 8}, {"capacity": 15}, {"capacity": 1, "unit": "rounds"}])
+def test_a_window_that_leaves_nothing_to_draw_is_refused(window: dict[str, Any]) -> None:
+    rollouts = {"prompts_per_iteration": 4, "rollouts_per_prompt": 2}
+    parse_config(tree(rollouts=rollouts, replay=window))
+    with pytest.raises(ConfigError, match="excludes_fresh leaves out the batch of 8"):
+        parse_config(tree(rollouts=rollouts, replay=window | {"excludes_fresh": True}))
+    parse_config(tree(rollouts=rollouts, replay={"capacity": 16, "excludes_fresh": True}))
+    parse_config(tree(rollouts=rollouts, replay={"capacity": None, "excludes_fresh": True}))
+
+
+def test_a_tracking_address_without_a_scheme_is_refused() -> None:
+    with pytest.raises(ConfigError, match="write an address with its scheme"):
+        parse_config(tree(tracking={"uri": "foo"}))

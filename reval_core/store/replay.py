@@ -148,6 +148,20 @@ def strategy(how: ReplayConfig) -> Strategy:
     return found
 
 
+def probe(how: ReplayConfig) -> None:
+    """Draw once from a toy window, so that arguments which do not fit are refused before anything is sampled.
+
+    Raises:
+        ConfigError: no strategy has that name, or it does not work with these arguments.
+    """
+    pick = strategy(how)
+    toy = Window(np.array([0, 1]), np.array([2, 2]), residuals=np.array([1.0, -2.0, np.nan, 0.5]))
+    try:
+        pick(toy, 2, generator(0, 1, 0), iteration=1, **how.draw_args)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"replay.draw_args {how.draw_args} do not fit the draw {how.draw!r}: {error}.") from error
+
+
 def _at(
     connection: duckdb.DuckDBPyConnection, run_id: str, found: Window, places: np.ndarray, weights: np.ndarray
 ) -> list[Entry]:

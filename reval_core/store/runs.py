@@ -103,7 +103,7 @@ def start_attempt(
     )
     assert row is not None
     attempt = int(row[0])
-    sql.rows(connection, "runs", "mark_dead", run_id=run_id, living=[*others, attempt], ended_at=now())
+    sql.rows(connection, "runs", "mark_dead", run_id=run_id, living=[*others, attempt])
     return attempt
 
 

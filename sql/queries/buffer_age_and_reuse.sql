@@ -1,13 +1,15 @@
 -- What lies in a run's replay window now: how old is it, and how often was it used?
 -- $run: a run_id, by default the training that was active last. age is in rounds; the window is the last replay.capacity
--- entries.
+-- entries, or rounds where replay.unit says so.
 WITH held AS (
     SELECT p.*, max(p.iteration) OVER () - p.iteration AS age
     FROM replay AS p
     JOIN runs AS r USING (run_id)
     WHERE p.run_id = coalesce($run, newest_run())
-    QUALIFY row_number() OVER (ORDER BY p.iteration DESC, p.position DESC)
-        <= coalesce((r.config ->> '$.replay.capacity')::BIGINT, 9223372036854775807)
+    QUALIFY CASE
+            WHEN (r.config ->> '$.replay.unit') = 'rounds' THEN dense_rank() OVER (ORDER BY p.iteration DESC)
+            ELSE row_number() OVER (ORDER BY p.iteration DESC, p.position DESC)
+        END <= coalesce((r.config ->> '$.replay.capacity')::BIGINT, 9223372036854775807)
 )
 SELECT
     age,

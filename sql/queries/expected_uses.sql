@@ -6,20 +6,35 @@
 WITH run AS (
     SELECT
         run_id,
-        (config ->> '$.replay.capacity')::BIGINT AS capacity,
+        coalesce((config ->> '$.replay.capacity')::BIGINT, 9223372036854775807) AS capacity,
+        (config ->> '$.replay.unit') = 'rounds' AS in_rounds,
         coalesce((config ->> '$.replay.excludes_fresh')::BOOLEAN, false) AS excludes_fresh
     FROM runs
     WHERE run_id = coalesce($run, newest_run())
 ),
-admitted AS (
+-- each batch; reach counts the entries up to it
+batches AS (
     SELECT
         p.iteration,
         count(*) AS entries,
         avg(p.times_used) AS uses_mean,
-        (sum(count(*)) OVER (ORDER BY p.iteration))::BIGINT AS reach
+        (sum(count(*)) OVER (ORDER BY p.iteration))::BIGINT AS reach,
+        row_number() OVER (ORDER BY p.iteration) AS number
     FROM replay AS p
     JOIN run USING (run_id)
     GROUP BY p.iteration
+),
+-- the entries before the first one that the window of its round holds
+admitted AS (
+    SELECT
+        b.*,
+        CASE
+            WHEN run.in_rounds
+            THEN coalesce((SELECT o.reach FROM batches AS o WHERE o.number = b.number - run.capacity), 0)
+            ELSE greatest(0, b.reach - run.capacity)
+        END AS before_window
+    FROM batches AS b
+    CROSS JOIN run
 ),
 drawn AS (
     SELECT
@@ -38,8 +53,8 @@ held AS (
     SELECT
         a.iteration,
         d.iteration AS at,
-        greatest(0, a.reach - greatest(a.reach - a.entries, w.reach - run.capacity)) AS entries_held,
-        least(run.capacity, w.reach) - CASE WHEN run.excludes_fresh THEN w.entries ELSE 0 END AS pool,
+        greatest(0, a.reach - greatest(a.reach - a.entries, w.before_window)) AS entries_held,
+        w.reach - w.before_window - CASE WHEN run.excludes_fresh THEN w.entries ELSE 0 END AS pool,
         run.excludes_fresh AND d.iteration = a.iteration AS left_out,
         d.drawn
     FROM run

@@ -14,7 +14,7 @@ SELECT
 FROM verdicts AS a
 JOIN verdicts AS b
   ON b.trajectory_id = a.trajectory_id
- AND b.gold_digest = a.gold_digest
+ AND b.gold IS NOT DISTINCT FROM a.gold
  AND (a.verifier_version, a.verifier_id) < (b.verifier_version, b.verifier_id)
 GROUP BY a.verifier_id, b.verifier_id, a.verifier, a.verifier_version, b.verifier, b.verifier_version, a.status, b.status
 ORDER BY first_version, second_version, a.verifier_id, b.verifier_id, agree, responses DESC, first_status, second_status;

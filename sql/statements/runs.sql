@@ -69,7 +69,7 @@ WHERE run_id = $run_id AND attempt = $attempt;
 
 -- name: mark_dead
 UPDATE store.attempts
-SET status = 'crashed', message = 'its process was gone when the next attempt started', ended_at = $ended_at
+SET status = 'crashed', message = 'its process was gone when the next attempt started'
 WHERE run_id = $run_id AND status = 'running' AND NOT list_contains($living, attempt);
 
 -- name: add_event

@@ -87,11 +87,11 @@ SELECT
 FROM store.updates
 GROUP BY policy_id;
 
--- One row per problem: the source that was recorded first.
-CREATE OR REPLACE VIEW store.first_sources AS
+-- One row per problem: the source that tells most of it, one with columns of its own before one without, the newest first.
+CREATE OR REPLACE VIEW store.told_sources AS
 SELECT DISTINCT ON (problem_id) problem_id, source, external_id, metadata
 FROM store.problem_sources
-ORDER BY problem_id, recorded_at, source, external_id;
+ORDER BY problem_id, metadata::VARCHAR = '{}', recorded_at DESC, source, external_id;
 
 -- One row per problem: the gold answer that counts now.
 CREATE OR REPLACE VIEW store.current_golds AS

@@ -38,7 +38,7 @@ FROM store.trajectories AS t
 JOIN store.batches AS b ON b.batch_id = t.batch_id
 LEFT JOIN store.runs AS r ON r.run_id = t.run_id
 LEFT JOIN store.problems AS p ON p.problem_id = t.problem_id
-LEFT JOIN store.first_sources AS s ON s.problem_id = t.problem_id
+LEFT JOIN store.told_sources AS s ON s.problem_id = t.problem_id
 LEFT JOIN store.prompts AS q ON q.prompt_id = t.prompt_id
 LEFT JOIN store.payloads AS y ON y.trajectory_id = t.trajectory_id
 LEFT JOIN store.replay_entries AS e
@@ -58,7 +58,7 @@ COMMENT ON COLUMN trajectories.iteration IS 'Round that sampled it, from 0; NULL
 COMMENT ON COLUMN trajectories.policy_id IS 'The policy that sampled it.';
 COMMENT ON COLUMN trajectories.problem_id IS 'The problem that it answers.';
 COMMENT ON COLUMN trajectories.question IS 'Text of the last user message.';
-COMMENT ON COLUMN trajectories.problem_source IS 'File or data set of the problem, the one recorded first.';
+COMMENT ON COLUMN trajectories.problem_source IS 'File or data set of the problem; of several the newest that has columns of its own.';
 COMMENT ON COLUMN trajectories.problem_metadata IS 'Further columns of that source: problem_metadata ->> ''level''.';
 COMMENT ON COLUMN trajectories.gold IS 'The gold answer it was graded against; NULL before grading.';
 COMMENT ON COLUMN trajectories.prompt IS 'The rendered prompt, special tokens included.';

@@ -54,7 +54,7 @@ JOIN store.runs AS r ON r.run_id = c.run_id
 JOIN store.batches AS b ON b.batch_id = c.batch_id
 JOIN store.trajectories AS t ON t.batch_id = c.batch_id
 LEFT JOIN store.problems AS p ON p.problem_id = t.problem_id
-LEFT JOIN store.first_sources AS s ON s.problem_id = t.problem_id
+LEFT JOIN store.told_sources AS s ON s.problem_id = t.problem_id
 LEFT JOIN store.prompts AS q ON q.prompt_id = t.prompt_id
 LEFT JOIN store.payloads AS y ON y.trajectory_id = t.trajectory_id
 LEFT JOIN store.replay_entries AS e
@@ -79,7 +79,7 @@ COMMENT ON COLUMN run_trajectories.batch_id IS 'The batch that it was sampled in
 COMMENT ON COLUMN run_trajectories.policy_id IS 'The policy that sampled it.';
 COMMENT ON COLUMN run_trajectories.problem_id IS 'The problem that it answers.';
 COMMENT ON COLUMN run_trajectories.question IS 'Text of the last user message.';
-COMMENT ON COLUMN run_trajectories.problem_source IS 'File or data set of the problem, the one recorded first.';
+COMMENT ON COLUMN run_trajectories.problem_source IS 'File or data set of the problem; of several the newest that has columns of its own.';
 COMMENT ON COLUMN run_trajectories.problem_metadata IS 'Further columns of that source: problem_metadata ->> ''level''.';
 COMMENT ON COLUMN run_trajectories.gold IS 'The gold answer that the verdict was given against; NULL before grading.';
 COMMENT ON COLUMN run_trajectories.prompt IS 'The rendered prompt, special tokens included.';

@@ -1,5 +1,5 @@
 -- A row is one entry of a run's replay buffer, its ancestors' entries before the fork included. Entries stay when the
--- window has passed them: the window of round t is the last replay.capacity rows up to iteration t by (iteration, position).
+-- window has passed them: the window of round t is the last replay.capacity rows (or rounds, by replay.unit) up to iteration t.
 CREATE OR REPLACE VIEW replay AS
 SELECT
     e.run_id,

@@ -12,7 +12,7 @@ SELECT
     s.sources,
     p.recorded_at
 FROM store.problems AS p
-LEFT JOIN store.first_sources AS f USING (problem_id)
+LEFT JOIN store.told_sources AS f USING (problem_id)
 LEFT JOIN store.current_golds AS g USING (problem_id)
 LEFT JOIN (SELECT problem_id, count(*) AS golds FROM store.golds GROUP BY problem_id) AS n USING (problem_id)
 LEFT JOIN (
@@ -27,7 +27,7 @@ COMMENT ON COLUMN problems.question IS 'Text of the last user message.';
 COMMENT ON COLUMN problems.messages IS 'The conversation that the model is asked: a list of {role, content}.';
 COMMENT ON COLUMN problems.gold IS 'The gold answer that counts: the one that was read last.';
 COMMENT ON COLUMN problems.golds IS 'How many versions of the gold answer there are.';
-COMMENT ON COLUMN problems.source IS 'The source that was recorded first; sources lists all.';
+COMMENT ON COLUMN problems.source IS 'The newest source that has columns of its own, else the newest; sources lists all.';
 COMMENT ON COLUMN problems.external_id IS 'That source''s own id of it.';
 COMMENT ON COLUMN problems.metadata IS 'That source''s further columns: metadata ->> ''level''.';
 COMMENT ON COLUMN problems.sources IS 'All files and data sets that have it.';

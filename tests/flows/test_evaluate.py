@@ -43,6 +43,8 @@ def test_a_stored_policy(
         last=ROUNDS - 1, run=finished.outcome.run_id,
     )  # fmt: skip
     assert known == {row["metric"]: row["value"] for row in during}
+    told = "SELECT DISTINCT iteration FROM evaluations WHERE run_name LIKE 'evaluate-%'"
+    assert value(copied, told) == ROUNDS - 1  # it stands after the rounds that its policy has learned
     assert counts(copied) == before | {"stage_links": before["stage_links"] + 1}
 
     with sampled(monkeypatch) as first:

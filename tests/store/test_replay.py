@@ -209,3 +209,15 @@ def test_strategies_by_name(store: Store) -> None:
         replay.strategy(ReplayConfig(draw="unifrom"))
     with pytest.raises(ConfigError, match=r"draw_args do not fit the draw 'recency': .*half_life"):
         replay.strategy(ReplayConfig(draw="recency"))
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments"),
+    [("recency", {"half_life": "abc"}), ("recency", {"half_life": 0}), ("prioritised", {"alpha": -1.0})],
+)
+def test_arguments_that_do_not_work_are_refused_before_anything_is_sampled(
+    draw: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"replay\.draw_args"):
+        replay.probe(ReplayConfig(draw=draw, draw_args=arguments))
+    replay.probe(ReplayConfig(draw="prioritised"))

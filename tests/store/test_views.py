@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from store_example import BASE, FORK, RUN, Example, add_run, add_update, batch_record, commit_stage, names, part_of
 
-from reval_core.store import Store, evaluations
+from reval_core.problems import Problem, ask
+from reval_core.store import Store, evaluations, problems
 
 COLUMNS = {
     "trajectories": """
@@ -137,11 +138,17 @@ def test_a_trajectory_shows_prompt_verdict_rewards_and_use(example: Example) -> 
     assert (row["times_used"], row["last_used_round"], row["staleness"]) == (5, 2, 2)
 
 
-def test_the_first_recorded_source_counts(example: Example) -> None:
+def test_the_newest_source_with_columns_of_its_own_is_shown(example: Example, store: Store) -> None:
     row = example.trajectory(0, 0)
-    assert (row["problem_source"], row["problem_metadata"]) == ("train.jsonl", '{"level": 0}')
+    assert (row["problem_source"], row["problem_metadata"]) == ("another.jsonl", '{"level": 0}')
     problem = example.store.query("SELECT * FROM problems WHERE problem_id = 'prb_0'").to_pylist()[0]
-    assert (problem["source"], problem["sources"]) == ("train.jsonl", ["another.jsonl", "train.jsonl"])
+    assert (problem["source"], problem["sources"]) == ("another.jsonl", ["another.jsonl", "train.jsonl"])
+    plain, rich = Problem(ask("1+1?"), "2", "builtin"), Problem(ask("1+1?"), "2", "mine.jsonl", "7", {"level": 3})
+    for found in (rich, plain):
+        with store.write() as connection:
+            problems.add(connection, [found])
+    told = store.query("SELECT source, metadata FROM problems").to_pylist()
+    assert told == [{"source": "mine.jsonl", "metadata": '{"level": 3}'}]
 
 
 def test_the_runs_own_verifier_is_shown_though_another_graded_later(example: Example) -> None:
