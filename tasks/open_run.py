@@ -87,18 +87,7 @@ def open_run(
         with store.write() as connection:
             stored_problems.add(connection, inputs.all)
         pad_id = int(tokenizer.pad_token_id or 0)
-        policies = Policies(
-            store,
-            home.root,
-            base,
-            device=device,
-            compute_dtype=config.model.dtype,
-            pad_id=pad_id,
-            versions=versions,
-            gradient_checkpointing=config.model.gradient_checkpointing,
-            max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
-            on_relearned=lambda done, total: progress.step("learning again", done, total),
-        )
+        policies = _policies(config, home, store, base, device, pad_id, versions, progress)
         engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
         stack.callback(engine.close)
         with store.read() as connection:
@@ -149,6 +138,30 @@ def _base(config: Config, home: Home, store: Store, run_id: str, fork: Fork | No
             f"{known.base_policy_id}. Put the old model back, or give the run another name."
         )
     return base
+
+
+def _policies(
+    config: Config,
+    home: Home,
+    store: Store,
+    base: BasePolicy,
+    device: str,
+    pad_id: int,
+    versions: dict[str, Any],
+    progress: Progress,
+) -> Policies:
+    return Policies(
+        store,
+        home.root,
+        base,
+        device=device,
+        compute_dtype=config.model.dtype,
+        pad_id=pad_id,
+        versions=versions,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
+        on_relearned=lambda done, total: progress.step("learning again", done, total),
+    )
 
 
 def _graders(config: Config, stack: ExitStack) -> tuple[Grader, Grader]:

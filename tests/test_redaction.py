@@ -14,7 +14,7 @@ from reval_core.redaction import Redacting, holds_secret, without_secrets
         ("postgresql+psycopg2://user:S3CRET@db/reval", "postgresql+psycopg2://***@db/reval"),
         ("https://user:pa/ss@host", "https://***@host"),
         ("http://h/?token=abc&x=1", "http://h/?token=***&x=1"),
-        ("sqlite:////root/.reval/mlflow.db", "sqlite:////root/.reval/mlflow.db"),
+        ("sqlite:////home/me/.reval/mlflow.db", "sqlite:////home/me/.reval/mlflow.db"),
         ("mail me@example.org about http://host/page", "mail me@example.org about http://host/page"),
     ],
 )

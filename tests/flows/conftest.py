@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_run import CANARY, Finished, changed, train, tree, without_mlflow, without_plots
+from small_run import CANARY, Finished, Reval, changed, train, tree, without_mlflow, without_plots
 
+from flows.cli import main
 from reval_core.config import Config
 from reval_core.config_files import parse_config
 from reval_core.home import Home
@@ -101,3 +102,22 @@ def stranger() -> Iterator[ProcessIdentity]:
     with subprocess.Popen(["sleep", "600"]) as process:
         yield ProcessIdentity(process.pid, ProcessIdentity.mine().host, psutil.Process(process.pid).create_time())
         process.kill()
+
+
+@pytest.fixture
+def reval(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reval:
+    """Calls ``reval`` with arguments on the finished run's root; gives exit code, output and errors."""
+    monkeypatch.setenv("REVAL_HOME", str(finished.home.root))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["reval", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,10 @@ class Finished:
     config: Config
     home: Home
     outcome: Outcome
+
+
+Reval = Callable[..., tuple[int, str, str]]
+"""Calls the command line; gives exit code, output and errors."""
 
 
 class Crash(Exception):

@@ -8,41 +8,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from small_run import Finished, changed, train
+from small_run import Finished, Reval, changed, train
 
 from flows.asking import find_run
-from flows.cli import main
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-Reval = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def reval(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reval:
-    """Calls ``reval`` with arguments on the finished run's root; gives exit code, output and errors."""
-    monkeypatch.setenv("REVAL_HOME", str(finished.home.root))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["reval", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 def error_of(answer: tuple[int, str, str]) -> str:

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_run import Finished
-
-from flows.cli import main
-
-Reval = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def reval(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Reval:
-    """Calls ``reval`` with arguments on the finished run's root; gives exit code, output and errors."""
-    monkeypatch.setenv("REVAL_HOME", str(finished.home.root))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["reval", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+from small_run import Finished, Reval
 
 
 @pytest.fixture

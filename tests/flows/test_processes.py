@@ -157,7 +157,14 @@ def test_a_run_outlives_its_processes(
     elsewhere = Home(home.root.parent / "elsewhere")
     shutil.copytree(home.root, elsewhere.root, ignore=shutil.ignore_patterns("prefect"))
     home = elsewhere
+    process = start(path, home)
+    shown, _ = process.communicate(timeout=START_S)
+    assert process.returncode == 0, shown
+    assert f"run {run_id} goes on at round 3 of 4" in shown
+    flow_run, *more = in_prefect(home)["flow_run"]
+    assert (more, flow_run[1]) == ([], tuple(sorted([f"run:{run_id}", "attempt:4"])))
     done = train(slow, home)
+    assert done.executed == ()
     assert lineage(home, done.run_id) == lineage(finished.home, finished.outcome.run_id)
     assert responses(home) == responses(finished.home)
     weights = "model.safetensors"
