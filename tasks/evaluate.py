@@ -90,6 +90,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     evaluation_id = digest("evaluate", inputs)
 
     def write(connection: Any) -> None:
+        """The evaluation's own rows."""
         evaluations.add(
             connection,
             evaluation_id=evaluation_id,

@@ -67,6 +67,7 @@ def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
         run.event("skipped updates", f"{skipped} of {len(reports)} updates were not finite", here.iteration)
 
     def write(connection: Any) -> None:
+        """The policy, its updates and their members."""
         lineage.add_policy(connection, record, run_id=run.run_id, attempt=run.attempt)
         for index, (update, report) in enumerate(zip(step.updates, reports, strict=True)):
             lineage.add_update(

@@ -127,3 +127,5 @@ def test_two_processes_do_not_work_on_one_run(
     train(finished.config, copied)
     told = [row["status"] for row in rows(copied, "SELECT status FROM attempts ORDER BY attempt")]
     assert told == ["completed", "crashed", "completed"]
+    # nobody knows when it ended; the next start is not that moment
+    assert rows(copied, "SELECT ended_at FROM attempts WHERE status = 'crashed'") == [{"ended_at": None}]

@@ -1,5 +1,7 @@
 """What the named queries answer on the example database, computed by hand from its three rounds and its fork."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,12 @@ from reval_core.store import Store
 def answer(store: Store, query: str, *columns: str, **values: Any) -> list[tuple[Any, ...]]:
     """Some columns of a named query's rows."""
     return [tuple(row[name] for name in columns) for row in store.query(query, **values).to_pylist()]
+
+
+@pytest.fixture
+def altered(example: Example, tmp_path: Path) -> Store:
+    """A copy of the example to change."""
+    return Store(shutil.copy(example.store.path, tmp_path / "altered.duckdb"))
 
 
 @pytest.fixture
@@ -179,6 +187,15 @@ def test_verifiers_are_compared_on_the_same_gold_answer(example: Example) -> Non
     ]
 
 
+def test_verifiers_are_compared_by_the_gold_answer_and_not_by_its_digest(example: Example, altered: Store) -> None:
+    """A reward of one's own is graded on the whole row, so its digest of the same gold answer is another one."""
+    with altered.write() as connection:
+        other = "* REPLACE ('row_' || gold_digest AS gold_digest)"
+        connection.execute(f"INSERT INTO store.golds SELECT {other} FROM store.golds")
+        connection.execute("UPDATE store.verdicts SET gold_digest = 'row_' || gold_digest WHERE verifier_id = 'ver_2'")
+    assert altered.query("verifier_disagreement") == example.store.query("verifier_disagreement")
+
+
 def test_changed_verdicts_lists_all_verdicts_of_what_is_disputed(example: Example) -> None:
     disputed = set(example.store.query("changed_verdicts").column("trajectory_id").to_pylist())
     assert disputed == set(names(example.rounds[0])[1:])
@@ -200,6 +217,21 @@ def test_expected_uses_through_the_warm_up(example: Example) -> None:
         (0, 4, 2.75, pytest.approx(1 + 1 + 3 / 7 + 3 / 8 / 4), 0.25, 2.0),
         (1, 3, 2.0, pytest.approx(1 + 3 / 7 + 3 / 8), 1.0, 2.0),
         (2, 4, 1.0, pytest.approx(1 + 3 / 8), 1.0, 2.0),
+    ]
+
+
+def test_a_window_may_be_counted_in_rounds(altered: Store) -> None:
+    with altered.write() as connection:
+        config = """json_merge_patch(config, '{"replay": {"capacity": 2, "unit": "rounds"}}')"""
+        connection.execute(f"UPDATE store.runs SET config = {config} WHERE run_id = $run", {"run": RUN})
+    held = answer(altered, "buffer_age_and_reuse", "age", "trajectories", run=RUN)
+    assert held == [(0, 4), (1, 3)]
+    # drawn: 4 of the 4, then 3 of the 7, then 3 of the 7 of the last two rounds
+    columns = ("generated_round", "uses_expected", "still_held_share")
+    assert answer(altered, "expected_uses", *columns, run=RUN) == [
+        (0, pytest.approx(1 + 1 + 3 / 7), 0.0),
+        (1, pytest.approx(1 + 3 / 7 + 3 / 7), 1.0),
+        (2, pytest.approx(1 + 3 / 7), 1.0),
     ]
 
 
