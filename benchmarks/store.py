@@ -282,29 +282,28 @@ def append_more(
 
 
 def bytes_per_token(folder: Path, payload: Iterator[tuple[np.ndarray, str]], rows: int, length: int) -> list[str]:
-    """File bytes for each stored token, by column, without and with text."""
-    lines = []
+    """File bytes for each stored token, without and with text; the text's share is the difference."""
+    totals: dict[bool, float] = {}
+    compressions: dict[str, str] = {}
     for text in (False, True):
         store = new_store(folder / ("with" if text else "without"))
         empty = store.path.stat().st_size
         for round in range(3):
             batch = batch_of(round, rows)
             store.append_batch(batch, part_of(batch, payload, text=text))
-        with store.write() as connection:
-            connection.execute("COMMIT; CHECKPOINT; BEGIN")
-        tokens = 3 * rows * length
-        total = (store.path.stat().st_size - empty) / tokens
-        lines.append(f"| {'ids and text' if text else 'ids alone'} | {total:.2f} |")
+        with duckdb.connect(store.path) as connection:
+            connection.execute("CHECKPOINT")
+        totals[text] = (store.path.stat().st_size - empty) / (3 * rows * length)
         found = store.query(
-            "SELECT column_name, string_agg(DISTINCT compression, ', ' ORDER BY compression) AS compression, "
-            "count(DISTINCT block_id) AS blocks FROM pragma_storage_info('store.payloads') "
-            "WHERE segment_type <> 'VALIDITY' AND persistent GROUP BY column_name ORDER BY blocks DESC"
+            "SELECT column_name, string_agg(DISTINCT compression, ', ' ORDER BY compression) AS compression "
+            "FROM pragma_storage_info('store.payloads') WHERE segment_type <> 'VALIDITY' GROUP BY column_name"
         )
-        block = store.query("SELECT block_size FROM pragma_database_size()").to_pylist()[0]["block_size"]
-        for row in found.to_pylist() if text else []:
-            share = row["blocks"] * block / tokens
-            lines.append(f"| &nbsp;&nbsp;payloads.{row['column_name']} ({row['compression']}) | about {share:.2f} |")
-    return lines
+        compressions = {row["column_name"]: row["compression"] for row in found.to_pylist()}
+    return [
+        f"| all columns but the text (ids: {compressions['response_ids']}) | {totals[False]:.2f} |",
+        f"| the text (completion: {compressions['completion']}) | {totals[True] - totals[False]:.2f} |",
+        f"| together | {totals[True]:.2f} |",
+    ]
 
 
 class Report:
