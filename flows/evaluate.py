@@ -47,7 +47,7 @@ def evaluate_flow(config: Config, home: Home, progress: Progress, policy_id: str
 
 def _round_of(store: Store, policy_id: str | None) -> int:
     """The iteration that gave the policy; -1 for a base model, which had learned nothing."""
-    found = store.query("SELECT iteration FROM policies WHERE policy_id = $policy", policy=policy_id).to_pylist()
+    found = store.query_live("SELECT iteration FROM policies WHERE policy_id = $policy", policy=policy_id).to_pylist()
     iteration = found[0]["iteration"] if found else None
     return -1 if iteration is None else int(iteration)
 
@@ -114,7 +114,7 @@ def _find(home: Home, policy: str, config: Path | None) -> tuple[str | None, dic
                 given |= {"prompt": {"template": "none"}, "rollouts": {"max_prompt_tokens": 16, "max_new_tokens": 28}}
         return None, {**given, "model": {**given.get("model", {}), "path": policy}}
     policy_id = find_policy(home, policy)
-    found = Store(home.database).query(
+    found = Store(home.database).query_live(
         "SELECT config FROM store.policies LEFT JOIN store.runs USING (run_id) WHERE policy_id = $policy",
         policy=policy_id,
     )

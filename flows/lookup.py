@@ -287,7 +287,7 @@ def _recorded_base(config: Config, home: Home, store: Store, parent: RunRecord |
         name = base_policy_id(expand(path))
     if name is None:
         wanted = [getattr(config.model, field) for field in MAKES_THE_BASE]
-        for row in store.query("SELECT * FROM store.runs ORDER BY created_at DESC").to_pylist():
+        for row in store.query_live("SELECT * FROM store.runs ORDER BY created_at DESC").to_pylist():
             model = json.loads(row["config"])["model"]
             torch_then = json.loads(row["versions"]).get("torch")
             same_torch = not path.startswith("builtin:") or torch_then == importlib.metadata.version("torch")

@@ -47,7 +47,7 @@ def _rounds_done(home: Home, run_id: str, wait_s: float) -> int | None:
     with store.read() as connection:
         if needs_migration(connection):
             return None  # it has no run of this version yet, or they are counted when it is brought up to it
-    found = store.query("SELECT rounds_done FROM runs WHERE run_id = $run_id", run_id=run_id).to_pylist()
+    found = store.query_live("SELECT rounds_done FROM runs WHERE run_id = $run_id", run_id=run_id).to_pylist()
     return int(found[0]["rounds_done"]) if found else None
 
 
@@ -82,7 +82,7 @@ def find_policy(home: Home, policy: str) -> str:
     """
     if policy.startswith("builtin:") or Path(policy).is_dir() or policy.count("/") == 1:
         return policy
-    rows = Store(home.database).query(
+    rows = Store(home.database).query_live(
         "SELECT policy_id FROM policies WHERE starts_with(policy_id, $policy) "
         "OR starts_with(policy_id, 'pol_' || $policy) ORDER BY created_at DESC",
         policy=policy,
@@ -140,7 +140,7 @@ def benchmark_files(home: Home, policy: str, config: Path | None, overrides: Seq
         return load_config(config, list(overrides)).evaluation.files
     tree: dict[str, Any] = {}
     if policy.startswith("pol_"):
-        found = Store(home.database).query(
+        found = Store(home.database).query_live(
             "SELECT r.config FROM policies AS p JOIN runs AS r USING (run_id) WHERE policy_id = $policy", policy=policy
         )
         tree = json.loads(next((row["config"] for row in found.to_pylist()), "{}"))

@@ -22,6 +22,7 @@ from tasks.open_run import open_run
 from tasks.outcome import Outcome, outcome
 from tasks.persist import persist
 from tasks.progress import Progress
+from tasks.publish import publish
 from tasks.report import report, report_files
 from tasks.run import Here
 from tasks.score import calibrate_reference, score, score_window
@@ -56,6 +57,7 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
             after_round(here, policy)
             show_round(here)
             track(run, tracker)
+            publish(here)
 
         last = Here(run, run.iterations_done() - 1)
         checkpoint(last, policy)

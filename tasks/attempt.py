@@ -152,6 +152,7 @@ def recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
         try:
             with store.write(wait_s=5.0) as connection:
                 runs.end_attempt(connection, run_id, attempt, status, message)
+            store.settle(wait_s=5.0)  # so that the file alone, without DuckDB's log, is the whole store
         except StoreError as error:
             # the next attempt sees that this process is gone
             log.warning("the end of attempt %d could not be recorded: %s", attempt, error)

@@ -69,6 +69,7 @@ def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
     def write(connection: Any) -> None:
         """The policy, its updates and their members."""
         lineage.add_policy(connection, record, run_id=run.run_id, attempt=run.attempt)
+        used = lineage.uses(connection, policy_id, lineage.trajectory_ids(step.updates))
         for index, (update, report) in enumerate(zip(step.updates, reports, strict=True)):
             lineage.add_update(
                 connection,
@@ -81,6 +82,7 @@ def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
                 skipped=report.skipped,
                 n_tokens=report.n_tokens,
                 rows=_rows(update, report),
+                used=used,
             )
 
     return Commit(Learned(step.policy_id, reference, record.weights_checksum, len(reports), skipped), write)

@@ -34,7 +34,7 @@ class Outcome:
 
 def outcome(run: Run, report: str | None) -> Outcome:
     """Read the run's end from the store."""
-    replayed = run.store.query(
+    replayed = run.store.query_live(
         "SELECT count(*) AS stored, coalesce(avg(times_used), 0) AS uses FROM replay WHERE run_id = $run_id",
         run_id=run.run_id,
     ).to_pylist()[0]

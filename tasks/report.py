@@ -102,7 +102,7 @@ def draw(run: Run) -> dict[str, Any]:
 
 
 def _query(run: Run, sql: str, **values: Any) -> pa.Table:
-    return run.store.query(sql, run_id=run.run_id, **values)
+    return run.store.query_live(sql, run_id=run.run_id, **values)
 
 
 def _columns(table: pa.Table, **renamed: str) -> dict[str, list[Any]]:
@@ -150,7 +150,7 @@ def _caption(run: Run, name: str, caption: str) -> str:
 
 def _samples(run: Run) -> list[dict[str, Any]]:
     """Responses of the newest round along the run's chain, wrong ones first, with the verdict that the run used."""
-    return run.store.query(
+    return run.store.query_live(
         "SELECT question, gold, answer, completion, status, reward, iteration, details FROM run_trajectories "
         f"WHERE run_id = $run_id ORDER BY iteration DESC, correct, trajectory_id LIMIT {SAMPLES}",
         run_id=run.run_id,

@@ -146,7 +146,7 @@ def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
 
 def show_round(here: Here) -> None:
     """Put the numbers of a round on the terminal."""
-    row = here.run.store.query(
+    row = here.run.store.query_live(
         "SELECT * FROM rounds WHERE run_id = $run_id AND iteration = $iteration",
         run_id=here.run.run_id,
         iteration=here.iteration,
@@ -161,7 +161,7 @@ def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     points: list[Metric] = []
     # rounds are written in order, so what is missing lies at the last known one or after it
     since = max((step for key, step in known if key == "trajectories"), default=0)
-    rounds = run.store.query(
+    rounds = run.store.query_live(
         "SELECT * FROM rounds WHERE run_id = $run_id AND iteration >= $since", run_id=run.run_id, since=since
     )
     for row in rounds.to_pylist():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +124,12 @@ def set_folder(connection: duckdb.DuckDBPyConnection, policy_id: str, folder: st
     sql.rows(connection, "policies", "set_folder", policy_id=policy_id, folder=folder)
 
 
+def uses(connection: duckdb.DuckDBPyConnection, policy_id: str, names: Sequence[str]) -> Counter[str]:
+    """How often each of the named trajectories was trained on along the policy's lineage."""
+    wanted = pa.table({"trajectory_id": pa.array(names, pa.string())})
+    return Counter(dict(sql.rows(connection, "policies", "uses", {"wanted": wanted}, policy_id=policy_id)))
+
+
 def add_update(
     connection: duckdb.DuckDBPyConnection,
     policy_id: str,
@@ -135,13 +142,16 @@ def add_update(
     skipped: bool,
     n_tokens: int,
     rows: pa.Table,
+    used: Counter[str],
 ) -> None:
     """Record one optimizer step, what it was trained on, and the members' statistics; a known step stays as it is.
 
     Args:
-        rows: table of `UPDATE_ROW_SCHEMA`. How often its trajectories were used so far is counted along the lineage of
-            the policy, which must be recorded already.
+        rows: table of `UPDATE_ROW_SCHEMA`.
+        used: how often its trajectories were used before along the policy's lineage (`uses`); counted up here.
     """
+    members = rows.column("trajectory_id").to_pylist()
+    used.update(members)
     step = {"policy_id": policy_id, "update_index": update_index}
     sql.rows(connection, "policies", "add_update_trajectories", {"part": rows}, **step)
     sql.rows(
@@ -156,6 +166,7 @@ def add_update(
         lr=lr,
         skipped=skipped,
         tokens=n_tokens,
+        uses_mean=sum(used[name] for name in members) / len(members),
     )
 
 

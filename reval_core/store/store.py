@@ -2,7 +2,8 @@
 
 ``Store`` gives short transactions (`write`, `read`) and the three doors that outside programs use: append a batch,
 draw from a run's window, query. What stands in the tables is written and read by the modules beside this one,
-each about one idea: trajectories, replay, stages, runs, lineage.
+each about one idea: trajectories, replay, stages, runs, lineage; snapshots and answers are for people who read
+while a run writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -19,14 +20,25 @@ import pyarrow as pa
 from reval_core.config import ReplayConfig
 from reval_core.errors import NotStored, StoreError
 from reval_core.exclusive import exclusive
-from reval_core.store import replay, spool, trajectories
+from reval_core.store import answers, replay, snapshots, spool, trajectories
+from reval_core.store.answers import Answer
 from reval_core.store.connection import Connections
 from reval_core.store.migrations import migrate, needs_migration
-from reval_core.store.sqlfiles import query_names, query_text
-from reval_core.store.statements import arrow_table
+from reval_core.store.snapshots import Snapshot
 from reval_core.store.trajectories import BatchRecord
 
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
 log = logging.getLogger(__name__)
+
+SLICE_BYTES = 32_000_000
+"""Arrow bytes of a part that are appended in one transaction: readers wait for that long."""
+
+
+MERGED_BYTES = 128_000_000
+"""Payload bytes of a full row group up to which small ones are merged between stages, which rewrites them."""
 
 
 class Store:
@@ -50,14 +62,14 @@ class Store:
             if not self.path.exists() or self._stale():
                 with self._connections.write() as connection:
                     migrate(connection)
+                self.settle()
             for path in spool.kept(self.spool):
                 self._take_in(path)
 
     def _take_in(self, path: Path) -> None:
         try:
             batch, part, run_id, attempt = spool.read(path)
-            with self.write() as connection:
-                trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
+            self._append(batch, part, run_id, attempt, None)
         except NotStored:
             raise  # the disk or the lock, not the part: it waits on
         except (spool.Damaged, StoreError) as error:
@@ -109,10 +121,18 @@ class Store:
         """
         trajectories.check_part(part)
         try:
-            with self.write(wait_s) as connection:
-                trajectories.append_part(connection, batch, part, run_id=run_id, attempt=attempt)
+            self._append(batch, part, run_id, attempt, wait_s)
         except (NotStored, OSError) as error:
             self.keep_aside(batch, part, error, run_id=run_id, attempt=attempt)
+
+    def _append(
+        self, batch: BatchRecord, part: pa.Table, run_id: str | None, attempt: int | None, wait_s: float | None
+    ) -> None:
+        rows = max(1, part.num_rows * SLICE_BYTES // max(1, part.nbytes))
+        for first in range(0, max(1, part.num_rows), rows):
+            some = part.slice(first, rows)
+            with self._connections.write(wait_s, payloads=some.nbytes > SLICE_BYTES // 16) as connection:
+                trajectories.append_part(connection, batch, some, run_id=run_id, attempt=attempt)
 
     def keep_aside(
         self, batch: BatchRecord, part: pa.Table, cause: Exception, *, run_id: str | None, attempt: int | None
@@ -157,7 +177,7 @@ class Store:
         return drawn
 
     def query(self, sql_or_name: str, **parameters: Any) -> pa.Table:
-        """Run SQL, or a named query of ``sql/queries``, read-only.
+        """Run SQL, or a named query of ``sql/queries``, read-only; one of over a second goes to the snapshot.
 
         Args:
             sql_or_name: a SQL text, or one word that names a query.
@@ -166,14 +186,58 @@ class Store:
         Raises:
             StoreError: the SQL is wrong (DuckDB's message says where), or no query has that name.
         """
-        text = sql_or_name.strip()
-        sql = text
-        if text in query_names() or text.isidentifier():
-            sql = query_text(text)
-            expected = duckdb.extract_statements(sql)[0].named_parameters
-            parameters = dict.fromkeys(expected) | parameters
+        answer = self.ask(sql_or_name, **parameters)
+        if answer.note:
+            log.warning(answer.note)
+        return answer.table
+
+    def ask(self, sql_or_name: str, **parameters: Any) -> Answer:
+        """As `query`; the answer says whether it is the live database's or the snapshot's, and how old that is."""
+        return self._ask(sql_or_name, parameters, answers.LIVE_S)
+
+    def query_live(self, sql_or_name: str, **parameters: Any) -> pa.Table:
+        """As `query`, of the live database however long it takes: for stages, which must see the last commit."""
+        return self._ask(sql_or_name, parameters, None).table
+
+    def _ask(self, sql_or_name: str, parameters: dict[str, Any], live_s: float | None) -> Answer:
+        text, parameters = answers.resolve(sql_or_name, parameters)
+        return answers.ask(self._connections, text, parameters, live_s=live_s)
+
+    def pandas(self, sql_or_name: str, **parameters: Any) -> pandas.DataFrame:
+        """As `query`, as a pandas frame."""
+        return self.query(sql_or_name, **parameters).to_pandas()
+
+    def polars(self, sql_or_name: str, **parameters: Any) -> polars.DataFrame:
+        """As `query`, as a polars frame.
+
+        Raises:
+            StoreError: polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise StoreError("polars is not installed: pip install polars") from error
+        frame = polars.from_arrow(self.query(sql_or_name, **parameters))
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def snapshot(self, *, payloads: bool | None = None) -> Snapshot:
+        """Publish a read-only copy beside the database, ``snapshot.duckdb``, in the place of the last one.
+
+        Args:
+            payloads: with tokens and texts; None: when there are few.
+        """
+        return snapshots.publish(self._connections, payloads=payloads)
+
+    def settle(self, wait_s: float | None = None) -> None:
+        """Move committed rows from DuckDB's log into the file, and merge small row groups where that is cheap.
+
+        Args:
+            wait_s: seconds to wait for another process, by default ``lock_wait_s``.
+
+        Raises:
+            NotStored: the file cannot be opened or written; nothing is lost.
+        """
         with self.read() as connection:
-            try:
-                return arrow_table(connection, sql, parameters)
-            except duckdb.Error as error:
-                raise StoreError(f"The query failed: {error}") from error
+            merge = trajectories.row_group_bytes(connection) <= MERGED_BYTES
+        self._connections.settle(merge=merge, wait_s=wait_s)

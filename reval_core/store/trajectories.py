@@ -179,6 +179,13 @@ def check_batch(connection: duckdb.DuckDBPyConnection, batch: BatchRecord) -> No
         )
 
 
+def row_group_bytes(connection: duckdb.DuckDBPyConnection) -> float:
+    """About how many bytes of payloads a full row group of DuckDB holds, or as many as there are."""
+    row = sql.row(connection, "trajectories", "row_group_bytes")
+    assert row is not None
+    return float(row[0])
+
+
 def stored_samples(connection: duckdb.DuckDBPyConnection, batch_id: str) -> set[tuple[str, int]]:
     """(problem_id, sample_index) of the responses of a batch that are there already."""
     rows = sql.rows(connection, "trajectories", "stored_samples", batch_id=batch_id)

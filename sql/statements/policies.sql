@@ -32,25 +32,8 @@ WHERE NOT EXISTS (
 );
 
 -- name: add_update
--- The update with statistics of its members. How often they were used so far is counted along the policy's lineage,
--- which never changes, so that it is counted once.
+-- The update with statistics of its members.
 INSERT INTO store.updates BY NAME
-WITH RECURSIVE lineage (policy_id) AS (
-    SELECT $policy_id::VARCHAR
-    UNION ALL
-    SELECT p.parent_policy_id
-    FROM lineage
-    JOIN store.policies AS p USING (policy_id)
-    WHERE p.parent_policy_id IS NOT NULL
-),
-used AS (
-    SELECT m.trajectory_id, count(*) AS uses
-    FROM store.update_trajectories AS m
-    SEMI JOIN part USING (trajectory_id)
-    SEMI JOIN lineage USING (policy_id)
-    WHERE m.policy_id <> $policy_id OR m.update_index <= $update_index
-    GROUP BY m.trajectory_id
-)
 SELECT
     $policy_id AS policy_id,
     $update_index AS update_index,
@@ -67,12 +50,28 @@ SELECT
     avg(part.log_ratio ORDER BY part.position) AS log_ratio_mean,
     avg(part.root_value_gap ORDER BY part.position) AS root_value_gap_mean,
     avg(b.round ORDER BY part.position) AS generated_round_mean,
-    avg(used.uses ORDER BY part.position) AS uses_mean
+    $uses_mean AS uses_mean
 FROM part
-LEFT JOIN used USING (trajectory_id)
 LEFT JOIN store.trajectories AS t USING (trajectory_id)
 LEFT JOIN store.batches AS b USING (batch_id)
 ON CONFLICT DO NOTHING;
+
+-- name: uses
+-- How often each trajectory of "wanted" was trained on along a policy's lineage. The lineage never changes, so that the count is
+-- made once for each policy and kept in "updates".
+WITH RECURSIVE lineage (policy_id) AS (
+    SELECT $policy_id::VARCHAR
+    UNION ALL
+    SELECT p.parent_policy_id
+    FROM lineage
+    JOIN store.policies AS p USING (policy_id)
+    WHERE p.parent_policy_id IS NOT NULL
+)
+SELECT m.trajectory_id, count(*) AS uses
+FROM store.update_trajectories AS m
+SEMI JOIN wanted USING (trajectory_id)
+SEMI JOIN lineage USING (policy_id)
+GROUP BY m.trajectory_id;
 
 -- name: updates_of
 SELECT u.update_index, u.kind, m.trajectory_id, m.reward, m.weight, t.batch_id || '/' || t.problem_id AS group_id

@@ -44,6 +44,10 @@ SELECT
 FROM part
 ON CONFLICT DO NOTHING;
 
+-- name: row_group_bytes
+-- About how many bytes of payloads a full row group (122,880 rows) holds: four for the id of a token, four for its text.
+SELECT coalesce(sum(response_tokens) * 8 * least(1, 122880 / count(*)), 0) AS bytes FROM store.trajectories;
+
 -- name: stored_samples
 SELECT problem_id, sample_index FROM store.trajectories WHERE batch_id = $batch_id;
 

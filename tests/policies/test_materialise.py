@@ -169,6 +169,7 @@ class House:
             skipped=report.skipped,
             n_tokens=report.n_tokens,
             rows=pa.Table.from_pylist(rows, schema=UPDATE_ROW_SCHEMA),
+            used=lineage.uses(connection, policy_id, lineage.trajectory_ids([update])),
         )
 
     def chain(self, policies: Policies, count: int = 3, **objective: Any) -> list[PolicyRecord]:

@@ -202,6 +202,7 @@ def build(path: Path) -> Example:
     with store.write() as connection:
         runs.add_event(connection, RUN, 1, 1, "note", "something happened")
         runs.end_attempt(connection, RUN, 1, "completed")
+    store.settle()  # tests copy the file
     return Example(store, [first, second, third], forked, evaluation)
 
 
@@ -380,6 +381,7 @@ def add_update(
         skipped=False,
         n_tokens=9,
         rows=rows,
+        used=lineage.uses(connection, policy, members),
     )
 
 

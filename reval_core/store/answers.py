@@ -1,0 +1,118 @@
+"""Queries of people: on the live database while they are quick, else on its snapshot, so that no run waits for them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from reval_core.errors import StoreError
+from reval_core.store import snapshots
+from reval_core.store.connection import Connections
+from reval_core.store.snapshots import Snapshot
+from reval_core.store.sqlfiles import query_names, query_text
+from reval_core.store.statements import arrow_table
+
+LIVE_S = 1.0
+"""Seconds for which a query may hold the live database."""
+MOST_AGE_S = 600.0
+"""Seconds that a snapshot may be old for a query that is moved to it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a query and what it was asked of."""
+
+    table: pa.Table
+    snapshot: Snapshot | None
+    """None: the live database."""
+
+    @property
+    def note(self) -> str | None:
+        """What to tell of a query that was moved; None for the live database."""
+        if self.snapshot is None:
+            return None
+        return (
+            f"This took over {LIVE_S:g} s, so it was asked of the snapshot that is {_age(self.snapshot.age_s)} old: "
+            "a run that writes must not wait for it."
+        )
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def resolve(sql_or_name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The SQL of a text or of a named query, whose parameters are NULL where they are not given.
+
+    Raises:
+        StoreError: no query has that name.
+    """
+    text = sql_or_name.strip()
+    if text in query_names() or text.isidentifier():
+        text = query_text(text)
+        expected = duckdb.extract_statements(text)[0].named_parameters
+        parameters = dict.fromkeys(expected) | parameters
+    return text, parameters
+
+
+def ask(connections: Connections, text: str, parameters: dict[str, Any], *, live_s: float | None) -> Answer:
+    """Run a query on the live database for at most ``live_s`` seconds, then on the snapshot.
+
+    Args:
+        connections: of the database.
+        text: SQL.
+        parameters: values of ``$name``.
+        live_s: None: as long as it takes.
+
+    Raises:
+        StoreError: the query is wrong (DuckDB's message says where).
+    """
+    try:
+        with connections.read() as connection:
+            return Answer(_limited(connection, text, parameters, live_s), None)
+    except TooLong:
+        return _of_snapshot(connections, text, parameters)
+
+
+class TooLong(Exception):
+    """The query was ended because its time on the live database was over."""
+
+
+def _limited(
+    connection: duckdb.DuckDBPyConnection, text: str, parameters: dict[str, Any], limit_s: float | None
+) -> pa.Table:
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        connection.interrupt()
+
+    timer = threading.Timer(limit_s, end) if limit_s is not None else None
+    try:
+        if timer is not None:
+            timer.start()
+        return arrow_table(connection, text, parameters)
+    except duckdb.InterruptException as error:
+        raise TooLong if over.is_set() else KeyboardInterrupt from error
+    except duckdb.Error as error:
+        raise StoreError(f"The query failed: {error}") from error
+    finally:
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+
+
+def _of_snapshot(connections: Connections, text: str, parameters: dict[str, Any]) -> Answer:
+    for payloads in (False, True):
+        snapshot = snapshots.current(connections, payloads=payloads, most_age_s=MOST_AGE_S)
+        with duckdb.connect(snapshot.path, read_only=True, config={"threads": connections.threads}) as connection:
+            try:
+                return Answer(_limited(connection, text, parameters, None), snapshot)
+            except StoreError as error:
+                if payloads or snapshots.NO_PAYLOADS not in str(error):
+                    raise
+    raise AssertionError("a snapshot with payloads answers or fails")
