@@ -5,8 +5,8 @@
 
 Payload: int32 token ids and text of real completions, tokenised by a 32k BPE that is trained on them; no per-token
 log-probs. MB are Arrow bytes given in. Each time is the median of seven. The plain way is one wide table with a
-primary key, inserted by Arrow, and DuckDB's own reservoir sample; the floors are a file written and synced, and a copy
-in memory.
+primary key, inserted by Arrow, and DuckDB's own reservoir sample; the floors are a file written and synced, a copy in
+memory, and a connection that is only opened and closed.
 Ratios are the result; seconds depend on the machine.
 """
 
@@ -16,6 +16,7 @@ import argparse
 import gzip
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from reval_core.config import ReplayConfig
 from reval_core.store import Store, replay, runs, trajectories
 from reval_core.store.runs import RunRecord
+from reval_core.store.store import SLICE_BYTES
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +111,7 @@ def batch_of(round: int, rows: int) -> BatchRecord:
     )
 
 
-def part_of(batch: BatchRecord, payload: Iterator[tuple[np.ndarray, str]], *, text: bool = True) -> pa.Table:
+def part_of(batch: BatchRecord, payload: Iterator[tuple[np.ndarray, str]]) -> pa.Table:
     """The whole batch as one part."""
     rows: list[dict[str, Any]] = []
     batch_id = batch.batch_id
@@ -125,7 +127,7 @@ def part_of(batch: BatchRecord, payload: Iterator[tuple[np.ndarray, str]], *, te
                     "prompt_ids": [index, index + 1],
                     "prompt_text": f"problem {index}",
                     "response_ids": ids,
-                    "completion": completion if text else "",
+                    "completion": completion,
                     "finish_reason": "stop",
                     "behaviour_logprob": -1.0,
                     "seed": index * SAMPLES + sample,
@@ -217,6 +219,8 @@ def long_rows(folder: Path, payload: Iterator[tuple[np.ndarray, str]], report: R
     floor = median_of(synced)
     note = f"{size / ours:.0f} MB/s, plain {size / plain:.0f}, disk {size / floor:.0f}"
     report.row(what, ours, plain, floor, note)
+    slices = max(1, round(parts[0].nbytes / SLICE_BYTES))
+    report.row(f"one of its {slices} slices: as long as a reader waits", ours / slices, None, None)
     again = median_of(lambda repeat: store.append_batch(batches[repeat], parts[repeat]))
     report.row("append the same again (nothing is written)", again, plain, None)
 
@@ -227,6 +231,12 @@ def long_rows(folder: Path, payload: Iterator[tuple[np.ndarray, str]], report: R
     plain = median_of(lambda repeat: plain_sample(wide, rows, repeat))
     floor = median_of(lambda repeat: [memory.copy()])
     report.row(f"draw {rows:,} of {5 * rows:,} such rows, ids and tokens", ours, plain, floor)
+
+
+def opened_and_closed(store: Store) -> None:
+    """The floor of a read: a connection and nothing else."""
+    with store.read():
+        pass
 
 
 def many_rows(
@@ -256,13 +266,21 @@ def many_rows(
                 window = replay.window(connection, RUN, last, how)
             replay.strategy(how)(window, draw, replay.generator(repeat, last, 0), iteration=last)
 
-        report.row(f"{stored:,} rows: choose {draw:,} places", median_of(places), None, None)
-        report.row(f"{stored:,} rows: choose and name {draw:,} entries", median_of(choose), None, None)
+        opened = median_of(lambda repeat: opened_and_closed(store))
+        report.row(f"{stored:,} rows: choose {draw:,} places", median_of(places), None, opened)
+        report.row(f"{stored:,} rows: choose and name {draw:,} entries", median_of(choose), None, 2 * opened)
         report.row(
             f"{stored:,} rows: choose and fetch {draw:,} with 64 tokens",
             median_of(lambda repeat, last=last: drawn_payloads(store, last, draw, repeat)),
             median_of(lambda repeat: plain_sample(wide, draw, repeat)),
+            2 * opened,
+        )
+        report.row(
+            f"{stored:,} rows: publish a snapshot without payloads",
+            median_of(lambda repeat: store.snapshot(payloads=False)),
+            median_of(lambda repeat: shutil.copyfile(store.path, folder / "copy.duckdb")),
             None,
+            "plain: the file copied whole",
         )
         append_more(store, wide, payload, report, stored, draw)
 
@@ -282,28 +300,49 @@ def append_more(
 
 
 def bytes_per_token(folder: Path, payload: Iterator[tuple[np.ndarray, str]], rows: int, length: int) -> list[str]:
-    """File bytes for each stored token, without and with text; the text's share is the difference."""
-    totals: dict[bool, float] = {}
-    compressions: dict[str, str] = {}
+    """File bytes for each stored token, column by column and by compression, then of the whole store."""
+    parts = [(batch, part_of(batch, payload)) for batch in (batch_of(round, rows) for round in range(3))]
+    lines = ["| column | uncompressed | as DuckDB chooses | with one alone |", "|---|---|---|---|"]
+    for column, alone in COLUMNS.items():
+        sizes = {name: column_bytes(folder, column, name, [part for _, part in parts]) for name in ("auto", *alone)}
+        plain, chosen = sizes.pop("uncompressed") / length, sizes.pop("auto") / length
+        others = ", ".join(f"{name} {size / length:.2f}" for name, size in sizes.items())
+        lines.append(f"| {column} | {plain:.2f} | {chosen:.2f} | {others} |")
     for text in (False, True):
-        store = new_store(folder / ("with" if text else "without"))
+        (folder / str(text)).mkdir()
+        store = new_store(folder / str(text))
         empty = store.path.stat().st_size
-        for round in range(3):
-            batch = batch_of(round, rows)
-            store.append_batch(batch, part_of(batch, payload, text=text))
-        with duckdb.connect(store.path) as connection:
-            connection.execute("CHECKPOINT")
-        totals[text] = (store.path.stat().st_size - empty) / (3 * rows * length)
-        found = store.query(
-            "SELECT column_name, string_agg(DISTINCT compression, ', ' ORDER BY compression) AS compression "
-            "FROM pragma_storage_info('store.payloads') WHERE segment_type <> 'VALIDITY' GROUP BY column_name"
-        )
-        compressions = {row["column_name"]: row["compression"] for row in found.to_pylist()}
-    return [
-        f"| all columns but the text (ids: {compressions['response_ids']}) | {totals[False]:.2f} |",
-        f"| the text (completion: {compressions['completion']}) | {totals[True] - totals[False]:.2f} |",
-        f"| together | {totals[True]:.2f} |",
-    ]
+        for batch, part in parts:
+            blank = pa.array([""] * part.num_rows)
+            place = part.schema.get_field_index("completion")
+            store.append_batch(batch, part if text else part.set_column(place, PART_SCHEMA.field("completion"), blank))
+        store.settle()
+        size = (store.path.stat().st_size - empty) / (3 * rows * length)
+        lines.append(f"| the whole store {'with' if text else 'without'} text, all tables | | {size:.2f} | |")
+    return lines
+
+
+COLUMNS = {
+    "response_ids": ("uncompressed", "bitpacking", "rle"),
+    "completion": ("uncompressed", "zstd", "fsst", "dict_fsst"),
+    "trajectory_id": ("uncompressed", "zstd", "fsst", "dict_fsst"),
+}
+"""Columns of payloads, and the compressions that are tried on each alone."""
+
+
+def column_bytes(folder: Path, column: str, compression: str, parts: list[pa.Table]) -> float:
+    """File bytes for each row of a table that has one column."""
+    path = folder / "column.duckdb"
+    path.unlink(missing_ok=True)
+    with duckdb.connect(path) as connection:
+        connection.execute("CHECKPOINT")
+        empty = path.stat().st_size
+        connection.execute(f"SET force_compression = '{compression}'")
+        connection.register("part", pa.concat_tables(parts))
+        connection.execute(f"CREATE TABLE one AS SELECT {column} FROM part")
+        connection.execute("CHECKPOINT")
+        count = connection.execute("SELECT count(*) FROM one").fetchall()[0][0]
+    return (path.stat().st_size - empty) / count
 
 
 class Report:
@@ -336,11 +375,11 @@ def main() -> None:
     report = Report()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for name in ("long", "many", "bytes/with", "bytes/without"):
+        for name in ("long", "many", "bytes"):
             (root / name).mkdir(parents=True)
         long_rows(root / "long", long, report, rows, length)
         many_rows(root / "many", short, report, sizes, min(1024, sizes[0]))
-        print("\n| file bytes per stored token | |\n|---|---|")
+        print("\nFile bytes for each stored token:\n")
         sizes_found = bytes_per_token(root / "bytes", long, rows, length)
         print("\n".join(sizes_found))
     if arguments.json:

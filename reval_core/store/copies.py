@@ -7,7 +7,8 @@ are copied in slices, each with a short connection: writers wait while somebody 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,6 +47,7 @@ def copy_database(
     to: Path,
     *,
     payloads: bool | Callable[[int], bool],
+    mark: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Copied:
     """Copy schema, views and rows into a new file, which must not exist.
@@ -55,6 +57,7 @@ def copy_database(
         to: the new file.
         payloads: whether tokens and texts are copied, or what decides it from their size in bytes. Where they are not,
             a query that asks for one is an error that says so.
+        mark: leave a table ``store.snapshot`` in it that says what `Copied` says.
         progress: told the share of the payloads that is copied.
 
     Raises:
@@ -65,9 +68,16 @@ def copy_database(
             count, last, size = sql.rows(connection, "copies", "payloads")[0]
             whole = payloads(size) if callable(payloads) else payloads
             copied = Copied(now(), whole, state_of(connections.path))
-            _copy_narrow(connection, to, keep_payloads=whole)
-        if whole:
-            _copy_payloads(connections, to, last, max(1, size // SLICE_BYTES), progress)
+            with _attached(connection, to):
+                connection.execute("BEGIN TRANSACTION")
+                _copy_narrow(connection, keep_payloads=whole)
+                if mark:
+                    sql.rows(connection, "copies", "mark", **sql.parameters(copied))
+                if whole and size <= SLICE_BYTES:
+                    sql.rows(connection, "copies", "copy_payloads", first=0, last=last)
+                connection.execute("COMMIT")
+        if whole and size > SLICE_BYTES:
+            _copy_payloads(connections, to, last, size // SLICE_BYTES + 1, progress)
             _check_count(to, count)
         _sync(to)
     except (OSError, duckdb.Error) as error:
@@ -85,14 +95,16 @@ def remove_database(path: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Attach another file as ``copy``, to write to."""
+@contextmanager
+def _attached(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
+    """Have the file as ``copy``, to write to."""
     quoted = str(path).replace("'", "''")
     connection.execute(f"ATTACH '{quoted}' AS copy (READ_WRITE)")
+    yield
+    connection.execute("DETACH copy")  # not after an error: the connection is closed next, the file removed
 
 
-def _copy_narrow(connection: duckdb.DuckDBPyConnection, to: Path, *, keep_payloads: bool) -> None:
-    attach(connection, to)
+def _copy_narrow(connection: duckdb.DuckDBPyConnection, *, keep_payloads: bool) -> None:
     (name,) = connection.execute("SELECT current_database()").fetchall()[0]
     connection.execute(f'COPY FROM DATABASE "{name}" TO copy (SCHEMA)')
     for (table,) in sql.rows(connection, "copies", "tables"):
@@ -100,7 +112,6 @@ def _copy_narrow(connection: duckdb.DuckDBPyConnection, to: Path, *, keep_payloa
             connection.execute(f"INSERT INTO copy.store.{table} FROM store.{table}")
     if not keep_payloads:
         sql.rows(connection, "copies", "without_payloads")
-    connection.execute("DETACH copy")
 
 
 def _copy_payloads(
@@ -108,10 +119,8 @@ def _copy_payloads(
 ) -> None:
     size = -(-(last + 1) // slices)
     for first in range(0, last + 1, max(1, size)):
-        with connections.read() as connection:
-            attach(connection, to)
+        with connections.read() as connection, _attached(connection, to):
             sql.rows(connection, "copies", "copy_payloads", first=first, last=min(first + size - 1, last))
-            connection.execute("DETACH copy")
         progress(min(first + size, last + 1) / (last + 1))
 
 

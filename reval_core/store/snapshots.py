@@ -17,7 +17,7 @@ import duckdb
 from reval_core.exclusive import exclusive
 from reval_core.store import statements as sql
 from reval_core.store.connection import Connections
-from reval_core.store.copies import attach, copy_database, remove_database, state_of
+from reval_core.store.copies import copy_database, remove_database, state_of
 from reval_core.store.migrations import now
 
 FEW_BYTES = 64_000_000
@@ -76,17 +76,9 @@ def publish(
     aside = final.with_suffix(".tmp")
     with exclusive(final.with_suffix(".lock")):
         remove_database(aside)
-        copied = copy_database(connections, aside, payloads=_few if payloads is None else payloads, progress=progress)
-        with duckdb.connect() as connection:
-            attach(connection, aside)
-            sql.rows(
-                connection,
-                "copies",
-                "mark_snapshot",
-                taken_at=copied.taken_at,
-                payloads=copied.payloads,
-                source=copied.source,
-            )
+        copied = copy_database(
+            connections, aside, payloads=_few if payloads is None else payloads, mark=True, progress=progress
+        )
         aside.rename(final)
     return Snapshot(final, copied.taken_at, copied.payloads, copied.source)
 

@@ -19,7 +19,7 @@ SELECT
 INSERT INTO copy.store.payloads BY NAME
 SELECT * FROM store.payloads WHERE rowid BETWEEN $first AND $last;
 
--- name: mark_snapshot
+-- name: mark
 CREATE TABLE copy.store.snapshot AS
 SELECT $taken_at::TIMESTAMP AS taken_at, $payloads::BOOLEAN AS payloads, $source::VARCHAR AS source;
 

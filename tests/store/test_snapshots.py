@@ -80,7 +80,7 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = example.store.snapshot()
-    monkeypatch.setattr(copies, "_check_count", lambda to, expected: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(copies, "_sync", lambda to: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(StoreError, match="disk full"):
         example.store.snapshot()
     assert snapshots.find(example.store.path) == before
