@@ -8,7 +8,6 @@ import math
 import os
 import re
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows.opening import counted
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
-from reval_core.store.stages import ProcessIdentity
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
@@ -34,6 +34,10 @@ PIPE_WIDTH = 240
 """Characters of a line where there is no terminal."""
 SHOWN = 5
 """Runs that an error lists at most."""
+ENDINGS = (".csv", ".json", ".parquet")
+"""Of files that `write_file` knows how to write."""
+TEXT_WIDTH = 20
+"""Characters that a column of texts needs at least, when columns are counted that fit into the terminal."""
 
 
 def store_of(home: Home) -> Store:
@@ -55,25 +59,36 @@ def ask(
     """Run a query and show its result as a table, CSV, JSON lines or a Parquet file."""
     result = store_of(home).query(query, **values)
     if parquet is not None:
-        with _writing(parquet):
+        with writing(parquet):
             pyarrow.parquet.write_table(result, parquet)
         console.print(f"{counted(result.num_rows, 'row')} written to {parquet}", markup=False, soft_wrap=True)
     elif csv:
-        with _writing(None):
+        with writing(None):
             pyarrow.csv.write_csv(_plain(result), sys.stdout.buffer)
             sys.stdout.buffer.flush()
     elif as_json:
-        with _writing(None):
-            for row in result.to_pylist():
-                print(json.dumps(_finite(row), default=str, ensure_ascii=False))
+        with writing(None):
+            for line in _json_lines(result):
+                print(line)
             sys.stdout.flush()
     else:
-        with _writing(None):
-            _show(result, console, limit)
+        with writing(None):
+            show(result, console, limit)
+
+
+def write_file(result: pa.Table, path: Path) -> None:
+    """Write a result as CSV, JSON lines or Parquet, by the ending of the file's name (one of `ENDINGS`)."""
+    with writing(path):
+        if path.suffix == ".csv":
+            pyarrow.csv.write_csv(_plain(result), path)
+        elif path.suffix == ".json":
+            path.write_text("".join(f"{line}\n" for line in _json_lines(result)), encoding="utf-8")
+        else:
+            pyarrow.parquet.write_table(result, path)
 
 
 @contextmanager
-def _writing(path: Path | None) -> Iterator[None]:
+def writing(path: Path | None) -> Iterator[None]:
     """Say which file, and which column, cannot be written.
 
     Raises:
@@ -86,10 +101,14 @@ def _writing(path: Path | None) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise StoreError(f"{path or 'The output'} cannot be written: {reason}.") from error
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OverflowError) as error:  # the last: dates beyond Python's
         raise StoreError(
             f"This format cannot hold the result: {error}. Cast the column, as column::VARCHAR."
         ) from error
+
+
+def _json_lines(result: pa.Table) -> Iterator[str]:
+    return (json.dumps(_finite(row), default=str, ensure_ascii=False) for row in result.to_pylist())
 
 
 def _finite(value: Any) -> Any:
@@ -111,14 +130,14 @@ def parameters(home: Home, query: str, given: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     wrong = [name for name, equals, _ in pairs if not equals or not name.isidentifier()]
     if wrong:
-        raise ConfigError(f"--param {wrong[0]!r}: write it as name=value, for example run=quickstart-1a2b3c4d.")
+        raise ConfigError(f"Parameter {wrong[0]!r}: write it as name=value, for example run=quickstart-1a2b3c4d.")
     values = {name: value for name, _, value in pairs}
     text = query_text(query.strip()) if query.strip() in query_names() else query
     taken = sorted(set(re.findall(r"\$([A-Za-z_]\w*)", text)))
     for name in values:
         if name not in taken:
             known = f"it takes {', '.join(f'${other}' for other in taken)}" if taken else "it takes none"
-            raise ConfigError(f"--param {name}: the query has no ${name}; {known}.")
+            raise ConfigError(f"Parameter {name}: the query has no ${name}; {known}.")
     if "run" in values:
         values["run"] = find_run(store_of(home), values["run"])
     return values
@@ -153,7 +172,8 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _show(result: pa.Table, console: Console, limit: int) -> None:
+def show(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
+    """Show the first ``limit`` rows as a table; ``more`` says how to get the others."""
     if not console.is_terminal:
         console = Console(
             width=PIPE_WIDTH, highlight=False, emoji=False
@@ -163,13 +183,42 @@ def _show(result: pa.Table, console: Console, limit: int) -> None:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         table.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in result.slice(0, limit).to_pylist():
-        table.add_row(*[_cell(value) for value in row.values()])
+        table.add_row(*[cell(value) for value in row.values()])
     console.print(table)
-    more = result.num_rows - limit
-    console.print(counted(result.num_rows, "row") + (f", {more} not shown (--limit, --csv)" if more > 0 else ""))
+    console.print(rows_shown(result, limit, more))
 
 
-def _cell(value: Any) -> str:
+def fitting(rows: pa.Table, width: int) -> int:
+    """How many of a table's first columns fit into a terminal of ``width`` characters, at least one."""
+    used = 0
+    for number, (field, column) in enumerate(zip(rows.schema, rows.columns, strict=True)):
+        longest = max(map(cell_len, (field.name, *map(cell, column.to_pylist()))))
+        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        used += (longest if is_number else min(longest, TEXT_WIDTH)) + 3  # a space on each side and the line between
+        if used > width and number:
+            return number
+    return rows.num_columns
+
+
+def show_expanded(rows: pa.Table, console: Console) -> None:
+    """Each row as a block of lines, one for each column; texts whole and with their own line breaks."""
+    for number, row in enumerate(rows.to_pylist(), start=1):
+        console.print(f"─[ row {number} ]".ljust(console.width, "─"), markup=False)
+        block = Table.grid("name", "value", padding=(0, 1))
+        block.columns[0].no_wrap, block.columns[1].overflow = True, "fold"
+        for name, value in row.items():
+            block.add_row(Text(name, style="bold"), Text("" if value is None else str(value)))
+        console.print(block)
+
+
+def rows_shown(result: pa.Table, limit: int, more: str) -> str:
+    """How many rows a result has, and how to get those after the first ``limit``."""
+    left = result.num_rows - limit
+    return counted(result.num_rows, "row") + (f", {left} not shown ({more})" if left > 0 else "")
+
+
+def cell(value: Any) -> str:
+    """A value as a table on the terminal shows it: short, and on one line."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -187,47 +236,6 @@ def list_queries(console: Console) -> None:
     console.print(
         '\nreval sql NAME, or reval sql "select ... from trajectories". reval sql "show tables" lists the views.'
     )
-
-
-def list_runs(home: Home, console: Console) -> None:
-    """Runs in the order in which they were made, forks under their parents."""
-    rows = store_of(home).query("SELECT * FROM runs ORDER BY created_at").to_pylist()
-    if not rows:
-        console.print("There is no run in this store yet. Start one: reval train configs/quickstart.yaml")
-        return
-    dead = _dead_runs(home)
-    known = {row["run_id"] for row in rows}
-    children: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        children[row["parent_run_id"] if row["parent_run_id"] in known else None].append(row)
-
-    def show(row: dict[str, Any], depth: int) -> None:
-        forked = f" from round {row['fork_iteration']}" if row["parent_run_id"] else ""
-        status = "killed" if row["run_id"] in dead else row["status"] or "never started"
-        console.print(
-            f"{'   ' * (depth - 1) + '└─ ' if depth else ''}[bold]{escape(row['run_id'])}[/]{forked}  "
-            f"{counted(row['rounds_done'], 'round')}, {counted(row['trajectories'], 'response')}, {status}, "
-            f"{row['last_active_at']:%Y-%m-%d %H:%M} UTC",
-            soft_wrap=True,
-        )
-        for child in children[row["run_id"]]:
-            show(child, depth + 1)
-
-    console.print(f"runs in {home.root}", markup=False, soft_wrap=True)
-    for row in children[None]:
-        show(row, 0)
-
-
-def _dead_runs(home: Home) -> set[str]:
-    """Runs that are recorded as running by a process that is gone."""
-    running = store_of(home).query(
-        "SELECT run_id, pid, host, process_started FROM store.attempts WHERE status = 'running'"
-    )
-    return {
-        row["run_id"]
-        for row in running.to_pylist()
-        if ProcessIdentity(row["pid"], row["host"], row["process_started"]).is_alive() is False
-    }
 
 
 def show_report(home: Home, run: str | None, console: Console) -> None:
