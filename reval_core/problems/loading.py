@@ -47,7 +47,7 @@ def load_problems(source: ProblemFile, check_gold: Callable[[str], None] | None 
     problems: list[Problem] = []
     for label, rows in _tables(source):
         kept = _filtered(rows, source.filter, label) if source.filter else rows
-        problems += [_problem(row, line, label, source.fields, check_gold) for line, row in kept]
+        problems += [problem_of(row, line, label, source.fields, check_gold) for line, row in kept]
     if source.limit is not None:
         problems = problems[: source.limit]
     if not problems:
@@ -156,19 +156,31 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
-def _problem(
+def problem_of(
     row: Row, line: int, label: str, fields: Mapping[str, str], check_gold: Callable[[str], None] | None
 ) -> Problem:
+    """A row of a file as a problem.
+
+    Args:
+        row: its columns.
+        line: number of the row, which is its id where it has none.
+        label: what the file is called; the source where the row names none.
+        fields: our name to the file's column.
+        check_gold: refuses a gold answer that cannot be graded against by a ValueError; None where none is needed.
+
+    Raises:
+        ProblemError: names the row and what is wrong with it.
+    """
     where = f"{label}, line {line}"
     column = {name: fields.get(name, name) for name in OURS}
-    messages = _value(row, column["messages"])
-    question = messages if messages is not None else _value(row, column["question"])
+    messages = value_of(row, column["messages"])
+    question = messages if messages is not None else value_of(row, column["question"])
     if question is None:
         raise ProblemError(
             f"{where}: column {column['question']!r} is missing or null. "
             f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
         )
-    gold = _value(row, column["answer"])
+    gold = value_of(row, column["answer"])
     gold_text = "" if gold is None else str(gold)
     if check_gold is not None:
         if gold is None:
@@ -183,7 +195,7 @@ def _problem(
                 f"{where}: the gold answer {gold_text[:80]!r} cannot be graded against: {error}"
             ) from error
     used = set(column.values())
-    source, external_id = row.get("source"), _value(row, column["id"])
+    source, external_id = row.get("source"), value_of(row, column["id"])
     return Problem(
         messages=_messages(question, where),
         gold=gold_text,
@@ -194,13 +206,13 @@ def _problem(
     )
 
 
-def _value(row: Row, column: str) -> Any:
+def value_of(row: Row, column: str) -> Any:
     """What stands in a column, or, for ``a.b`` where no column is called so, in the field b of the mapping in a."""
     if column in row or "." not in column:
         return row.get(column)
     outer, _, inner = column.partition(".")
     within = row.get(outer)
-    return _value(within, inner) if isinstance(within, dict) else None
+    return value_of(within, inner) if isinstance(within, dict) else None
 
 
 def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:

@@ -80,7 +80,7 @@ class PromptRenderer:
             ids = self._tokenizer.encode(text, add_special_tokens=False)
         if not ids:
             raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
-        if _letters(text) not in _letters(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)):
+        if letters(text) not in letters(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)):
             raise PromptError(
                 f"Problem {problem.external_id} of {problem.source}: the model's tokenizer cannot write all of it; the "
                 f"tokens read {self._tokenizer.decode(ids)!r}. Use a model whose vocabulary covers these problems."
@@ -105,7 +105,7 @@ class PromptRenderer:
             raise PromptError(f"The prompt template failed: {error}") from error
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
     """The text without white space and in composed form, which tokenizers may rewrite without losing anything."""
     return "".join(unicodedata.normalize("NFKC", text).split())
 
