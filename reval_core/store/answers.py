@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from reval_core.errors import StoreError
 from reval_core.store import snapshots
-from reval_core.store.connection import Connections
+from reval_core.store.connection import Connections, explain, file_at_fault
 from reval_core.store.snapshots import Snapshot
 from reval_core.store.sqlfiles import query_names, query_text
 from reval_core.store.statements import arrow_table
@@ -85,25 +85,21 @@ class TooLong(Exception):
 def _limited(
     connection: duckdb.DuckDBPyConnection, text: str, parameters: dict[str, Any], limit_s: float | None
 ) -> pa.Table:
-    over = threading.Event()
-
-    def end() -> None:
-        over.set()
-        connection.interrupt()
-
-    timer = threading.Timer(limit_s, end) if limit_s is not None else None
-    try:
-        if timer is not None:
-            timer.start()
-        return arrow_table(connection, text, parameters)
-    except duckdb.InterruptException as error:
-        raise TooLong if over.is_set() else KeyboardInterrupt from error
-    except duckdb.Error as error:
-        raise StoreError(f"The query failed: {error}") from error
-    finally:
-        if timer is not None:
-            timer.cancel()
-            timer.join()
+    with ThreadPoolExecutor(1) as pool:  # DuckDB looks for signals only between tasks of the thread that asked
+        asked = pool.submit(arrow_table, connection, text, parameters)
+        try:
+            return asked.result(limit_s)
+        except (TimeoutError, KeyboardInterrupt) as error:
+            while not asked.done():
+                connection.interrupt()
+                wait([asked], 0.05)
+            if isinstance(error, TimeoutError):
+                raise TooLong from None
+            raise
+        except duckdb.Error as error:
+            if file_at_fault(error):
+                raise StoreError(explain("The query could not read the database", error)) from error
+            raise StoreError(f"The query failed: {error}") from error
 
 
 def _of_snapshot(connections: Connections, text: str, parameters: dict[str, Any]) -> Answer:

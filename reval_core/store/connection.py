@@ -12,6 +12,10 @@ closing of a connection: it merges small row groups then, and so rewrites gigaby
 - A small transaction leaves its rows in the log, which costs nobody anything: at 16 MB DuckDB moves it by itself.
 - One with payloads goes straight into the database and not through the log, in a row group of its own.
 - `settle` moves the rest and merges, between stages, where that is cheap.
+
+A kill may tear the last transaction off the log; nobody was told that it is stored, and DuckDB drops it at the next
+opening. It does so with whatever follows a torn place, so database and log are only ever copied together; a log that it
+would drop as a whole is refused here.
 """
 
 from __future__ import annotations
@@ -50,6 +54,30 @@ NOT_WRITTEN = (
 )
 """What DuckDB raises when a transaction cannot reach the disk; the connection is of no use afterwards."""
 
+_LOG_BEGINS = b"d\x00b"
+"""First bytes of every log: the field of an entry's kind, and the kind that tells the version."""
+_ADVICE = (
+    (
+        re.compile(r"No space left|File too large|quota", re.IGNORECASE),
+        "Free disk space and start again; what was committed is kept.",
+    ),
+    (
+        re.compile(r"Permission denied|Read-only file system|Operation not permitted", re.IGNORECASE),
+        "See that this user may read and write the file, its log and their folder.",
+    ),
+    (
+        re.compile(r"newer version|version number", re.IGNORECASE),
+        f"A newer DuckDB than {duckdb.__version__} wrote it: install that one (see constraints/).",
+    ),
+    (re.compile(r"Is a directory", re.IGNORECASE), "Move the folder away that stands where the database belongs."),
+    (
+        re.compile(r"corrupt|no log|not a valid DuckDB|not read enough bytes|replaying WAL|This WAL", re.IGNORECASE),
+        "Nothing was changed. Keep the file and its log (.wal) as they are: move the root away and bring a backup in "
+        "its place with `reval store restore`.",
+    ),
+)
+"""What to do about an error, by its text; the first that fits."""
+
 
 class Connections:
     """Opens short connections to one file.
@@ -75,7 +103,8 @@ class Connections:
             payloads: the block writes megabytes, which need not go through the log.
 
         Raises:
-            NotStored: the file cannot be opened or written (disk full, for one); nothing of the block is in it.
+            NotStored: the file cannot be opened or written (disk full, for one). Whoever is not told that his rows are
+                stored writes them again: where moving the log failed after the commit, they are there already.
             StoreError: the database refused what the block wrote; nothing of the block is in it.
         """
         with self._alone(wait_s) as connection:
@@ -85,14 +114,10 @@ class Connections:
                 connection.execute("BEGIN TRANSACTION")
                 yield connection
                 connection.execute("COMMIT")
-            except NOT_WRITTEN as error:
-                raise NotStored(f"The database {self.path} could not be written: {error}") from error
-            except duckdb.Error as error:
-                connection.execute("ROLLBACK")
-                raise StoreError(f"The database {self.path} refused the rows: {error}") from error
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            except duckdb.Error as error:  # closing the connection takes the transaction back
+                if not file_at_fault(error):
+                    raise StoreError(f"The database {self.path} refused the rows: {error}") from error
+                raise NotStored(explain(f"The database {self.path} could not be written", error)) from error
 
     def settle(self, *, merge: bool, wait_s: float | None = None) -> None:
         """Move what the log holds into the database file.
@@ -110,14 +135,16 @@ class Connections:
                     connection.execute(DO_NOT_MERGE)
                 connection.execute(LEAVE_IN_LOG)
                 connection.execute("CHECKPOINT")
-            except NOT_WRITTEN as error:
-                raise NotStored(f"The database {self.path} could not be written: {error}") from error
+            except duckdb.Error as error:
+                raise NotStored(explain(f"The database {self.path} could not be written", error)) from error
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One read-only connection; several processes may have one at the same time."""
-        if not self.path.exists():
-            raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
+        """One read-only connection; several processes may have one at the same time.
+
+        Raises:
+            StoreError: there is no database, or it cannot be opened.
+        """
         deadline = time.monotonic() + self.lock_wait_s
         with _PROCESS_LOCK:
             wait_while_announced(self._writing, deadline)
@@ -133,7 +160,7 @@ class Connections:
             try:
                 stack.enter_context(announced(self._writing, deadline))
             except OSError as error:
-                raise NotStored(f"The folder of {self.path} cannot be written: {error}") from error
+                raise NotStored(explain(f"The folder of {self.path} cannot be written", error)) from error
             connection = self._connect(False, wait_s, deadline)
             yield stack.enter_context(self._closed_at_the_end(connection))
 
@@ -149,22 +176,47 @@ class Connections:
         finally:
             connection.close()
 
+    def check_log(self) -> None:
+        """Refuse a log that DuckDB would delete unread: one whose database is gone, or one that begins as none does.
+
+        Raises:
+            NotStored: it is such a log, or it cannot be read.
+        """
+        log_file = self.path.with_name(f"{self.path.name}.wal")
+        try:
+            with open(log_file, "rb") as file:
+                head = file.read(len(_LOG_BEGINS))
+            alone = head and not (self.path.exists() and self.path.stat().st_size)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise NotStored(explain(f"The database {self.path} cannot be opened", error)) from error
+        if alone:
+            raise NotStored(
+                f"The database {self.path} is missing, but its log {log_file.name} is there and may hold rows. Bring "
+                "the database back to it; or move the root away and bring a backup in its place with `reval store "
+                "restore`."
+            )
+        if not _LOG_BEGINS.startswith(head):
+            raise NotStored(explain(f"The log of the database {self.path} is damaged", "it begins as no log does"))
+
     def _connect(self, read_only: bool, wait_s: float, deadline: float) -> duckdb.DuckDBPyConnection:
+        self.check_log()
+        if read_only and not (self.path.exists() and self.path.stat().st_size):
+            raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
         pause, said = 0.005, False
         while True:
             try:
                 return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
-            except duckdb.IOException as error:
+            except duckdb.Error as error:
                 if not _HELD_BY_OTHER.search(str(error)):
-                    raise NotStored(_explain(self.path, error)) from error
+                    raise NotStored(explain(f"The database {self.path} cannot be opened", error)) from error
                 left = deadline - time.monotonic()
                 if left < 0:
                     raise StoreLocked(_explain_holder(self.path, wait_s, error)) from error
                 if not said and left < wait_s - _SAY_AFTER_S:
                     log.warning("waiting for %s, which has %s open", _holder(error), self.path)
                     said = True
-            except duckdb.SerializationException as error:
-                raise NotStored(_explain(self.path, error)) from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.6, 0.25)
 
@@ -182,11 +234,14 @@ def _explain_holder(path: Path, waited: float, error: Exception) -> str:
     )
 
 
-def _explain(path: Path, error: Exception) -> str:
-    text = str(error)
-    if "version number" in text or "newer version" in text:
-        return (
-            f"The database {path} was written by a newer DuckDB than {duckdb.__version__}: {text} "
-            "Install the DuckDB version of the constraints file that wrote it."
-        )
-    return f"The database {path} cannot be opened: {text}"
+def file_at_fault(error: duckdb.Error) -> bool:
+    """Whether the file or the disk is at fault and not the SQL. A damaged block has no class of its own in DuckDB."""
+    return isinstance(error, NOT_WRITTEN) or (type(error) is duckdb.Error and "orrupt" in str(error))
+
+
+def explain(what: str, error: Exception | str) -> str:
+    """What happened, why, and what to do about it, in one line."""
+    text = " ".join(str(error).split())
+    said = re.sub(r'"[^"]*"', "", text)  # without the names of files
+    advice = next((advice for pattern, advice in _ADVICE if pattern.search(said)), "")
+    return f"{what}: {text.rstrip('.!')}. {advice}".rstrip()

@@ -17,7 +17,7 @@ import duckdb
 
 from reval_core.errors import StoreError
 from reval_core.store import statements as sql
-from reval_core.store.connection import Connections
+from reval_core.store.connection import Connections, explain
 from reval_core.store.migrations import now
 
 SLICE_BYTES = 64_000_000
@@ -82,7 +82,7 @@ def copy_database(
         _sync(to)
     except (OSError, duckdb.Error) as error:
         remove_database(to)
-        raise StoreError(f"The copy {to} cannot be written: {error}") from error
+        raise StoreError(explain(f"The copy {to} cannot be made", error)) from error
     except BaseException:
         remove_database(to)
         raise

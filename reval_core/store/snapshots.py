@@ -7,18 +7,23 @@ there are few of them, or on demand; a snapshot without them refuses a query tha
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
 
-from reval_core.exclusive import exclusive
+from reval_core.errors import StoreError
+from reval_core.exclusive import announced
 from reval_core.store import statements as sql
 from reval_core.store.connection import Connections
 from reval_core.store.copies import copy_database, remove_database, state_of
 from reval_core.store.migrations import now
+
+log = logging.getLogger(__name__)
 
 FEW_BYTES = 64_000_000
 """Payloads up to here are part of every snapshot."""
@@ -43,6 +48,10 @@ class Snapshot:
         """Seconds since it was taken."""
         return max(0.0, (now() - self.taken_at).total_seconds())
 
+    def is_younger(self, most_age_s: float) -> bool:
+        """Whether it is at most so old. One of the future, after the clock was set back, is of no known age."""
+        return timedelta(0) <= now() - self.taken_at <= timedelta(seconds=most_age_s)
+
 
 def path_of(database: Path) -> Path:
     """Where the snapshot of a database lies."""
@@ -50,12 +59,16 @@ def path_of(database: Path) -> Path:
 
 
 def find(database: Path) -> Snapshot | None:
-    """The published snapshot, or None."""
+    """The published snapshot; None where there is none that can be read, so that a new one takes its place."""
     path = path_of(database)
     if not path.exists():
         return None
-    with duckdb.connect(path, read_only=True) as connection:
-        taken_at, payloads, source = sql.rows(connection, "copies", "snapshot")[0]
+    try:
+        with duckdb.connect(path, read_only=True) as connection:
+            taken_at, payloads, source = sql.rows(connection, "copies", "snapshot")[0]
+    except duckdb.Error as error:
+        log.warning("%s cannot be read and is made anew: %s", path, error)
+        return None
     return Snapshot(path, taken_at, payloads, source)
 
 
@@ -74,7 +87,12 @@ def publish(
     """
     final = path_of(connections.path)
     aside = final.with_suffix(".tmp")
-    with exclusive(final.with_suffix(".lock")):
+    wait_s = connections.lock_wait_s
+    with announced(final.with_suffix(".lock"), time.monotonic() + wait_s) as alone:
+        if not alone:
+            raise StoreError(
+                f"Another program has been writing {final} for more than {wait_s:g} s. End it if it is stuck."
+            )
         remove_database(aside)
         copied = copy_database(
             connections, aside, payloads=_few if payloads is None else payloads, mark=True, progress=progress
@@ -96,7 +114,7 @@ def current(connections: Connections, *, payloads: bool, most_age_s: float) -> S
     """
     found = find(connections.path)
     has_it = found is not None and (found.payloads or not payloads)
-    if found is not None and has_it and (found.age_s <= most_age_s or found.source == state_of(connections.path)):
+    if found is not None and has_it and (found.is_younger(most_age_s) or found.source == state_of(connections.path)):
         return found
     return publish(connections, payloads=payloads or None)
 

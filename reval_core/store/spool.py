@@ -39,7 +39,8 @@ def keep(folder: Path, batch: BatchRecord, part: pa.Table, *, run_id: str | None
         aside.rename(final)
     finally:
         aside.unlink(missing_ok=True)
-    fsync_folder(folder)
+    for renamed_in in (folder, folder.parent):  # the folder itself may be new
+        fsync_folder(renamed_in)
     return final
 
 

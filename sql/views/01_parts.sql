@@ -95,6 +95,6 @@ ORDER BY problem_id, metadata::VARCHAR = '{}', recorded_at DESC, source, externa
 
 -- One row per problem: the gold answer that counts now.
 CREATE OR REPLACE VIEW store.current_golds AS
-SELECT DISTINCT ON (problem_id) problem_id, gold_digest, gold
+SELECT DISTINCT ON (problem_id) problem_id, gold_digest, gold, counts_since
 FROM store.golds
 ORDER BY problem_id, counts_since DESC, gold_digest;

@@ -96,7 +96,7 @@ def test_a_quick_query_is_asked_of_the_live_database(example: Example) -> None:
 def test_a_slow_query_is_moved_to_a_snapshot_whose_age_is_told(
     example: Example, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(answers, "LIVE_S", 0.05)
+    monkeypatch.setattr(answers, "LIVE_S", 0.001)
     with caplog.at_level(logging.WARNING):
         table = example.store.query(SLOW)
     assert table.to_pylist() == [{"n": 3000 * 3001 // 2}]
@@ -106,7 +106,7 @@ def test_a_slow_query_is_moved_to_a_snapshot_whose_age_is_told(
 def test_a_moved_query_uses_a_young_snapshot_and_renews_an_old_one(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "LIVE_S", 0.05)
+    monkeypatch.setattr(answers, "LIVE_S", 0.001)
     slow = f"SELECT (SELECT count(*) FROM store.trajectories) AS stored, ({SLOW}) AS n"
     first = example.store.snapshot()
     batch = batch_record(7)
@@ -123,7 +123,7 @@ def test_a_moved_query_uses_a_young_snapshot_and_renews_an_old_one(
 def test_a_moved_query_for_texts_makes_a_snapshot_that_has_them(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "LIVE_S", 0.05)
+    monkeypatch.setattr(answers, "LIVE_S", 0.001)
     monkeypatch.setattr(snapshots, "FEW_BYTES", 0)
     example.store.snapshot()
     answer = example.store.ask(f"SELECT max(completion) AS text, ({SLOW}) AS n FROM trajectories")
@@ -135,7 +135,7 @@ def test_a_moved_query_for_texts_makes_a_snapshot_that_has_them(
 def test_a_stage_asks_the_live_database_however_long_it_takes(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "LIVE_S", 0.05)
+    monkeypatch.setattr(answers, "LIVE_S", 0.001)
     assert example.store.query_live(SLOW).num_rows == 1
     assert snapshots.find(example.store.path) is None
 
