@@ -66,6 +66,12 @@ def needs_migration(connection: duckdb.DuckDBPyConnection) -> bool:
     return version < newest or ledger.get(_VIEWS) != _checksum(_views())
 
 
+def version_to_leave(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The version of a database whose tables `migrate` would change; None for a new one, or where only views change."""
+    version = schema_version(connection)
+    return version if 0 < version < max(available()) else None
+
+
 def migrate(connection: duckdb.DuckDBPyConnection) -> None:
     """Apply what is missing, inside the caller's transaction."""
     if not needs_migration(connection):

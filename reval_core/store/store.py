@@ -9,8 +9,10 @@ while a run writes.
 from __future__ import annotations
 
 import logging
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,12 @@ import duckdb
 import pyarrow as pa
 
 from reval_core.config import ReplayConfig
-from reval_core.errors import NotStored, StoreError
-from reval_core.exclusive import exclusive
-from reval_core.store import answers, replay, snapshots, spool, trajectories
+from reval_core.errors import NotStored, StoreError, StoreLocked
+from reval_core.exclusive import announced
+from reval_core.store import answers, backup, replay, snapshots, spool, trajectories, vacuum
 from reval_core.store.answers import Answer
-from reval_core.store.connection import Connections
+from reval_core.store.connection import Connections, explain, file_at_fault
+from reval_core.store.copies import remove_database
 from reval_core.store.migrations import migrate, needs_migration
 from reval_core.store.snapshots import Snapshot
 from reval_core.store.trajectories import BatchRecord
@@ -35,8 +38,9 @@ log = logging.getLogger(__name__)
 
 SLICE_BYTES = 32_000_000
 """Arrow bytes of a part that are appended in one transaction: readers wait for that long."""
-
-
+ROOM_BYTES = 32_000_000
+"""Free disk space that an append needs beside its rows. DuckDB takes all there is before it finds the disk full, and
+then nothing is left to keep the rows in."""
 MERGED_BYTES = 128_000_000
 """Payload bytes of a full row group up to which small ones are merged between stages, which rewrites them."""
 
@@ -55,21 +59,56 @@ class Store:
         self._connections = Connections(self.path, lock_wait_s=lock_wait_s)
 
     def prepare(self) -> None:
-        """Create or migrate the database and take in the parts that an earlier attempt could not commit."""
-        with exclusive(self.path.with_suffix(".lock")):  # two processes that start at once
-            if self.path.exists() and self.path.stat().st_size == 0:
-                self.path.unlink()  # a kill or a full disk while DuckDB made the file; there is nothing in it
-            if not self.path.exists() or self._stale():
-                with self._connections.write() as connection:
-                    migrate(connection)
-                self.settle()
+        """Create or migrate the database and take in the parts that an earlier attempt could not commit.
+
+        Raises:
+            StoreError: the database or its folder cannot be opened or written; nothing there was changed or deleted.
+        """
+        with ExitStack() as stack:
+            try:
+                self._alone_at_the_start(stack)
+                self._connections.check_log()
+                vacuum.remove_leftover(self.path)
+                if not self.path.exists() or self.path.stat().st_size == 0:
+                    self._create()
+                elif self._stale():
+                    with backup.kept_before_migration(self._connections) as connection:
+                        migrate(connection)
+                    self.settle()
+            except OSError as error:
+                raise NotStored(explain(f"The folder of {self.path} cannot be written", error)) from error
             for path in spool.kept(self.spool):
                 self._take_in(path)
+
+    def _alone_at_the_start(self, stack: ExitStack) -> None:
+        """Let processes that start at the same time prepare one after the other."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        wait_s = self._connections.lock_wait_s
+        if not stack.enter_context(announced(self.path.with_suffix(".lock"), time.monotonic() + wait_s)):
+            raise StoreLocked(
+                f"Another program has been preparing {self.path} for more than {wait_s:g} s. Wait for it, or end it if "
+                "it is stuck, and start again; nothing is lost."
+            )
+
+    def _create(self) -> None:
+        """Make the database aside and rename it: a kill or a full disk leaves no half one."""
+        aside = self.path.with_suffix(".new")
+        remove_database(aside)
+        making = Connections(aside)
+        try:
+            with making.write() as connection:
+                migrate(connection)
+            making.settle(merge=False)
+            aside.rename(self.path)
+        finally:
+            remove_database(aside)
+        spool.fsync_folder(self.path.parent)
 
     def _take_in(self, path: Path) -> None:
         try:
             batch, part, run_id, attempt = spool.read(path)
-            self._append(batch, part, run_id, attempt, None)
+            for _, some in _slices(part):
+                self._append(batch, some, run_id, attempt, None)
         except NotStored:
             raise  # the disk or the lock, not the part: it waits on
         except (spool.Damaged, StoreError) as error:
@@ -93,9 +132,18 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """One read-only connection, kept no longer than the block."""
+        """One read-only connection, kept no longer than the block.
+
+        Raises:
+            StoreError: the database cannot be opened, or what is asked of it is damaged.
+        """
         with self._connections.read() as connection:
-            yield connection
+            try:
+                yield connection
+            except duckdb.Error as error:
+                if file_at_fault(error):
+                    raise NotStored(explain(f"The database {self.path} cannot be read", error)) from error
+                raise
 
     def append_batch(
         self,
@@ -120,19 +168,21 @@ class Store:
             StoreError: the part is kept beside the database, or the database refused its rows.
         """
         trajectories.check_part(part)
-        try:
-            self._append(batch, part, run_id, attempt, wait_s)
-        except (NotStored, OSError) as error:
-            self.keep_aside(batch, part, error, run_id=run_id, attempt=attempt)
+        for first, some in _slices(part):
+            try:
+                self._append(batch, some, run_id, attempt, wait_s)
+            except (NotStored, OSError) as error:
+                self.keep_aside(batch, part.slice(first), error, run_id=run_id, attempt=attempt)
 
     def _append(
-        self, batch: BatchRecord, part: pa.Table, run_id: str | None, attempt: int | None, wait_s: float | None
+        self, batch: BatchRecord, some: pa.Table, run_id: str | None, attempt: int | None, wait_s: float | None
     ) -> None:
-        rows = max(1, part.num_rows * SLICE_BYTES // max(1, part.nbytes))
-        for first in range(0, max(1, part.num_rows), rows):
-            some = part.slice(first, rows)
-            with self._connections.write(wait_s, payloads=some.nbytes > SLICE_BYTES // 16) as connection:
-                trajectories.append_part(connection, batch, some, run_id=run_id, attempt=attempt)
+        free = shutil.disk_usage(self.path.parent).free
+        if 0 < free < some.nbytes + ROOM_BYTES:  # at 0 DuckDB takes nothing, or nobody knows how much there is
+            why = f"No space left on the disk but {free / 1e6:,.0f} MB"
+            raise NotStored(explain(f"The database {self.path} was not written", why))
+        with self._connections.write(wait_s, payloads=some.nbytes > SLICE_BYTES // 16) as connection:
+            trajectories.append_part(connection, batch, some, run_id=run_id, attempt=attempt)
 
     def keep_aside(
         self, batch: BatchRecord, part: pa.Table, cause: Exception, *, run_id: str | None, attempt: int | None
@@ -150,8 +200,7 @@ class Store:
                 f"({error}). Free disk space and start again; they will be sampled anew."
             ) from cause
         raise StoreError(
-            f"{cause} The {part.num_rows} responses are safe in {path} and will be taken in at the next start. Free "
-            "disk space, or close the program that holds the database."
+            f"{cause} The {part.num_rows} responses are safe in {path} and will be taken in at the next start."
         ) from cause
 
     def window(self, run_id: str, iteration: int, capacity: int | None) -> list[replay.Entry]:
@@ -176,7 +225,7 @@ class Store:
             (drawn,) = replay.draw(connection, run_id, iteration, how, size=size, seed=seed, updates=[update])
         return drawn
 
-    def query(self, sql_or_name: str, **parameters: Any) -> pa.Table:
+    def query(self, sql_or_name: str, /, **parameters: Any) -> pa.Table:
         """Run SQL, or a named query of ``sql/queries``, read-only; one of over a second goes to the snapshot.
 
         Args:
@@ -191,11 +240,11 @@ class Store:
             log.warning(answer.note)
         return answer.table
 
-    def ask(self, sql_or_name: str, **parameters: Any) -> Answer:
+    def ask(self, sql_or_name: str, /, **parameters: Any) -> Answer:
         """As `query`; the answer says whether it is the live database's or the snapshot's, and how old that is."""
         return self._ask(sql_or_name, parameters, answers.LIVE_S)
 
-    def query_live(self, sql_or_name: str, **parameters: Any) -> pa.Table:
+    def query_live(self, sql_or_name: str, /, **parameters: Any) -> pa.Table:
         """As `query`, of the live database however long it takes: for stages, which must see the last commit."""
         return self._ask(sql_or_name, parameters, None).table
 
@@ -203,11 +252,11 @@ class Store:
         text, parameters = answers.resolve(sql_or_name, parameters)
         return answers.ask(self._connections, text, parameters, live_s=live_s)
 
-    def pandas(self, sql_or_name: str, **parameters: Any) -> pandas.DataFrame:
+    def pandas(self, sql_or_name: str, /, **parameters: Any) -> pandas.DataFrame:
         """As `query`, as a pandas frame."""
         return self.query(sql_or_name, **parameters).to_pandas()
 
-    def polars(self, sql_or_name: str, **parameters: Any) -> polars.DataFrame:
+    def polars(self, sql_or_name: str, /, **parameters: Any) -> polars.DataFrame:
         """As `query`, as a polars frame.
 
         Raises:
@@ -226,8 +275,14 @@ class Store:
 
         Args:
             payloads: with tokens and texts; None: when there are few.
+
+        Raises:
+            StoreError: it cannot be written; the last one stays.
         """
-        return snapshots.publish(self._connections, payloads=payloads)
+        try:
+            return snapshots.publish(self._connections, payloads=payloads)
+        except OSError as error:
+            raise StoreError(explain(f"The snapshot of {self.path} cannot be written", error)) from error
 
     def settle(self, wait_s: float | None = None) -> None:
         """Move committed rows from DuckDB's log into the file, and merge small row groups where that is cheap.
@@ -241,3 +296,10 @@ class Store:
         with self.read() as connection:
             merge = trajectories.row_group_bytes(connection) <= MERGED_BYTES
         self._connections.settle(merge=merge, wait_s=wait_s)
+
+
+def _slices(part: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """The part in pieces of about ``SLICE_BYTES``, each with the number of its first row; at least one."""
+    rows = max(1, part.num_rows * SLICE_BYTES // max(1, part.nbytes))
+    for first in range(0, max(1, part.num_rows), rows):
+        yield first, part.slice(first, rows)

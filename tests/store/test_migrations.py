@@ -4,7 +4,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import store_example
 
 from reval_core.errors import StoreError
 from reval_core.store import Store, migrations
@@ -82,41 +81,57 @@ def test_views_follow_their_text_without_a_migration(store: Store, monkeypatch: 
     assert store.query("SELECT a FROM one_more").to_pylist() == [{"a": 1}]
 
 
+SHIPPED = migrations.available()
+
+
 @pytest.fixture
-def first_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The example's rows in a database that the first migration alone has made."""
-    shipped = migrations.available()
-    with monkeypatch.context() as patch:
-        patch.setattr(migrations, "available", lambda: {1: shipped[1]})
-        store = store_example.build(tmp_path / "reval.duckdb").store
-    assert [row["version"] for row in _ledger(store)] == [0, 1]
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A database that the first migration alone has made, with rows; the next `prepare` applies the second alone."""
+    monkeypatch.setattr(migrations, "_views", lambda: "SELECT 1")  # views may read what later migrations make
+    monkeypatch.setattr(migrations, "available", lambda: {1: SHIPPED[1]})
+    store = Store(tmp_path / "reval.duckdb")
+    store.prepare()
+    with store.write() as connection:
+        connection.execute(
+            """
+            INSERT INTO store.batches
+            SELECT 'bat_' || i, if(i = 2, 'evaluation', 'training'), 'pol_0', 'wts_0', 'tok_0', i, 0, 'test/float32',
+                   '{"temperature": 1.0, "seed": ' || i || '}', 8, 64, if(i = 1, NULL, 'run-a'), i,
+                   TIMESTAMP '2026-01-01'
+            FROM range(3) AS t (i);
+            INSERT INTO store.policies
+            SELECT 'pol_' || i, if(i = 0, 'base', 'learned'), if(i = 0, NULL, 'pol_' || i - 1), 'pol_0',
+                   '{"lr": 1e-3}', i, 'tok_0', 'wts_' || i, if(i = 0, 'models/base', NULL),
+                   TIMESTAMP '2026-01-01', 'run-a', 1
+            FROM range(3) AS t (i);
+            """
+        )
+    monkeypatch.setattr(migrations, "available", lambda: {number: SHIPPED[number] for number in (1, 2)})
     return store
 
 
-MADE_ANEW = ("batches", "policies")
-
-
-def test_imports_widen_two_checks_and_keep_every_row(first_version: Store) -> None:
-    def rows() -> dict[str, list[str]]:
-        return {name: sorted(map(str, first_version.query(f"FROM store.{name}").to_pylist())) for name in MADE_ANEW}
+def test_imports_widen_two_checks_and_keep_every_row(first: Store) -> None:
+    def rows() -> list[list[dict]]:
+        return [first.query(f"FROM store.{name} ORDER BY ALL").to_pylist() for name in ("batches", "policies")]
 
     before = rows()
-    assert [len(found) for found in before.values()] == [5, 5]
-    first_version.prepare()
+    assert [len(found) for found in before] == [3, 3]
+    first.prepare()
+    assert [row["version"] for row in _ledger(first)] == [0, 1, 2]
     assert rows() == before
-    with first_version.write() as connection:
+    with first.write() as connection:
         connection.execute("UPDATE store.batches SET purpose = 'imported' WHERE purpose = 'evaluation'")
         connection.execute("UPDATE store.policies SET kind = 'foreign' WHERE kind = 'base'")
     for name, column in (("batches", "purpose"), ("policies", "kind")):
-        with pytest.raises(StoreError, match="CHECK"), first_version.write() as connection:
+        with pytest.raises(StoreError, match="CHECK"), first.write() as connection:
             connection.execute(f"UPDATE store.{name} SET {column} = 'other'")
-        with pytest.raises(StoreError, match=r"(?i)duplicate key"), first_version.write() as connection:
+        with pytest.raises(StoreError, match=r"(?i)duplicate key"), first.write() as connection:
             connection.execute(f"INSERT INTO store.{name} BY NAME SELECT * FROM store.{name} LIMIT 1")
 
 
-def test_a_table_that_was_made_anew_has_its_columns_and_comments_again(first_version: Store) -> None:
+def test_a_table_that_was_made_anew_has_its_columns_and_comments_again(first: Store) -> None:
     def columns() -> list[dict]:
-        return first_version.query(
+        return first.query(
             """
             SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns()
             WHERE schema_name = 'store' ORDER BY table_name, column_index
@@ -124,7 +139,7 @@ def test_a_table_that_was_made_anew_has_its_columns_and_comments_again(first_ver
         ).to_pylist()
 
     before = columns()
-    first_version.prepare()
+    first.prepare()
     after = columns()
     assert [row | {"comment": ""} for row in after] == [row | {"comment": ""} for row in before]
     reworded = {
@@ -135,3 +150,29 @@ def test_a_table_that_was_made_anew_has_its_columns_and_comments_again(first_ver
         *(f"policies.{name}" for name in ("policy_id", "kind", "settings", "tokenizer_id", "weights_checksum")),
         *("trajectories.seed", "verifiers.verifier_id", "verifiers.name"),
     }
+
+
+def schema(store: Store) -> list[list[dict]]:
+    """Every base table's columns, keys, checks and comments."""
+    queries = (
+        "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = 'store' ORDER BY ALL",
+        "SELECT table_name, column_name, column_index, data_type, is_nullable, column_default, comment "
+        "FROM duckdb_columns() WHERE schema_name = 'store' AND NOT internal ORDER BY ALL",
+        "SELECT table_name, constraint_type, constraint_text FROM duckdb_constraints() "
+        "WHERE schema_name = 'store' ORDER BY ALL",
+    )
+    return [store.query(query).to_pylist() for query in queries]
+
+
+@pytest.mark.parametrize("version", sorted(SHIPPED)[:-1])
+def test_every_earlier_version_comes_to_the_schema_of_a_new_database(
+    version: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = Store(tmp_path / "earlier" / "reval.duckdb")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "_views", lambda: "SELECT 1")
+        patch.setattr(migrations, "available", lambda: {n: SHIPPED[n] for n in SHIPPED if n <= version})
+        earlier.prepare()
+    earlier.prepare()
+    assert schema(earlier) == schema(store)
+    assert earlier.query("SELECT count(*) AS n FROM trajectories").to_pylist() == [{"n": 0}]
