@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reval_core.policies.folder import OPTIMIZER
+from tasks import disk
 from tasks.commit import Commit
 from tasks.references import Saved
 from tasks.run import Here
@@ -26,5 +27,6 @@ def checkpoint(here: Here, policy_id: str) -> Commit[Saved]:
     run = here.run
     if policy_id == run.base.policy_id:
         return Commit(Saved(policy_id, run.base_folder))
+    disk.check_policy(here, with_optimizer=True)
     folder = run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=True)
     return Commit(Saved(policy_id, str(folder.relative_to(run.home.root))))

@@ -13,6 +13,7 @@ from reval_core.problems import Prompt
 from reval_core.rollouts import SampleRequest, SamplingSettings
 from reval_core.store import trajectories
 from reval_core.store.trajectories import BatchRecord
+from tasks import disk
 from tasks.commit import Commit
 from tasks.parts import Parts
 from tasks.references import Batch
@@ -102,6 +103,7 @@ def sample_batch(
     if stored and missing:
         log.info("%d of %d responses were stored by an earlier attempt", len(stored), len(requests))
     if missing:
+        disk.check_responses(run, len(missing), settings.max_new_tokens)
         run.engine.load(batch.policy_id, run.policies.model(batch.policy_id))
         # the weights that sample, which need not be the first realisation of their policy; no part of the batch's id
         batch = replace(batch, weights_checksum=run.policies.checksum(batch.policy_id))

@@ -188,6 +188,19 @@ def save_policy(
                 _put_away(left)
 
 
+def remove_policy(folder: Path) -> None:
+    """Remove a saved policy; renamed aside first, so that a kill leaves nothing that looks whole.
+
+    What a process has in memory of it stays usable, and nobody saves meanwhile.
+    """
+    aside = folder.with_name(f"{folder.name}.tmp")
+    with exclusive(_lock(folder.parent)):
+        _put_away(aside)
+        folder.rename(aside)
+        _sync(folder.parent)
+        _put_away(aside)
+
+
 def sweep(policies: Path) -> None:
     """Put away what killed processes left while they saved; waits for one that is saving."""
     if not policies.is_dir():

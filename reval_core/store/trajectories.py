@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from reval_core.errors import StoreError
 from reval_core.identity import digest
+from reval_core.store import payloads
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
 
@@ -205,15 +206,23 @@ class Tokens:
 
 
 def tokens(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str]) -> dict[str, Tokens]:
-    """Token ids of the named trajectories, in one read.
+    """Token ids of the named trajectories, in one read; of those that were archived from their files.
 
     Raises:
-        StoreError: the payload of one of them is not in the store.
+        StoreError: the payload of one of them is nowhere.
     """
-    wanted = pa.table({"trajectory_id": pa.array(sorted(set(trajectory_ids)), pa.string())})
-    rows_found = sql.table(connection, "trajectories", "tokens", {"wanted": wanted})
+    wanted = payloads.named(trajectory_ids)
+    found = _tokens(sql.table(connection, "trajectories", "tokens", {"wanted": wanted}))
+    missing = [name for name in wanted.column("trajectory_id").to_pylist() if name not in found]
+    if missing:
+        elsewhere = {"archived": payloads.archived(connection, missing)}
+        found |= _tokens(sql.table(connection, "trajectories", "archived_tokens", elsewhere))
+    return found
+
+
+def _tokens(rows_found: pa.Table) -> dict[str, Tokens]:
     prompts, responses = _lists(rows_found.column("prompt_ids")), _lists(rows_found.column("response_ids"))
-    found = {
+    return {
         name: Tokens(name, prompt, response, finish == "length")
         for name, prompt, response, finish in zip(
             rows_found.column("trajectory_id").to_pylist(),
@@ -223,13 +232,6 @@ def tokens(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str])
             strict=True,
         )
     }
-    missing = [name for name in wanted.column("trajectory_id").to_pylist() if name not in found]
-    if missing:
-        raise StoreError(
-            f"{len(missing)} trajectories have no payload in the store, the first is {missing[0]}. "
-            "They were archived or dropped; bring them back before learning from them."
-        )
-    return found
 
 
 def _lists(column: pa.ChunkedArray) -> list[np.ndarray]:
@@ -276,9 +278,16 @@ def batch_rows(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[Bat
 
 
 def completions(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[tuple[str, str, str]]:
-    """(trajectory_id, problem_id, completion) of a batch in canonical order."""
-    found = sql.rows(connection, "trajectories", "completions", batch_id=batch_id)
-    return [(row[0], row[1], row[2]) for row in found]
+    """(trajectory_id, problem_id, completion) of a batch in canonical order; those that were archived from their files.
+
+    Raises:
+        StoreError: a text is nowhere.
+    """
+    texts: dict[str, str] = dict(sql.rows(connection, "trajectories", "completions", batch_id=batch_id))
+    rows_found = batch_rows(connection, batch_id)
+    missing = [row.trajectory_id for row in rows_found if row.trajectory_id not in texts]
+    texts |= payloads.archived_texts(connection, missing)
+    return [(row.trajectory_id, row.problem_id, texts[row.trajectory_id]) for row in rows_found]
 
 
 @dataclass(frozen=True)
@@ -287,6 +296,8 @@ class GradedRow:
 
     trajectory_id: str
     problem_id: str
+    group_id: str
+    """What a centred reward subtracts the mean of: the responses to one prompt of one batch."""
     sample_index: int
     truncated: bool
     gold_digest: str
@@ -315,6 +326,7 @@ def graded_rows(
         GradedRow(
             trajectory_id=row["trajectory_id"],
             problem_id=row["problem_id"],
+            group_id=f"{batch_id}/{row['problem_id']}",
             sample_index=row["sample_index"],
             truncated=row["finish_reason"] == "length",
             gold_digest=row["gold_digest"],

@@ -1,6 +1,8 @@
 -- How many rows does each table hold, and how much of the database file?
 -- A block of the file (256 KiB) that several tables share is divided evenly among them; indexes are not counted.
 WITH segments AS (
+    SELECT 'archived_payloads' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.archived_payloads') UNION ALL
+    SELECT 'archives' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.archives') UNION ALL
     SELECT 'attempts' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.attempts') UNION ALL
     SELECT 'batches' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.batches') UNION ALL
     SELECT 'evaluation_metrics' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.evaluation_metrics') UNION ALL

@@ -1,5 +1,6 @@
--- A row is one sampled response with its problem, one verdict and what learning made of it, whoever used it. What a certain
--- run saw of it stands in run_trajectories. Units: log-probabilities in nats, lengths in tokens, times in UTC, ages in rounds.
+-- A row is one sampled response with its problem, one verdict and what learning made of it, whoever used it; also one that
+-- another system sampled and that was imported. What a certain run saw of it stands in run_trajectories. Units:
+-- log-probabilities in nats, lengths in tokens, times in UTC, ages in rounds.
 CREATE OR REPLACE VIEW trajectories AS
 SELECT
     t.trajectory_id,
@@ -32,8 +33,9 @@ SELECT
     t.behaviour_logprob,
     coalesce(u.times_used, 0) AS times_used,
     u.last_used_round,
-    u.last_used_round - b.round AS staleness,
-    t.created_at
+    CASE WHEN b.purpose = 'training' THEN u.last_used_round - b.round END AS staleness,
+    t.created_at,
+    coalesce(z.place, 'stored') AS payload
 FROM store.trajectories AS t
 JOIN store.batches AS b ON b.batch_id = t.batch_id
 LEFT JOIN store.runs AS r ON r.run_id = t.run_id
@@ -45,24 +47,25 @@ LEFT JOIN store.replay_entries AS e
   ON e.run_id = t.run_id AND e.iteration = b.round AND e.trajectory_id = t.trajectory_id
 LEFT JOIN store.chosen_verdicts AS v ON v.trajectory_id = t.trajectory_id
 LEFT JOIN store.golds AS g ON g.problem_id = t.problem_id AND g.gold_digest = v.gold_digest
+LEFT JOIN store.payload_places AS z ON z.trajectory_id = t.trajectory_id
 LEFT JOIN store.trajectory_uses AS u ON u.trajectory_id = t.trajectory_id;
 
 COMMENT ON VIEW trajectories IS 'One row per sampled response: prompt, completion, verdict, rewards, and how often learning used it.';
 COMMENT ON COLUMN trajectories.trajectory_id IS 'Digest of batch, problem and sample index.';
 COMMENT ON COLUMN trajectories.batch_id IS 'The batch that it was sampled in.';
-COMMENT ON COLUMN trajectories.purpose IS 'training or evaluation.';
-COMMENT ON COLUMN trajectories.run_id IS 'The run that sampled it; forks and other runs may use it too.';
+COMMENT ON COLUMN trajectories.purpose IS 'training, evaluation, or imported: sampled by another system.';
+COMMENT ON COLUMN trajectories.run_id IS 'The run that sampled it; forks and other runs may use it too. NULL where no run did.';
 COMMENT ON COLUMN trajectories.run_name IS 'Name of that run.';
 COMMENT ON COLUMN trajectories.config IS 'Configuration of that run: (config ->> ''$.objective.beta'')::DOUBLE.';
-COMMENT ON COLUMN trajectories.iteration IS 'Round that sampled it, from 0; NULL in evaluations.';
-COMMENT ON COLUMN trajectories.policy_id IS 'The policy that sampled it.';
+COMMENT ON COLUMN trajectories.iteration IS 'Round that sampled it, from 0; NULL in evaluations and imports.';
+COMMENT ON COLUMN trajectories.policy_id IS 'The policy that sampled it; of an import, the view policies tells its model and source.';
 COMMENT ON COLUMN trajectories.problem_id IS 'The problem that it answers.';
 COMMENT ON COLUMN trajectories.question IS 'Text of the last user message.';
 COMMENT ON COLUMN trajectories.problem_source IS 'File or data set of the problem; of several the newest that has columns of its own.';
 COMMENT ON COLUMN trajectories.problem_metadata IS 'Further columns of that source: problem_metadata ->> ''level''.';
 COMMENT ON COLUMN trajectories.gold IS 'The gold answer it was graded against; NULL before grading.';
 COMMENT ON COLUMN trajectories.prompt IS 'The rendered prompt, special tokens included.';
-COMMENT ON COLUMN trajectories.completion IS 'Text of the response.';
+COMMENT ON COLUMN trajectories.completion IS 'Text of the response; NULL where it was archived or dropped (see payload).';
 COMMENT ON COLUMN trajectories.answer IS 'The extracted answer; NULL where none was found.';
 COMMENT ON COLUMN trajectories.status IS 'By the newest verdict of its own run''s verifier, else the newest: correct, incorrect, no_answer, ... (see verdicts).';
 COMMENT ON COLUMN trajectories.correct IS 'Whether the status is correct.';
@@ -78,5 +81,6 @@ COMMENT ON COLUMN trajectories.sample_index IS 'Which response to the problem in
 COMMENT ON COLUMN trajectories.behaviour_logprob IS 'Summed log-probability of the response by the rollout engine, in nats.';
 COMMENT ON COLUMN trajectories.times_used IS 'Memberships in updates, over all runs.';
 COMMENT ON COLUMN trajectories.last_used_round IS 'Newest round, of any run, that trained on it.';
-COMMENT ON COLUMN trajectories.staleness IS 'Rounds between its sampling and its last use.';
+COMMENT ON COLUMN trajectories.staleness IS 'Rounds between its sampling and its last use; NULL where no round sampled it.';
 COMMENT ON COLUMN trajectories.created_at IS 'UTC; when it was stored.';
+COMMENT ON COLUMN trajectories.payload IS 'stored; archived: tokens and text lie in a Parquet file of the folder archive; dropped: they were removed for good.';

@@ -12,13 +12,28 @@ WITH sampled AS (
     FROM store.chain_stages AS s
     LEFT JOIN store.chain_gradings AS g ON g.run_id = s.run_id AND g.iteration = s.iteration
     WHERE s.stage = 'generate'
+),
+-- what each round sampled; an offline run has its admissions instead
+members AS (
+    SELECT
+        s.run_id, s.owner_run_id, s.iteration, s.verifier_id, t.trajectory_id, t.batch_id, t.problem_id, t.prompt_id,
+        t.sample_index, t.prompt_tokens, t.response_tokens, t.finish_reason, t.behaviour_logprob, t.created_at
+    FROM sampled AS s
+    JOIN store.trajectories AS t ON t.batch_id = s.batch_id
+    UNION ALL BY NAME
+    SELECT
+        e.run_id, e.owner_run_id, e.iteration, e.verifier_id, t.trajectory_id, t.batch_id, t.problem_id, t.prompt_id,
+        t.sample_index, t.prompt_tokens, t.response_tokens, t.finish_reason, t.behaviour_logprob, t.created_at
+    FROM store.chain_entries AS e
+    JOIN store.trajectories AS t ON t.trajectory_id = e.trajectory_id
+    ANTI JOIN sampled AS s ON s.run_id = e.run_id AND s.iteration = e.iteration
 )
 SELECT
-    c.run_id,
+    t.run_id,
     r.name AS run_name,
     r.config,
-    c.owner_run_id,
-    c.iteration,
+    t.owner_run_id,
+    t.iteration,
     t.trajectory_id,
     t.batch_id,
     b.policy_id,
@@ -47,33 +62,34 @@ SELECT
     t.behaviour_logprob,
     coalesce(u.times_used, 0) AS times_used,
     u.last_used_round,
-    u.last_used_round - c.iteration AS staleness,
-    t.created_at
-FROM sampled AS c
-JOIN store.runs AS r ON r.run_id = c.run_id
-JOIN store.batches AS b ON b.batch_id = c.batch_id
-JOIN store.trajectories AS t ON t.batch_id = c.batch_id
+    u.last_used_round - t.iteration AS staleness,
+    t.created_at,
+    coalesce(z.place, 'stored') AS payload
+FROM members AS t
+JOIN store.runs AS r ON r.run_id = t.run_id
+JOIN store.batches AS b ON b.batch_id = t.batch_id
 LEFT JOIN store.problems AS p ON p.problem_id = t.problem_id
 LEFT JOIN store.told_sources AS s ON s.problem_id = t.problem_id
 LEFT JOIN store.prompts AS q ON q.prompt_id = t.prompt_id
 LEFT JOIN store.payloads AS y ON y.trajectory_id = t.trajectory_id
 LEFT JOIN store.replay_entries AS e
-  ON e.run_id = c.owner_run_id AND e.iteration = c.iteration AND e.trajectory_id = t.trajectory_id
+  ON e.run_id = t.owner_run_id AND e.iteration = t.iteration AND e.trajectory_id = t.trajectory_id
 -- the very verdict that was admitted; of a response that was left out, the newest of the verifier that graded the round
-LEFT JOIN store.newest_verdicts AS n ON n.trajectory_id = t.trajectory_id AND n.verifier_id = c.verifier_id
+LEFT JOIN store.newest_verdicts AS n ON n.trajectory_id = t.trajectory_id AND n.verifier_id = t.verifier_id
 LEFT JOIN store.verdicts AS v
   ON v.trajectory_id = t.trajectory_id
- AND v.verifier_id = coalesce(e.verifier_id, c.verifier_id)
+ AND v.verifier_id = coalesce(e.verifier_id, t.verifier_id)
  AND v.gold_digest = coalesce(e.gold_digest, n.gold_digest)
 LEFT JOIN store.golds AS g ON g.problem_id = t.problem_id AND g.gold_digest = v.gold_digest
-LEFT JOIN store.chain_uses AS u ON u.run_id = c.run_id AND u.trajectory_id = t.trajectory_id;
+LEFT JOIN store.payload_places AS z ON z.trajectory_id = t.trajectory_id
+LEFT JOIN store.chain_uses AS u ON u.run_id = t.run_id AND u.trajectory_id = t.trajectory_id;
 
 COMMENT ON VIEW run_trajectories IS 'One row per run and response of its rounds: the verdict and the reward that this run used, and how often it learned from it.';
 COMMENT ON COLUMN run_trajectories.run_id IS 'The run.';
 COMMENT ON COLUMN run_trajectories.run_name IS 'Its name.';
 COMMENT ON COLUMN run_trajectories.config IS 'Its configuration: (config ->> ''$.objective.beta'')::DOUBLE.';
 COMMENT ON COLUMN run_trajectories.owner_run_id IS 'The run whose round it is: this one, or an ancestor before the fork.';
-COMMENT ON COLUMN run_trajectories.iteration IS 'The round that sampled it, from 0.';
+COMMENT ON COLUMN run_trajectories.iteration IS 'The round that sampled it, from 0; in an offline run the one that admitted it.';
 COMMENT ON COLUMN run_trajectories.trajectory_id IS 'Digest of batch, problem and sample index.';
 COMMENT ON COLUMN run_trajectories.batch_id IS 'The batch that it was sampled in.';
 COMMENT ON COLUMN run_trajectories.policy_id IS 'The policy that sampled it.';
@@ -83,7 +99,7 @@ COMMENT ON COLUMN run_trajectories.problem_source IS 'File or data set of the pr
 COMMENT ON COLUMN run_trajectories.problem_metadata IS 'Further columns of that source: problem_metadata ->> ''level''.';
 COMMENT ON COLUMN run_trajectories.gold IS 'The gold answer that the verdict was given against; NULL before grading.';
 COMMENT ON COLUMN run_trajectories.prompt IS 'The rendered prompt, special tokens included.';
-COMMENT ON COLUMN run_trajectories.completion IS 'Text of the response.';
+COMMENT ON COLUMN run_trajectories.completion IS 'Text of the response; NULL where it was archived or dropped (see payload).';
 COMMENT ON COLUMN run_trajectories.answer IS 'The extracted answer; NULL where none was found.';
 COMMENT ON COLUMN run_trajectories.status IS 'Of the verdict that this run used: correct, incorrect, no_answer, timeout, error or rejected.';
 COMMENT ON COLUMN run_trajectories.correct IS 'Whether the status is correct.';
@@ -102,5 +118,6 @@ COMMENT ON COLUMN run_trajectories.sample_index IS 'Which response to the proble
 COMMENT ON COLUMN run_trajectories.behaviour_logprob IS 'Summed log-probability of the response by the rollout engine, in nats.';
 COMMENT ON COLUMN run_trajectories.times_used IS 'Memberships in updates along this run''s chain.';
 COMMENT ON COLUMN run_trajectories.last_used_round IS 'Newest round of this run''s chain that trained on it.';
-COMMENT ON COLUMN run_trajectories.staleness IS 'Rounds between its sampling and that use.';
+COMMENT ON COLUMN run_trajectories.staleness IS 'Rounds between its sampling (in an offline run: its admission) and that use.';
 COMMENT ON COLUMN run_trajectories.created_at IS 'UTC; when it was stored.';
+COMMENT ON COLUMN run_trajectories.payload IS 'stored; archived: tokens and text lie in a Parquet file of the folder archive; dropped: they were removed for good.';

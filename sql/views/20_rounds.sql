@@ -41,7 +41,7 @@ SELECT
     f.owner_run_id,
     f.iteration,
     f.policy_id,
-    f.generated ->> 'policy_id' AS parent_policy_id,
+    coalesce(f.generated ->> 'policy_id', m.parent_policy_id) AS parent_policy_id,
     f.learned ->> 'reference_policy_id' AS reference_policy_id,
     f.generated ->> 'batch_id' AS batch_id,
     f.trajectories,
@@ -64,7 +64,8 @@ SELECT
     coalesce(f.statuses['timeout'], 0) / f.graded AS timeout_share,
     coalesce(f.statuses['error'], 0) / f.graded AS error_share,
     coalesce(f.statuses['rejected'], 0) / f.graded AS rejected_share,
-    f.iteration - u.generated_round_mean AS staleness_mean,
+    -- rounds of an offline run are none of those in which its trajectories were sampled
+    CASE WHEN f.generated IS NOT NULL THEN f.iteration - u.generated_round_mean END AS staleness_mean,
     u.uses_mean,
     f.seconds_generate,
     f.seconds_verify,
@@ -74,6 +75,7 @@ SELECT
     f.finished_at
 FROM figures AS f
 JOIN store.runs AS r ON r.run_id = f.run_id
+LEFT JOIN store.policies AS m ON m.policy_id = f.policy_id
 -- a round without updates keeps its parent's policy, whose updates are not its own
 LEFT JOIN store.policy_updates AS u ON u.policy_id = f.policy_id AND f.updates > 0;
 

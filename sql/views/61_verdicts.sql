@@ -28,7 +28,7 @@ COMMENT ON COLUMN verdicts.trajectory_id IS 'The graded response.';
 COMMENT ON COLUMN verdicts.problem_id IS 'Its problem.';
 COMMENT ON COLUMN verdicts.run_id IS 'The run that sampled the response.';
 COMMENT ON COLUMN verdicts.verifier_id IS 'What graded it.';
-COMMENT ON COLUMN verdicts.verifier IS 'math, or the reward''s package.module:attribute.';
+COMMENT ON COLUMN verdicts.verifier IS 'math, the reward''s package.module:attribute, or label of SOURCE for what came with an import.';
 COMMENT ON COLUMN verdicts.verifier_version IS 'VERIFIER_VERSION, or the reward''s own version.';
 COMMENT ON COLUMN verdicts.gold_digest IS 'The gold answer that it was graded against, by digest.';
 COMMENT ON COLUMN verdicts.gold IS 'The gold answer that it was graded against.';

@@ -18,7 +18,8 @@ COLUMNS = {
         problem_metadata JSON, gold VARCHAR, prompt VARCHAR, completion VARCHAR, answer VARCHAR, status VARCHAR,
         correct BOOLEAN, reward DOUBLE, reward_used DOUBLE, tier VARCHAR, details VARCHAR, finish_reason VARCHAR,
         truncated BOOLEAN, prompt_tokens INTEGER, response_tokens INTEGER, sample_index INTEGER,
-        behaviour_logprob DOUBLE, times_used BIGINT, last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP
+        behaviour_logprob DOUBLE, times_used BIGINT, last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP,
+        payload VARCHAR
     """,
     "run_trajectories": """
         run_id VARCHAR, run_name VARCHAR, config JSON, owner_run_id VARCHAR, iteration INTEGER, trajectory_id VARCHAR,
@@ -27,12 +28,12 @@ COLUMNS = {
         correct BOOLEAN, reward DOUBLE, reward_used DOUBLE, admitted BOOLEAN, verifier_id VARCHAR, tier VARCHAR,
         details VARCHAR, grading_seconds DOUBLE, finish_reason VARCHAR, truncated BOOLEAN, prompt_tokens INTEGER,
         response_tokens INTEGER, sample_index INTEGER, behaviour_logprob DOUBLE, times_used BIGINT,
-        last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP
+        last_used_round INTEGER, staleness INTEGER, created_at TIMESTAMP, payload VARCHAR
     """,
     "tokens": """
         trajectory_id VARCHAR, batch_id VARCHAR, problem_id VARCHAR, prompt_ids INTEGER[], response_ids INTEGER[],
         truncated BOOLEAN, behaviour_logprob DOUBLE, seed UBIGINT, sampling JSON, engine VARCHAR, policy_id VARCHAR,
-        weights_checksum VARCHAR, tokenizer_id VARCHAR
+        weights_checksum VARCHAR, tokenizer_id VARCHAR, payload VARCHAR
     """,
     "rounds": """
         run_id VARCHAR, run_name VARCHAR, owner_run_id VARCHAR, iteration INTEGER, policy_id VARCHAR,

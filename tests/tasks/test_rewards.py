@@ -5,13 +5,13 @@ import pytest
 from reval_core.config import RewardConfig
 from reval_core.store.trajectories import GradedRow
 from reval_core.verification import Verdict
+from tasks.grading import failure_share
 from tasks.persist import rewards
-from tasks.verify import failure_share
 
 
 def row(problem: str, index: int, reward: float, *, truncated: bool = False) -> GradedRow:
     status = "correct" if reward > 0 else "incorrect"
-    return GradedRow(f"{problem}{index}", problem, index, truncated, "gold", status, reward, None)
+    return GradedRow(f"{problem}{index}", problem, problem, index, truncated, "gold", status, reward, None)
 
 
 BATCH = [
