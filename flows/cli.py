@@ -1,4 +1,4 @@
-"""The command line: ``reval train``, ``evaluate``, ``sql``, ``runs``, ``report`` and ``doctor``.
+"""The command line: ``reval train``, ``learn``, ``sql``, ``runs``, ``diff``, ``report``, ``doctor``, and those beside.
 
 Prefect and MLflow take seconds to import, so a command imports its flow only when it is called.
 """
@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -18,12 +18,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from flows.cli_exchange import app as exchange_commands
+from flows.cli_judge import app as judge_commands
+from flows.cli_prune import archive, prune
+from flows.cli_store import app as store_commands
+from flows.terminal import ConfigPath, Overrides, Parameters, console, served
 from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
 from tasks.progress import Progress
-from tasks.services import configure, prefect_server
+from tasks.services import configure
 
 if TYPE_CHECKING:
     from tasks.outcome import Outcome
@@ -35,16 +40,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False, emoji=False)
+app.add_typer(store_commands, name="store")
+store_commands.command()(archive)
+app.command()(prune)
+for commands in (judge_commands, exchange_commands):
+    app.add_typer(commands)
+GOES_ON = {"train", "learn", "evaluate", "compare", "rescore", "import"}
+"""Commands that, given again, do what is left."""
 INTERRUPTED = 130
 """Exit code of a program that was asked to end."""
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer uses, its own copy in newer versions."""
-
-ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Change one key, as objective.beta=0.05; may be repeated.")
-]
 
 
 def main() -> None:
@@ -56,7 +62,7 @@ def main() -> None:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        goes_on = " The same command goes on where it stopped." if {"train", "evaluate"} & set(sys.argv) else ""
+        goes_on = " The same command goes on where it stopped." if GOES_ON & set(sys.argv) else ""
         console.print(f"\n[yellow]Ended.[/]{goes_on}")
         _leave(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe, as in `reval sql ... | head`, has seen enough
@@ -161,53 +167,38 @@ def _train(
             fork = planning.fork(settings, home, start_from=start_from, force=force)
             for line in opening.about_fork(settings, home, fork, overrides):
                 progress.say(line)
-        with ExitStack() as stack:
-            with progress.waiting("starting Prefect's server"):
-                stack.enter_context(prefect_server(home))
+        with served(home, progress):
             return flow(settings, home, progress, fork)
 
 
 @app.command()
-def evaluate(
-    policy: Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")],
-    benchmarks: Annotated[str | None, typer.Option(help="Names or files, separated by commas.")] = None,
-    columns: Annotated[
-        str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")
+def learn(
+    config: ConfigPath,
+    trajectories: Annotated[
+        str | None,
+        typer.Option("--trajectories", help="window:RUN, a named query, a .sql file or SQL that gives trajectory_id."),
     ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")] = None,
+    parameters: Parameters = None,
     overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Evaluate a stored policy or a model folder on benchmarks; completions are stored and counted once."""
-    from flows import closing, opening
+    """Learn from stored trajectories alone: updates, and no generation."""
+    from flows import choosing, closing
 
-    home = find_home()
-    names, fields = benchmarks.split(",") if benchmarks else None, opening.fields(columns)
-    with Progress() as progress:
+    settings, home = load_config(config, overrides or ()), find_home()
+    if trajectories is not None:
+        settings = choosing.with_selection(settings, home, trajectories, parameters or [])
+    with Progress(quiet=as_json) as progress:
         progress.say(f"root {home.root}")
-        found = opening.find_policy(home, policy)
-        files = opening.benchmark_files(home, found, config, overrides or ())
-        opening.check_benchmarks(names or [], limit, fields, files)
-        progress.say(f"evaluating {found}")
         configure(home)
         with progress.waiting("loading libraries"):
-            from flows.evaluate import evaluate_policy
-        with ExitStack() as stack:
-            with progress.waiting("starting Prefect's server"):
-                stack.enter_context(prefect_server(home))
-            rows = evaluate_policy(
-                home,
-                progress,
-                found,
-                names,
-                fields=fields,
-                samples=samples,
-                limit=limit,
-                config=config,
-                overrides=tuple(overrides or ()),
-            )
-    closing.show_evaluations(rows, console)
+            from flows.learn import learn_stored
+        with served(home, progress):
+            done = learn_stored(settings, home, progress)
+    if as_json:
+        print(closing.as_json(done))
+    else:
+        closing.show_outcome(done, (), console)
 
 
 @app.command()
@@ -217,16 +208,19 @@ def sql(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON lines.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write to a Parquet file.")] = None,
     limit: Annotated[int, typer.Option(help="Rows shown on the terminal.")] = 40,
-    parameters: Annotated[
-        list[str] | None, typer.Option("--param", help="Value of a $name in the query, as run=RUN_ID; may be repeated.")
-    ] = None,
+    parameters: Parameters = None,
 ) -> None:
-    """Ask the store; without a query, list the named ones."""
+    """Ask the store; without a query, open a prompt, or list the named queries where there is no terminal."""
     from flows import asking
 
     home = find_home()
     if query is None:
-        asking.list_queries(console)
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            from flows.prompt import open_prompt
+
+            open_prompt(home, console, limit)
+        else:
+            asking.list_queries(console)
         return
     values = asking.parameters(home, query, parameters or [])
     asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
@@ -235,9 +229,20 @@ def sql(
 @app.command()
 def runs() -> None:
     """List runs, forks under their parents."""
-    from flows import asking
+    from flows import listing
 
-    asking.list_runs(find_home(), console)
+    listing.list_runs(find_home(), console)
+
+
+@app.command()
+def diff(
+    one: Annotated[str, typer.Argument(help="Run id, or its first letters.")],
+    other: Annotated[str, typer.Argument(help="Another run.")],
+) -> None:
+    """Show two runs side by side: settings that differ, and what came out."""
+    from flows import listing
+
+    listing.diff_runs(find_home(), one, other, console)
 
 
 @app.command()

@@ -16,6 +16,9 @@ from flows.opening import counted
 from reval_core.config import Config
 
 if TYPE_CHECKING:
+    from flows.compare import Compared
+    from flows.rescore import Rescored
+    from reval_core.evaluation.metrics import Estimate
     from tasks.outcome import Outcome
 
 METRIC_WIDTH, CELL_WIDTH = 22, 23
@@ -45,7 +48,8 @@ def show_outcome(done: Outcome, commands: Sequence[str], console: Console) -> No
     say("")
     for name, value in facts:
         say(f"{name:<20}{'none' if value is None else value}")
-    say("\nTry next:")
+    if commands:
+        say("\nTry next:")
     for command in commands:
         say(f"  {command}")
 
@@ -82,9 +86,39 @@ def show_evaluations(
         console.print(line, markup=False, soft_wrap=True)
 
 
+def show_comparison(rows: Sequence[Compared], console: Console) -> None:
+    """Print two policies side by side with the paired difference."""
+    table = [
+        (f"{row.benchmark} {row.metric}", f"{row.first:.3f}", f"{row.second:.3f}", _difference(row.difference))
+        for row in rows
+    ]
+    for line in metric_lines(("first", "second", "second - first"), table):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _difference(found: Estimate) -> str:
+    return f"  {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 def between(low: float | None, high: float | None) -> str:
     """The ends of an interval."""
     return "not estimated" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def show_rescored(found: Rescored, console: Console) -> None:
+    """Print what another grading found."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    statuses = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
+    say(f"\n{counted(found.responses, 'response')}, {found.graded:,} graded now by {found.verifier_id}: {statuses}")
+    for (before, now), count in found.changed.items():
+        say(f"  {count:,} {before} -> {now}")
+    if not found.changed:
+        say("no verdict differs from the last one")
+    else:
+        say("Which they are: reval sql changed_verdicts")
 
 
 def as_json(done: Outcome) -> str:

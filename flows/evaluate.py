@@ -8,6 +8,7 @@ Completions are stored as trajectories of purpose ``evaluation``; asking twice s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def evaluate_policy(
     config: Path | None,
     overrides: tuple[str, ...],
     fields: dict[str, str] | None = None,
-) -> list[Row]:
-    """Find the policy, run the flow, and return (benchmark, metric, value, low, high) rows.
+) -> list[Evaluated]:
+    """Find the policy and run the flow.
 
     Args:
         home: the root.
@@ -90,12 +91,12 @@ def evaluate_policy(
     if not tree["evaluation"].get("benchmarks"):
         raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
     settings = parse_config(_overridden(tree, overrides))
-    found = evaluate_flow(settings, home, progress, policy_id)
-    return [
-        (done.benchmark, metric, value, low, high)
-        for done in found
-        for metric, (value, low, high) in done.metrics.items()
-    ]
+    return evaluate_flow(settings, home, progress, policy_id)
+
+
+def rows(found: Sequence[Evaluated]) -> list[Row]:
+    """(benchmark, metric, value, low, high) of some evaluations."""
+    return [(done.benchmark, metric, *interval) for done in found for metric, interval in done.metrics.items()]
 
 
 def _overridden(tree: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def standing(config: Config, home: Home, fork: Fork | None = None) -> str:
     """Which run this is and where it begins: ``run quickstart-1a2b3c4d goes on at round 5 of 30``."""
     run_id, total = run_id_of(config, fork), config.run.iterations
     done = _rounds_done(home, run_id, config.store.lock_wait_s)
+    if done is None and _migration_is_due(home, config.store.lock_wait_s):
+        return f"run {run_id}; the database is of an earlier version and is brought up to this one first, after a copy"
     if done is None and fork is not None:
         return f"run {run_id}, a new fork of {fork.parent_run_id}, begins at round {fork.iteration} of {total}"
     if done is None:
@@ -43,12 +45,18 @@ def _rounds_done(home: Home, run_id: str, wait_s: float) -> int | None:
     """Rounds that the run has learned; None for a run that the store does not have."""
     if not home.database.exists() or not home.database.stat().st_size:
         return None
+    if _migration_is_due(home, wait_s):
+        return None  # they are counted when it is brought up to this version
     store = Store(home.database, lock_wait_s=wait_s)
-    with store.read() as connection:
-        if needs_migration(connection):
-            return None  # it has no run of this version yet, or they are counted when it is brought up to it
     found = store.query_live("SELECT rounds_done FROM runs WHERE run_id = $run_id", run_id=run_id).to_pylist()
     return int(found[0]["rounds_done"]) if found else None
+
+
+def _migration_is_due(home: Home, wait_s: float) -> bool:
+    if not home.database.exists() or not home.database.stat().st_size:
+        return False
+    with Store(home.database, lock_wait_s=wait_s).read() as connection:
+        return needs_migration(connection)
 
 
 def counted(number: int, thing: str) -> str:

@@ -22,11 +22,12 @@ from tasks.open_run import open_run
 from tasks.outcome import Outcome, outcome
 from tasks.persist import persist
 from tasks.progress import Progress
+from tasks.prune import prune
 from tasks.publish import publish
 from tasks.report import report, report_files
-from tasks.run import Here
+from tasks.run import Here, Run
 from tasks.score import calibrate_reference, score, score_window
-from tasks.track import log_files, show_round, track, tracking
+from tasks.track import Tracker, log_files, show_round, track, tracking
 from tasks.verify import verify
 
 
@@ -59,26 +60,14 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
             track(run, tracker)
             publish(here)
 
-        last = Here(run, run.iterations_done() - 1)
-        checkpoint(last, policy)
-        if config.evaluation.after:
-            evaluate_all(last, policy)
-        track(run, tracker)
-        reported = report(last)
-        log_files(tracker, report_files(run, reported), "report")
-        return outcome(run, reported.path)
+        return finish(run, tracker, policy)
 
 
 def one_round(here: Here, policy: str) -> str:
     """One iteration; returns the new policy's id."""
     reference = here.run.reference_during(here.iteration)
-    if here.reset_due or here.begins_fork:
-        checkpoint(Here(here.run, here.iteration - 1), policy)
-    if here.reset_due:
-        here.run.policies.keep_frozen(reference)
+    renew_reference(here, policy, reference)
     if reference is not None:
-        if here.reset_due or here.begins_fork:
-            score_window(here, reference)
         calibrate_reference(here, reference)
 
     batch = generate(here, policy)
@@ -90,12 +79,36 @@ def one_round(here: Here, policy: str) -> str:
     return learn(here, policy, reference).policy_id
 
 
+def renew_reference(here: Here, policy: str, reference: str | None) -> None:
+    """Where a reset is due or a fork begins: save the policy, and score the window under the iteration's reference."""
+    if here.reset_due or here.begins_fork:
+        checkpoint(Here(here.run, here.iteration - 1), policy)
+    if here.reset_due:
+        here.run.policies.keep_frozen(reference)
+    if reference is not None and (here.reset_due or here.begins_fork):
+        score_window(here, reference)
+
+
 def after_round(here: Here, policy: str) -> None:
     """What is due every so many rounds; done again, it costs a look at the store."""
     if here.checkpoint_due:
         checkpoint(here, policy)
+        prune(here)
     if here.evaluation_due:
         evaluate_all(here, policy)
+
+
+def finish(run: Run, tracker: Tracker, policy: str) -> Outcome:
+    """The end of a run: its last policy saved and evaluated, its report."""
+    last = Here(run, run.iterations_done() - 1)
+    checkpoint(last, policy)
+    if run.config.evaluation.after:
+        evaluate_all(last, policy)
+    track(run, tracker)
+    reported = report(last)
+    log_files(tracker, report_files(run, reported), "report")
+    prune(last)
+    return outcome(run, reported.path)
 
 
 def evaluate_all(here: Here, policy: str) -> None:

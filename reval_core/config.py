@@ -165,6 +165,11 @@ class UpdatesConfig(Section):
     on_policy: int = Field(1, ge=0, description="Updates on the whole fresh batch, first.")
     off_policy: int = Field(1, ge=0, description="Updates on batches of the same size drawn from the window.")
 
+    @property
+    def total(self) -> int:
+        """K."""
+        return self.on_policy + self.off_policy
+
 
 class ObjectiveConfig(Section):
     """What is minimised."""
@@ -230,6 +235,25 @@ class StoreConfig(Section):
     )
 
 
+class RetentionConfig(Section):
+    """What is removed after a checkpoint, or by `reval prune`: by default nothing, and never what a run rests on."""
+
+    payloads: Literal["keep", "archive", "drop"] = neutral(
+        "keep", description="Tokens and texts outside every window: keep, archive (as Parquet), or drop for good."
+    )
+    after_rounds: int = neutral(0, ge=0, description="Rounds since they were sampled until payloads may go.")
+    evaluations: bool = neutral(False, description="Archive or drop the payloads of evaluations, too.")
+    keep_last: int | None = neutral(None, ge=1, description="Newest checkpoints that stay.")
+    keep_best: str | None = neutral(
+        None, min_length=1, description="Metric whose best policy stays, as avg@16, or of one benchmark: amc/avg@16."
+    )
+    keep_every: int | None = neutral(None, ge=1, description="Checkpoints of every so many rounds stay.")
+    keep_evaluated: bool = neutral(True, description="Policies that were saved to be evaluated stay.")
+    mlflow_days: float | None = neutral(None, ge=0, description="Days after which MLflow artifacts go.")
+    prefect_days: float | None = neutral(None, ge=0, description="Days after which Prefect's results go.")
+    log_days: float | None = neutral(None, ge=0, description="Days after which log files go.")
+
+
 class TrackingConfig(Section):
     """MLflow."""
 
@@ -250,13 +274,33 @@ class TrackingConfig(Section):
         return uri
 
 
+class OfflineConfig(Section):
+    """Stored trajectories to learn from (`reval learn`), instead of sampling any."""
+
+    trajectories: str = neutral(
+        description="window:RUN, a named query, a .sql file, or SQL whose result has a column trajectory_id."
+    )
+    parameters: dict[str, str] = neutral(default_factory=dict, description="Values of $name in the query.")
+
+    @field_validator("trajectories")
+    @classmethod
+    def _text_of_the_file(cls, value: str) -> str:
+        # the text, not its path, is recorded with the run
+        if not value.strip().endswith(".sql"):
+            return value
+        path = expand(value.strip())
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path.read_text(encoding="utf-8")
+
+
 class Config(Section):
     """Everything that decides a run."""
 
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     prompt: PromptConfig = PromptConfig()
-    problems: tuple[ProblemSource, ...] = Field(description="Where training problems come from.")
+    problems: tuple[ProblemSource, ...] = Field((), description="Where training problems come from.")
     rollouts: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -265,7 +309,18 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     store: StoreConfig = StoreConfig()
+    retention: RetentionConfig = RetentionConfig()
     tracking: TrackingConfig = TrackingConfig()
+    offline: OfflineConfig | None = neutral(
+        None, description="Stored trajectories to learn from; the ids that are found are the run's identity."
+    )
+
+    @property
+    def window(self) -> ReplayConfig:
+        """What replay draws from: the FIFO window, or all trajectories of an offline run."""
+        if self.offline is None:
+            return self.replay
+        return self.replay.model_copy(update={"capacity": None, "excludes_fresh": False})
 
     @property
     def batch_size(self) -> int:
@@ -274,21 +329,22 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Config:
-        if not self.problems:  # not by min_length, which also complains when an item of the list is wrong
+        # not by min_length, which also complains when an item of the list is wrong
+        if not self.problems and self.offline is None:
             raise ValueError("problems: name at least one source, such as - path: builtin:arithmetic/train.")
         if self.reward.transform == "centred" and self.rollouts.rollouts_per_prompt == 1:
             raise ValueError(
                 "reward.transform 'centred' subtracts the group's mean, which with rollouts.rollouts_per_prompt = 1 "
                 "leaves every reward 0. Use 'binary', or at least 2 rollouts per prompt."
             )
-        if self.objective.updates.on_policy + self.objective.updates.off_policy == 0:
+        if self.objective.updates.total == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")
         self._check_window()
         return self
 
     def _check_window(self) -> None:
         replay, batch = self.replay, self.batch_size
-        if not self.objective.updates.off_policy or replay.capacity is None:
+        if not self.objective.updates.off_policy or replay.capacity is None or self.offline is not None:
             return
         held = replay.capacity * (batch if replay.unit == "rounds" else 1)
         if held < batch:

@@ -21,9 +21,11 @@ class Fork:
     """``generate@iteration`` to its generation."""
 
 
-def run_id_of(config: Config, fork: Fork | None = None) -> str:
-    """Name of the run that a configuration (and a fork) stands for."""
+def run_id_of(config: Config, fork: Fork | None = None, selection_id: str | None = None) -> str:
+    """Name of the run that a configuration stands for, with a fork or with what an offline run learns from."""
     made_of: list[Any] = [config.identity()]
+    if selection_id is not None:
+        made_of.append(selection_id)
     if fork is not None:
         made_of += [fork.parent_run_id, fork.iteration, dict(fork.forced)]
     return f"{config.run.name}-{digest('run', made_of).removeprefix('run_')[:8]}"

@@ -19,22 +19,27 @@ from tasks.stage import stage
 
 
 def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
-    """What the round's updates are trained on: the fresh batch first, then draws from the window."""
+    """What the round's updates are trained on: the fresh batch first, then draws from the window.
+
+    An offline run has no fresh batch: all its updates are draws.
+    """
     run, config = here.run, here.run.config
+    made = config.objective.updates
+    on_policy, off_policy = (made.on_policy, made.off_policy) if config.offline is None else (0, made.total)
     with run.store.read() as connection:
-        fresh = replay.entries(connection, run.run_id, here.iteration)
+        fresh = replay.entries(connection, run.run_id, here.iteration) if config.offline is None else []
         drawn = replay.draw(
             connection,
             run.run_id,
             here.iteration,
-            config.replay,
+            config.window,
             size=len(fresh) or config.batch_size,
             seed=config.run.seed,
-            updates=range(config.objective.updates.off_policy),
+            updates=range(off_policy),
             whole_groups="group" in run.objective.needs,
         )
         before = lineage.policy(connection, policy_id).updates_done
-    updates = [_planned("fresh", fresh) for _ in range(config.objective.updates.on_policy)]
+    updates = [_planned("fresh", fresh) for _ in range(on_policy)]
     updates += [_planned("replay", entries) for entries in drawn]
     return LearningStep(
         parent_policy_id=policy_id,

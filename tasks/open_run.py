@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,11 +30,13 @@ from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
 from tasks import attempt as attempts
 from tasks.fork import Fork, run_id_of
+from tasks.grading import grader_of
 from tasks.inputs import read_inputs
 from tasks.logs import attempt_log
 from tasks.preflight import check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
+from tasks.select import Selection
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +50,20 @@ def open_run(
     fork: Fork | None = None,
     flow_run_id: str | None = None,
     training: bool = True,
+    selection: Selection | None = None,
 ) -> Iterator[Run]:
     """Start an attempt at the run and end it with its status, whatever happens in the block.
 
-    Without ``training`` the training problems are not read, and several attempts may be open at the same time.
+    Without ``training`` the training problems are not read, and several attempts may be open at the same time. With a
+    ``selection`` of stored trajectories the training problems are those that they answer.
 
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
     check_settings(config)
-    inputs = read_inputs(config, training=training)
+    inputs = read_inputs(config, training=training and selection is None)
+    if selection is not None:
+        inputs = replace(inputs, problems=selection.problems)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     device = environment.choose_device(config.model.device)
@@ -64,7 +71,7 @@ def open_run(
     store = Store(home.database, lock_wait_s=config.store.lock_wait_s)
     store.prepare()
     sweep(home.policies)
-    run_id = run_id_of(config, fork)
+    run_id = run_id_of(config, fork) if selection is None else selection.run_id
     with ExitStack() as stack:
         stack.enter_context(attempts.ended_by_signals())
         base = _base(config, home, store, run_id, fork, progress)
@@ -166,24 +173,12 @@ def _policies(
 
 def _graders(config: Config, stack: ExitStack) -> tuple[Grader, Grader]:
     """What is learned from, and what grades benchmarks: they have gold answers, whatever the reward is."""
-
-    def opened(use: str, args: dict[str, Any], extraction: Any) -> Grader:
-        reward = config.reward
-        grader = Grader(
-            use,
-            args,
-            workers=reward.workers,
-            timeout_s=reward.timeout_s,
-            memory_gb=reward.memory_gb,
-            extraction=extraction,
-            policy=reward.policy,
-        )
-        return stack.enter_context(grader)
-
-    grader = opened(config.reward.use, config.reward.args, config.reward.extraction)
-    if config.reward.use == "math" and config.evaluation.extraction == config.reward.extraction:
+    reward, extraction = config.reward, config.evaluation.extraction
+    grader = stack.enter_context(grader_of(reward))
+    if reward.use == "math" and extraction == reward.extraction:
         return grader, grader
-    return grader, opened("math", {}, config.evaluation.extraction)
+    graded = reward.model_copy(update={"use": "math", "args": {}, "extraction": extraction})
+    return grader, stack.enter_context(grader_of(graded))
 
 
 def _record_base(run: Run) -> None:

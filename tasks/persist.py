@@ -32,9 +32,9 @@ def rewards(rows: list[GradedRow], config: RewardConfig) -> list[tuple[GradedRow
     if config.transform == "centred":
         groups: dict[str, list[float]] = defaultdict(list)
         for row, reward in zip(rows, raw, strict=True):
-            groups[row.problem_id].append(reward)
+            groups[row.group_id].append(reward)
         means = {name: sum(values) / len(values) for name, values in groups.items()}
-        return [(row, reward - means[row.problem_id]) for row, reward in zip(rows, raw, strict=True)]
+        return [(row, reward - means[row.group_id]) for row, reward in zip(rows, raw, strict=True)]
     low = -1.0 if config.transform == "signed" else 0.0
     return [(row, 1.0 if reward > 0 else low) for row, reward in zip(rows, raw, strict=True)]
 

@@ -115,14 +115,15 @@ class Progress:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=iteration + 1)
 
-    def metrics(self, iteration: int, success: str, residual: float | None, staleness: float) -> None:
+    def metrics(self, iteration: int, success: str, residual: float | None, staleness: float | None) -> None:
         """The numbers of an iteration: how the fresh batch did, mean residual in nats, staleness in rounds."""
         minutes = (time.monotonic() - self._started) / 60
         rate = (iteration + 1 - self._first) / minutes if minutes else 0.0
         shown = "-" if residual is None else f"{residual:+.2f}"
-        note = f"{success}  residual {shown}  staleness {staleness:.1f}  {rate:.1f} rounds/min"
+        stale = "-" if staleness is None else f"{staleness:.1f}"
+        note = f"{success}  residual {shown}  staleness {stale}  {rate:.1f} rounds/min"
         if self._bars is not None and self.console.width < WIDE:
-            note = f"{success}  res {shown}  stale {staleness:.1f}  {rate:.0f}/min"
+            note = f"{success}  res {shown}  stale {stale}  {rate:.0f}/min"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, note=note)
         else:

@@ -37,10 +37,12 @@ def score(here: Here, batch: Batch, reference: str) -> Commit[Scores]:
 
 
 def _window(here: Here) -> list[str]:
-    """The trajectories that this iteration's draws can reach, the fresh batch aside."""
-    run = here.run
+    """The trajectories that this iteration's draws can reach, the fresh batch aside; an offline run has none."""
+    run, newest = here.run, here.iteration - 1
+    if run.config.offline is not None:
+        newest = here.iteration
     with run.store.read() as connection:
-        window = replay.window(connection, run.run_id, here.iteration - 1, run.config.replay)
+        window = replay.window(connection, run.run_id, newest, run.config.window)
         entries = replay.entries_of(connection, run.run_id, window)
     return [entry.trajectory_id for entry in entries]
 
@@ -51,7 +53,7 @@ def _window_inputs(here: Here, reference: str) -> dict[str, Any]:
 
 @stage("rescore", reference=Scores, inputs=_window_inputs)
 def score_window(here: Here, reference: str) -> Commit[Scores]:
-    """After a reference reset: the whole window again, under the new reference."""
+    """The whole window under a new reference: after a reset, or what an offline run begins with."""
     return _score(here, _window(here), reference)
 
 

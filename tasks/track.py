@@ -153,8 +153,10 @@ def show_round(here: Here) -> None:
     ).to_pylist()[0]
     # a reward that is a number of its own has no right and wrong
     shown = "reward_mean" if here.run.config.reward.knows_no_wrong else "accuracy"
+    if row[shown] is None:  # nothing was sampled, as in a round of an offline run
+        shown = "loss"
     success = f"{shown.removesuffix('_mean')} {row[shown] or 0.0:.3f}"
-    here.run.progress.metrics(here.iteration, success, row["residual_mean"], row["staleness_mean"] or 0.0)
+    here.run.progress.metrics(here.iteration, success, row["residual_mean"], row["staleness_mean"])
 
 
 def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from reval_core.errors import VerificationError
 from reval_core.identity import digest
 from reval_core.problems import Problem
 from reval_core.store import trajectories
-from reval_core.store.trajectories import VERDICT_SCHEMA
-from reval_core.verification import Grader, Verdict
+from reval_core.verification import Grader
 from tasks.commit import Commit
+from tasks.grading import failure_share, grade, refuse_failures
 from tasks.references import Batch, Verdicts
 from tasks.run import Here, Run
 from tasks.stage import stage
@@ -67,23 +66,7 @@ def grade_batch(run: Run, batch_id: str, problems: Mapping[str, Problem], grader
     """
     with run.store.read() as connection:
         rows = trajectories.completions(connection, batch_id)
-    verdicts = grader.grade_batch([(problems[problem_id], text) for _, problem_id, text in rows])
-    table = pa.Table.from_pylist(
-        [
-            {
-                "trajectory_id": trajectory_id,
-                "gold_digest": problems[problem_id].gold_digest,
-                "status": verdict.status,
-                "reward": verdict.reward,
-                "answer": verdict.answer,
-                "tier": verdict.tier,
-                "seconds": verdict.seconds,
-                "details": verdict.details,
-            }
-            for (trajectory_id, problem_id, _), verdict in zip(rows, verdicts, strict=True)
-        ],
-        schema=VERDICT_SCHEMA,
-    )
+    table, verdicts = grade(rows, problems, grader)
     statuses = Counter(verdict.status for verdict in verdicts)
     verifier_id = grader.grader_id
 
@@ -100,21 +83,5 @@ def grade_batch(run: Run, batch_id: str, problems: Mapping[str, Problem], grader
     commit = Commit(output, write)
     if failure_share(verdicts) > run.config.reward.max_failure_share:
         run.write(commit)  # the rows, not the stage
-        raise VerificationError(_explain(batch_id, verdicts, run.config.reward.max_failure_share))
+    refuse_failures(f"batch {batch_id}", verdicts, run.config.reward.max_failure_share)
     return commit
-
-
-def failure_share(verdicts: Sequence[Verdict]) -> float:
-    """Share of answers that could not be graded: timeouts and errors."""
-    failed = sum(verdict.status in ("timeout", "error") for verdict in verdicts)
-    return failed / max(1, len(verdicts))
-
-
-def _explain(batch_id: str, verdicts: Sequence[Verdict], most: float) -> str:
-    failed = [verdict for verdict in verdicts if verdict.status in ("timeout", "error")]
-    return (
-        f"{len(failed)} of {len(verdicts)} answers of batch {batch_id} could not be graded (timeout or error), more "
-        f"than reward.max_failure_share = {most:g}. The first: {failed[0].status}, {failed[0].details}. All: reval sql "
-        "\"select status, details, count(*) from verdicts where status in ('timeout', 'error') group by all\". Mend "
-        "the reward or raise its limits, then start again: the stored responses are graded anew."
-    )

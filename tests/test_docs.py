@@ -19,14 +19,7 @@ from reval_core.store import Store
 from reval_core.verification import Grader
 
 ROOT = Path(__file__).parents[1]
-PAGES = (
-    "docs/architecture.md",
-    "docs/method.md",
-    "docs/configuration.md",
-    "docs/sql.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-)
+PAGES = (*sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")), "CONTRIBUTING.md", "CHANGELOG.md")
 SUFFIXES = ("py", "sql", "md", "yaml", "toml")
 OTHER_FILES = ("json", "jsonl", "safetensors", "duckdb")
 

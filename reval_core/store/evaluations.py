@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import duckdb
+import numpy as np
 
+from reval_core.errors import StoreError
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
 
@@ -92,3 +95,34 @@ def current(
         benchmark_ids=benchmark_ids,
     )
     return found.to_pylist()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The graded samples of one evaluation, problems in the order of their ids."""
+
+    benchmark_id: str
+    correct: np.ndarray
+    """[n_problems, k] bool"""
+    answers: list[list[str | None]]
+    """[n_problems][k] extracted answers"""
+
+
+def samples(connection: duckdb.DuckDBPyConnection, evaluation_id: str) -> Samples:
+    """The samples of an evaluation with the newest verdicts of its verifier.
+
+    Raises:
+        StoreError: the store has no such evaluation, or not all of its verdicts.
+    """
+    rows = sql.records(connection, "evaluations", "samples", evaluation_id=evaluation_id)
+    if not rows:
+        raise StoreError(f"The store has no evaluation {evaluation_id}.")
+    k = rows[0]["samples_per_problem"]
+    if len(rows) != rows[0]["problem_count"] * k or any(row["status"] is None for row in rows):
+        raise StoreError(f"The evaluation {evaluation_id} is not whole: evaluate the policy again.")
+    answers = [row["answer"] for row in rows]
+    return Samples(
+        benchmark_id=rows[0]["benchmark_id"],
+        correct=np.array([row["status"] == "correct" for row in rows]).reshape(-1, k),
+        answers=[answers[start : start + k] for start in range(0, len(answers), k)],
+    )

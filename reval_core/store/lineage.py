@@ -172,6 +172,8 @@ def add_update(
 
 def learning_step(connection: duckdb.DuckDBPyConnection, record: PolicyRecord) -> LearningStep:
     """The step that made a stored policy, ready to be learned again."""
+    if record.kind == "foreign":
+        raise StoreError(f"{record.policy_id} is a model of another system, of which only the name is known.")
     if record.parent_policy_id is None:
         raise StoreError(f"{record.policy_id} is a base policy: its files are what it is, and no updates made it.")
     found = sql.table(connection, "policies", "updates_of", policy_id=record.policy_id)

@@ -8,9 +8,39 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
+from reval_core.errors import StoreError
 from reval_core.problems import Problem
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
+
+
+def read(connection: duckdb.DuckDBPyConnection, problem_ids: Sequence[str], *, whole_row: bool) -> dict[str, Problem]:
+    """Stored problems by id, with the gold answers that count now.
+
+    Args:
+        connection: of a read.
+        problem_ids: which; each may come several times.
+        whole_row: their verdicts depend on the whole row, not on the gold answer alone (a reward of one's own).
+
+    Raises:
+        StoreError: the store does not know one of them.
+    """
+    wanted = pa.table({"problem_id": pa.array(sorted(set(problem_ids)), pa.string())})
+    found = {
+        row["problem_id"]: Problem(
+            messages=tuple(json.loads(row["messages"])),
+            gold=row["gold"] or "",
+            source=row["source"] or "",
+            external_id=row["external_id"] or "",
+            metadata=json.loads(row["metadata"] or "{}"),
+            graded_on="row" if whole_row else "gold",
+        )
+        for row in sql.table(connection, "problems", "read", {"wanted": wanted}).to_pylist()
+    }
+    unknown = [name for name in wanted.column("problem_id").to_pylist() if name not in found]
+    if unknown:
+        raise StoreError(f"The store does not have {len(unknown)} of these problems, the first is {unknown[0]}.")
+    return found
 
 
 def add(connection: duckdb.DuckDBPyConnection, problems: Sequence[Problem]) -> None:

@@ -60,6 +60,11 @@ def find(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunRecord | None
     return RunRecord(**row | {name: json.loads(row[name]) for name in ("config", "versions", "forced")})
 
 
+def of_config(connection: duckdb.DuckDBPyConnection, config_id: str) -> list[str]:
+    """Runs of that configuration, the newest first."""
+    return [row[0] for row in sql.rows(connection, "runs", "of_config", config_id=config_id)]
+
+
 def set_config(connection: duckdb.DuckDBPyConnection, run_id: str, config: Mapping[str, Any]) -> None:
     """Take the configuration of the newest attempt for the run's: settings that are no identity may change."""
     sql.rows(connection, "runs", "set_config", run_id=run_id, config=json.dumps(config))

@@ -27,3 +27,14 @@ WHERE v.run_id = $run_id
   AND e.verifier_id = $verifier_id
   AND list_contains($benchmark_ids, e.benchmark_id)
 ORDER BY v.benchmark, v.metric, v.iteration;
+
+-- name: samples
+-- Every sample of an evaluation with the newest verdict of its verifier.
+SELECT e.benchmark_id, e.problem_count, e.samples_per_problem, v.status, v.answer
+FROM store.evaluations AS e
+JOIN store.trajectories AS t USING (batch_id)
+LEFT JOIN store.newest_verdicts AS n ON n.trajectory_id = t.trajectory_id AND n.verifier_id = e.verifier_id
+LEFT JOIN store.verdicts AS v
+  ON v.trajectory_id = t.trajectory_id AND v.verifier_id = e.verifier_id AND v.gold_digest = n.gold_digest
+WHERE e.evaluation_id = $evaluation_id
+ORDER BY t.problem_id, t.sample_index;

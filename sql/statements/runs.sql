@@ -29,6 +29,9 @@ SELECT run_id, name, config, config_id, seed, base_policy_id, verifier_id, versi
 FROM store.runs
 WHERE run_id = $run_id;
 
+-- name: of_config
+SELECT run_id FROM store.runs WHERE config_id = $config_id ORDER BY created_at DESC, run_id;
+
 -- name: set_config
 UPDATE store.runs SET config = $config WHERE run_id = $run_id;
 

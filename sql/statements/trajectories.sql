@@ -59,11 +59,10 @@ WHERE t.batch_id = $batch_id
 ORDER BY t.problem_id, t.sample_index;
 
 -- name: completions
-SELECT t.trajectory_id, t.problem_id, p.completion
+SELECT t.trajectory_id, p.completion
 FROM store.trajectories AS t
 JOIN store.payloads AS p USING (trajectory_id)
-WHERE t.batch_id = $batch_id
-ORDER BY t.problem_id, t.sample_index;
+WHERE t.batch_id = $batch_id;
 
 -- name: tokens
 -- Token ids of the trajectories named in "wanted" (an Arrow table with a column trajectory_id, each once).
@@ -71,6 +70,13 @@ SELECT t.trajectory_id, t.batch_id, t.problem_id, q.token_ids AS prompt_ids, p.r
 FROM wanted
 JOIN store.trajectories AS t USING (trajectory_id)
 JOIN store.payloads AS p USING (trajectory_id)
+JOIN store.prompts AS q ON q.prompt_id = t.prompt_id;
+
+-- name: archived_tokens
+-- The same of payloads that were read from archives: "archived" (trajectory_id, response_ids).
+SELECT t.trajectory_id, q.token_ids AS prompt_ids, a.response_ids, t.finish_reason
+FROM archived AS a
+JOIN store.trajectories AS t USING (trajectory_id)
 JOIN store.prompts AS q ON q.prompt_id = t.prompt_id;
 
 -- name: add_verifier
@@ -99,6 +105,30 @@ JOIN store.verdicts AS v
   ON v.trajectory_id = t.trajectory_id AND v.gold_digest = g.gold_digest AND v.verifier_id = $verifier_id
 WHERE t.batch_id = $batch_id
 ORDER BY t.problem_id, t.sample_index;
+
+-- name: about
+-- What the trajectories named in "wanted" are: what an offline run is refused or graded by.
+SELECT t.trajectory_id, t.problem_id, t.batch_id, t.sample_index, t.finish_reason, b.tokenizer_id
+FROM wanted
+JOIN store.trajectories AS t USING (trajectory_id)
+JOIN store.batches AS b USING (batch_id)
+ORDER BY t.trajectory_id;
+
+-- name: known_verdicts
+-- Of the trajectories of "wanted" (trajectory_id, gold_digest), those that one verifier has graded against that answer.
+SELECT w.trajectory_id, v.status, v.reward, v.answer
+FROM wanted AS w
+JOIN store.verdicts AS v
+  ON v.trajectory_id = w.trajectory_id AND v.gold_digest = w.gold_digest AND v.verifier_id = $verifier_id;
+
+-- name: last_statuses
+SELECT w.trajectory_id, arg_max(v.status, v.graded_at) AS status
+FROM wanted AS w
+JOIN store.verdicts AS v ON v.trajectory_id = w.trajectory_id AND v.gold_digest = w.gold_digest
+GROUP BY w.trajectory_id;
+
+-- name: completions_of
+SELECT p.trajectory_id, p.completion FROM wanted JOIN store.payloads AS p USING (trajectory_id);
 
 -- name: add_reference_scores
 INSERT INTO store.reference_scores BY NAME

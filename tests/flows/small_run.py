@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import flows.learn
 import flows.train
 import tasks.report
 from reval_core.config import Config
@@ -152,8 +153,9 @@ def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(flows.train, "tracking", no_tracking)
-        patch.setattr(flows.train, "track", lambda run, tracker: None)
+        for flow in (flows.train, flows.learn):
+            patch.setattr(flow, "tracking", no_tracking)
+            patch.setattr(flow, "track", lambda run, tracker: None)
         patch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
         yield
 

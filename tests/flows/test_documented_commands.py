@@ -62,7 +62,9 @@ def test_an_option_of_another_command_is_not_taken() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_an_option_that_is_named_alone_is_some_commands(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    known = {option for command in COMMANDS.values() for param in command.params for option in param.opts}
+    groups = [getattr(command, "commands", {}) for command in COMMANDS.values()]
+    known_commands = [*COMMANDS.values(), *(command for group in groups for command in group.values())]
+    known = {option for command in known_commands for param in command.params for option in param.opts}
     known |= {"--help", "--backend-store-uri"}  # the second is MLflow's
     assert set(re.findall(r"`(--[a-z-]+)[^`\n]*`", text)) <= known
 

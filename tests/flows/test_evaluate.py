@@ -1,16 +1,19 @@
 """Evaluation on its own: of a stored policy by the first digits of its id, of a model folder; sampled once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import ROUNDS, Finished, counts, rows, sampled, value
 
 from flows import evaluate
+from flows.compare import compare
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store, runs
 from reval_core.store.stages import ProcessIdentity
 from tasks.progress import Progress
+from tasks.references import Evaluated
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +29,8 @@ def asked(
         home, Progress(quiet=True), policy, [str(benchmark)], samples=samples, limit=None, config=None,
         overrides=overrides,
     )  # fmt: skip
-    assert {row[0] for row in found} == {str(benchmark)}
-    return {metric: number for _, metric, number, _, _ in found}
+    assert {one.benchmark for one in found} == {str(benchmark)}
+    return {metric: number for _, metric, number, _, _ in evaluate.rows(found)}
 
 
 def test_a_stored_policy(
@@ -111,3 +114,30 @@ def test_another_process_may_evaluate_the_same_policy(
 def test_a_name_that_is_not_one_policys(policy: str, names: int, finished: Finished, benchmark_file: Path) -> None:
     with pytest.raises(StoreError, match=rf"'{policy}' names {names} policies .*or its first digits"):
         asked(finished.home, policy, benchmark_file)
+
+
+def test_two_policies_are_compared_problem_by_problem(finished: Finished) -> None:
+    run = finished.outcome.run_id
+    done = {row["iteration"]: row for row in rows(finished.home, EVALUATED, run=run)}
+    first, last = (evaluated(done[iteration]) for iteration in (-1, ROUNDS - 1))
+    found = {row.metric: row for row in compare(finished.home, [first], [last])}
+    before, after = ({m: v[0] for m, v in side.metrics.items()} for side in (first, last))
+    assert set(found) == {"avg@2", "pass@2", "maj@2"}
+    for metric, row in found.items():
+        assert (row.first, row.second) == (pytest.approx(before[metric]), pytest.approx(after[metric]))
+        assert row.difference.value == pytest.approx(after[metric] - before[metric])
+        assert row.difference.low <= row.difference.value <= row.difference.high
+    alike = compare(finished.home, [last], [last])
+    assert [(row.difference.value, row.difference.low, row.difference.high) for row in alike] == [(0, 0, 0)] * 3
+
+
+EVALUATED = (
+    "SELECT iteration, any_value(evaluation_id) AS evaluation_id, any_value(policy_id) AS policy_id, "
+    "any_value(benchmark) AS benchmark, map_from_entries(list((metric, value))) AS metrics "
+    "FROM evaluations WHERE run_id = $run GROUP BY iteration"
+)
+
+
+def evaluated(row: dict[str, Any]) -> Evaluated:
+    metrics = {name: (value, None, None) for name, value in dict(row["metrics"]).items()}
+    return Evaluated(row["evaluation_id"], row["policy_id"], row["benchmark"], metrics)

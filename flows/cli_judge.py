@@ -1,0 +1,134 @@
+"""The commands that judge: ``reval evaluate``, ``compare`` and ``rescore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.terminal import Overrides, Parameters, console, served
+from reval_core.home import find_home
+from tasks.progress import Progress
+from tasks.services import configure
+
+if TYPE_CHECKING:
+    from tasks.references import Evaluated
+
+app = typer.Typer()
+
+PolicyName = Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")]
+Benchmarks = Annotated[str | None, typer.Option(help="Names or files, separated by commas.")]
+Columns = Annotated[
+    str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")
+]
+Samples = Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")]
+Limit = Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")]
+EvaluationConfig = Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")]
+
+
+@app.command()
+def evaluate(
+    policy: PolicyName,
+    benchmarks: Benchmarks = None,
+    columns: Columns = None,
+    samples: Samples = None,
+    limit: Limit = None,
+    config: EvaluationConfig = None,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate a stored policy or a model folder on benchmarks; completions are stored and counted once."""
+    from flows import closing
+
+    (found,) = _evaluated([policy], benchmarks, columns, samples, limit, config, overrides)
+    from flows.evaluate import rows
+
+    closing.show_evaluations(rows(found), console)
+
+
+@app.command()
+def compare(
+    first: PolicyName,
+    second: PolicyName,
+    benchmarks: Benchmarks = None,
+    columns: Columns = None,
+    samples: Samples = None,
+    limit: Limit = None,
+    config: EvaluationConfig = None,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate two policies and show the paired difference, second minus first, with its interval."""
+    from flows import closing
+
+    sides = _evaluated([first, second], benchmarks, columns, samples, limit, config, overrides)
+    from flows.compare import compare as paired
+
+    closing.show_comparison(paired(find_home(), *sides), console)
+
+
+def _evaluated(
+    policies: list[str],
+    benchmarks: str | None,
+    columns: str | None,
+    samples: int | None,
+    limit: int | None,
+    config: Path | None,
+    overrides: list[str] | None,
+) -> list[list[Evaluated]]:
+    """Evaluations of each policy on the same benchmarks."""
+    from flows import opening
+
+    home, results = find_home(), []
+    names, fields = benchmarks.split(",") if benchmarks else None, opening.fields(columns)
+    with Progress() as progress:
+        progress.say(f"root {home.root}")
+        found = [opening.find_policy(home, policy) for policy in policies]
+        for policy in found:
+            files = opening.benchmark_files(home, policy, config, overrides or ())
+            opening.check_benchmarks(names or [], limit, fields, files)
+        configure(home)
+        with progress.waiting("loading libraries"):
+            from flows.evaluate import evaluate_policy
+        with served(home, progress):
+            for policy in found:
+                progress.say(f"evaluating {policy}")
+                done = evaluate_policy(
+                    home,
+                    progress,
+                    policy,
+                    names,
+                    fields=fields,
+                    samples=samples,
+                    limit=limit,
+                    config=config,
+                    overrides=tuple(overrides or ()),
+                )
+                names = names or [one.benchmark for one in done]
+                results.append(done)
+    return results
+
+
+@app.command()
+def rescore(
+    what: Annotated[str, typer.Argument(help="run:RUN, window:RUN, a named query, or SQL that gives trajectory_id.")],
+    parameters: Parameters = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration whose reward grades; by default that of the run.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Grade stored responses again, without sampling; old verdicts stay."""
+    from flows import asking, choosing, closing
+
+    home = find_home()
+    what = choosing.whole_names(home, what)
+    reward = choosing.reward_of(home, what, config, overrides or ())
+    values = asking.parameters(home, what, parameters or []) if parameters else {}
+    with Progress() as progress:
+        progress.say(f"root {home.root}")
+        configure(home)
+        with progress.waiting("loading libraries"):
+            from flows.rescore import rescore as flow
+        with served(home, progress):
+            found = flow(reward, home, progress, what, values)
+    closing.show_rescored(found, console)

@@ -1,0 +1,138 @@
+"""The runs of a store: as a tree with what each fork changed, and two of them side by side."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.asking import find_run, store_of
+from flows.opening import counted
+from reval_core.config import flatten
+from reval_core.home import Home
+from reval_core.store import Store
+from reval_core.store.stages import ProcessIdentity
+
+CHANGES = 4
+"""Changed settings that the tree of runs shows of a fork; `diff_runs` shows all."""
+FIGURES = {
+    "rounds": "rounds_done",
+    "responses": "trajectories",
+    "tokens generated": "tokens_generated",
+    "attempts": "attempts",
+    "status": "status",
+    "last policy": "last_policy_id",
+}
+"""What a comparison of runs shows, by column of the view ``runs``."""
+
+
+def list_runs(home: Home, console: Console) -> None:
+    """Runs in the order in which they were made, forks under their parents."""
+    rows = store_of(home).query("SELECT * FROM runs ORDER BY created_at").to_pylist()
+    if not rows:
+        console.print("There is no run in this store yet. Start one: reval train configs/quickstart.yaml")
+        return
+    dead = _dead_runs(home)
+    known = {row["run_id"] for row in rows}
+    settings = {row["run_id"]: flatten(json.loads(row["config"])) for row in rows}
+    children: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        children[row["parent_run_id"] if row["parent_run_id"] in known else None].append(row)
+
+    def show(row: dict[str, Any], depth: int) -> None:
+        forked = f" from round {row['fork_iteration']}" if row["parent_run_id"] else ""
+        status = "killed" if row["run_id"] in dead else row["status"] or "never started"
+        console.print(
+            f"{'   ' * (depth - 1) + '└─ ' if depth else ''}[bold]{escape(row['run_id'])}[/]{forked}  "
+            f"{counted(row['rounds_done'], 'round')}, {counted(row['trajectories'], 'response')}, {status}, "
+            f"{row['last_active_at']:%Y-%m-%d %H:%M} UTC",
+            soft_wrap=True,
+        )
+        if row["parent_run_id"] in known:
+            changed = differences(settings[row["parent_run_id"]], settings[row["run_id"]])
+            told = [f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:CHANGES]]
+            more = f", {len(changed) - CHANGES} more" if len(changed) > CHANGES else ""
+            console.print(f"{'   ' * depth}{escape(', '.join(told))}{more}", soft_wrap=True, style="dim")
+        for child in children[row["run_id"]]:
+            show(child, depth + 1)
+
+    console.print(f"runs in {home.root}", markup=False, soft_wrap=True)
+    for row in children[None]:
+        show(row, 0)
+
+
+def _dead_runs(home: Home) -> set[str]:
+    """Runs that are recorded as running by a process that is gone."""
+    running = store_of(home).query(
+        "SELECT run_id, pid, host, process_started FROM store.attempts WHERE status = 'running'"
+    )
+    return {
+        row["run_id"]
+        for row in running.to_pylist()
+        if ProcessIdentity(row["pid"], row["host"], row["process_started"]).is_alive() is False
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key to the two values, for the settings in which two configurations differ; None where one has none."""
+    keys = [*one, *(key for key in other if key not in one)]
+    pairs = {key: (one.get(key), other.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def diff_runs(home: Home, one: str, other: str, console: Console) -> None:
+    """Two runs side by side: how they are related, which settings differ, what came out.
+
+    Raises:
+        StoreError: no run, or several, begin so.
+    """
+    store = store_of(home)
+    names = [find_run(store, one), find_run(store, other)]
+    rows = [_row(store, name) for name in names]
+    configs = [flatten(json.loads(row["config"])) for row in rows]
+    changed = differences(*configs)
+    table = Table("", *names, show_edge=False)
+    for heading in table.columns:
+        heading.overflow = "fold"
+    for key, values in changed.items():
+        table.add_row(key, *(_shown(value) for value in values))
+    table.add_section()
+    for label, column in FIGURES.items():
+        table.add_row(label, *(_shown(row[column]) for row in rows))
+    table.add_section()
+    for label, cells in _evaluations(store, names).items():
+        table.add_row(label, *(cells.get(name, "") for name in names))
+    console.print(table)
+    console.print(f"{counted(len(configs[0].keys() | configs[1].keys()) - len(changed), 'setting')} alike")
+    for row, another in (rows, rows[::-1]):
+        if row["parent_run_id"] == another["run_id"]:
+            console.print(f"{row['run_id']} is a fork of {another['run_id']} from round {row['fork_iteration']}")
+
+
+def _row(store: Store, run_id: str) -> dict[str, Any]:
+    (row,) = store.query("SELECT * FROM runs WHERE run_id = $run_id", run_id=run_id).to_pylist()
+    return dict(row)
+
+
+def _evaluations(store: Store, run_ids: list[str]) -> dict[str, dict[str, str]]:
+    """``benchmark metric`` to run to the value of its newest evaluation with its interval."""
+    newest = (
+        "SELECT run_id, benchmark, metric, arg_max({v: value, l: low, h: high}, (iteration, created_at)) AS at_last "
+        "FROM evaluations WHERE list_contains($runs, run_id) AND iteration >= 0 GROUP BY ALL ORDER BY ALL"
+    )
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in store.query(newest, runs=run_ids).to_pylist():
+        value, low, high = row["at_last"].values()
+        shown = "" if value is None else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+        found[f"{row['benchmark']} {row['metric']}"][row["run_id"]] = shown
+    return dict(found)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else escape(str(value))

@@ -1,0 +1,34 @@
+"""What all commands share: the terminal, the options that several take, and Prefect for the time of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from reval_core.home import Home
+from tasks.progress import Progress
+from tasks.services import prefect_server
+
+console = Console(highlight=False, emoji=False)
+
+ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Change one key, as objective.beta=0.05; may be repeated.")
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", help="Value of a $name in the query, as run=RUN_ID; may be repeated.")
+]
+
+
+@contextmanager
+def served(home: Home, progress: Progress) -> Iterator[None]:
+    """Prefect's server for the block, with a word while it starts."""
+    with ExitStack() as stack:
+        with progress.waiting("starting Prefect's server"):
+            stack.enter_context(prefect_server(home))
+        yield
