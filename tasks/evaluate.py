@@ -17,6 +17,7 @@ from reval_core.problems.benchmarks import benchmark_id
 from reval_core.rollouts import SamplingSettings
 from reval_core.store import evaluations, trajectories
 from reval_core.store.trajectories import BatchRecord, GradedRow
+from tasks import disk
 from tasks.commit import Commit
 from tasks.generate import batch_record, sample_batch
 from tasks.references import Evaluated, Intervals
@@ -75,6 +76,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     prompts = [run.renderer.render(problem) for problem in problems]
     batch = _batch(run, policy_id, problems)
     if policy_id != run.base.policy_id:
+        disk.check_policy(here, with_optimizer=False)
         run.policies.save(policy_id, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
     sample_batch(run, batch, prompts, settings(run), seed_key=SEED_KEY)
     by_id = {problem.problem_id: problem for problem in problems}

@@ -13,7 +13,11 @@ ORDER BY table_name = 'payloads', table_name;
 SELECT
     (SELECT count(*) FROM store.payloads) AS rows,
     (SELECT coalesce(max(rowid), -1) FROM store.payloads) AS last,
-    (SELECT coalesce(sum(response_tokens), 0)::BIGINT * 8 FROM store.trajectories) AS bytes;
+    (
+        SELECT coalesce(sum(response_tokens), 0)::BIGINT * 8
+        FROM store.trajectories
+        ANTI JOIN store.archived_payloads USING (trajectory_id)
+    ) AS bytes;
 
 -- name: copy_payloads
 INSERT INTO copy.store.payloads BY NAME

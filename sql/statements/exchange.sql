@@ -14,10 +14,12 @@ SELECT
     c.answer,
     c.reward_used,
     y.rowid AS payload,
+    y.rowid IS NOT NULL OR z.archive_id IS NOT NULL AS kept,
     $bytes_a_row + $bytes_a_token * (t.prompt_tokens + t.response_tokens) + coalesce(s.size, 0) AS size
 FROM chosen AS c
 JOIN store.trajectories AS t USING (trajectory_id)
 LEFT JOIN store.payloads AS y USING (trajectory_id)
+LEFT JOIN store.archived_payloads AS z USING (trajectory_id)
 LEFT JOIN (
     SELECT problem_id, sum(strlen(metadata::VARCHAR))::BIGINT AS size FROM store.problem_sources GROUP BY problem_id
 ) AS s USING (problem_id)
@@ -25,7 +27,7 @@ ORDER BY c.run_id NULLS LAST, c.iteration NULLS LAST, payload;
 
 -- name: responses
 -- All that is known of the responses at some places, groups together. Payloads are found by their row: by id the whole table
--- would be read for every slice.
+-- would be read for every slice. "archived" has those that lie in files beside the database.
 WITH graded AS (
     SELECT
         v.trajectory_id,
@@ -127,8 +129,8 @@ SELECT
     w.gold,
     q.text AS prompt,
     q.token_ids AS prompt_ids,
-    y.response_ids,
-    y.completion,
+    coalesce(y.response_ids, a.response_ids) AS response_ids,
+    coalesce(y.completion, a.completion) AS completion,
     t.finish_reason,
     t.finish_reason = 'length' AS truncated,
     t.prompt_tokens,
@@ -155,7 +157,8 @@ SELECT
     } AS provenance
 FROM wanted AS w
 JOIN store.trajectories AS t ON t.trajectory_id = w.trajectory_id
-JOIN store.payloads AS y ON y.rowid = w.payload AND y.trajectory_id = w.trajectory_id
+LEFT JOIN store.payloads AS y ON y.rowid = w.payload AND y.trajectory_id = w.trajectory_id
+LEFT JOIN archived AS a ON a.trajectory_id = w.trajectory_id
 JOIN store.batches AS b ON b.batch_id = t.batch_id
 JOIN store.prompts AS q ON q.prompt_id = t.prompt_id
 LEFT JOIN store.problems AS p ON p.problem_id = t.problem_id
@@ -163,6 +166,7 @@ LEFT JOIN graded AS v ON v.trajectory_id = t.trajectory_id
 LEFT JOIN scored AS r ON r.trajectory_id = t.trajectory_id
 LEFT JOIN answered AS g ON g.problem_id = t.problem_id
 LEFT JOIN read_in AS s ON s.problem_id = t.problem_id
+WHERE y.trajectory_id IS NOT NULL OR a.trajectory_id IS NOT NULL
 ORDER BY w.run_id NULLS LAST, w.iteration NULLS LAST, t.batch_id, t.problem_id, t.sample_index;
 
 -- name: origins

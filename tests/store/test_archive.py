@@ -22,8 +22,9 @@ from store_example import (
 )
 
 from reval_core.errors import StoreError
-from reval_core.store import Store, archive, outside, payloads, trajectories
+from reval_core.store import Store, archive, outside, payloads, selections, trajectories
 from reval_core.store.archive import Moved
+from reval_core.store.exchange import PURPOSES, Selection, export
 from reval_core.store.outside import Choice, Saved
 
 # The example: RUN admits 4, 3 and 4 responses in its rounds, FORK shares the first two and admits 4 of its own. Windows
@@ -90,6 +91,30 @@ def test_archived_payloads_are_read_as_before(house: Example) -> None:
     assert set(stored(house.store)) == set(before) - left_over(house)
     assert anywhere(house.store) == whole
     assert found(house.store).filter(pa.compute.is_null(found(house.store).column("archive_id"))).num_rows == 0
+
+
+def test_an_export_has_archived_responses_too(house: Example, tmp_path: Path) -> None:
+    def exported(dest: str) -> list[dict[str, Any]]:
+        done = export(house.store, tmp_path / dest, "parquet", Selection(purposes=PURPOSES))
+        assert (done.rows, done.without_tokens) == (18, 0)
+        with duckdb.connect() as connection:
+            query = (
+                f"FROM read_parquet('{tmp_path / dest}/**/*.parquet', hive_partitioning = true) ORDER BY trajectory_id"
+            )
+            return connection.sql(query).to_arrow_table().to_pylist()
+
+    before = exported("before")
+    archive.archive(house.store, found(house.store))
+    assert exported("after") == before
+
+
+def test_texts_of_chosen_responses_come_from_archives(house: Example) -> None:
+    every = list(stored(house.store))
+    with house.store.read() as connection:
+        before = selections.completions(connection, every)
+    archive.archive(house.store, found(house.store))
+    with house.store.read() as connection:
+        assert selections.completions(connection, every) == before
 
 
 def test_an_archive_is_a_parquet_file_with_the_columns_of_payloads(house: Example) -> None:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-
 from reval_core.errors import StoreError
 from reval_core.store import Store
 from reval_core.store import statements as sql
@@ -52,7 +50,7 @@ def export(store: Store, dest: Path, layout: str, selection: Selection, step: St
         raise StoreError(f"{dest} exists already. Name another folder, or remove this one first.")
     with store.read() as connection:
         found = places(connection, selection)
-    stored = found.filter(pc.is_valid(found.column("payload")))
+    stored = found.filter(found.column("kept"))
     if not stored.num_rows:
         raise StoreError(
             f'No response is selected ({_words(selection)}). `reval sql "SELECT purpose, run_id, count(*) FROM '

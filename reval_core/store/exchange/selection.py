@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from reval_core.errors import StoreError
+from reval_core.store import payloads
 from reval_core.store import statements as sql
 from reval_core.store.exchange.columns import SCHEMA, SLICE_BYTES
 
@@ -37,8 +38,8 @@ class Selection:
 def places(connection: duckdb.DuckDBPyConnection, selection: Selection) -> pa.Table:
     """One row per chosen response in the order of export: what the views show of it, where its payload lies, its size.
 
-    ``payload`` is null where the tokens are not in the store. It holds about 250 bytes a response, the only thing that
-    grows with an export.
+    ``payload`` is null where the tokens are not in the database, ``kept`` false where they are in no archive either.
+    It holds about 250 bytes a response, the only thing that grows with an export.
 
     Raises:
         StoreError: the condition is no SQL condition on the view's columns, or a run is asked for what no run has.
@@ -98,9 +99,11 @@ def responses(connection: duckdb.DuckDBPyConnection, piece: pa.Table) -> pa.Tabl
     """The rows of a slice as a table of `columns.SCHEMA`; within a round, batches and their groups together.
 
     Raises:
-        StoreError: payloads have moved since the places were read.
+        StoreError: payloads have moved since the places were read, or were dropped.
     """
-    found = sql.table(connection, "exchange", "responses", {"wanted": piece})
+    places = zip(piece.column("trajectory_id").to_pylist(), piece.column("payload").to_pylist(), strict=True)
+    archived = payloads.archived(connection, [name for name, place in places if place is None])
+    found = sql.table(connection, "exchange", "responses", {"wanted": piece, "archived": archived})
     if found.num_rows != piece.num_rows:
         raise StoreError(
             f"{piece.num_rows - found.num_rows} responses were moved or removed while they were exported; nothing was "
