@@ -25,7 +25,8 @@ test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
 	@echo
 	@echo "Left out here, each with its command:"
 	@echo "  style and types      make lint"
-	@echo "  faults at random     .venv/bin/python -m pytest -m soak; many more: .venv/bin/python benchmarks/faults.py"
+	@echo "  whole runs, faults   .venv/bin/python -m pytest -m long"
+	@echo "  many more faults     .venv/bin/python benchmarks/faults.py"
 	@[ -n "$$REVAL_DATA" ] || echo "  real data            REVAL_DATA=<folder of problem files> make test"
 	@[ "$(KIND)" = gpu ] || echo "  the GPU tests        make test, on a machine with a GPU"
 	@echo "  the quickstart's bar .venv/bin/python benchmarks/quickstart.py --seeds 0 1 2"

@@ -16,6 +16,8 @@ from reval_core.rollouts.transformers_engine import TransformersEngine
 
 Twist = Callable[[list[Sample]], list[Sample]]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def one_round(small: Config) -> Config:

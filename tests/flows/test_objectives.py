@@ -10,7 +10,7 @@ from reval_core.config import Config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.long]
 OBJECTIVES = {
     "reval": True,
     "tbrm": True,

@@ -18,7 +18,7 @@ from small_run import CANARY, Finished, changed, lineage, responses, rows, train
 from reval_core.config import Config
 from reval_core.home import Home
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 START_S, END_S = 240, 60
 """Generous limits, for machines that are busy."""

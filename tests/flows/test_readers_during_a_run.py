@@ -15,7 +15,7 @@ from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.store import Store, spool
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 ROUNDS, LOCK_WAIT_S, SHORT_S = 2, 4.0, 1.5
 
 PACED_ENGINE = """

@@ -21,7 +21,7 @@ from tasks import prune
 from tasks.outcome import Outcome
 from tasks.run import Here
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.usefixtures("quick"), pytest.mark.long]
 # Four rounds of eight responses, a window of sixteen, checkpoints after rounds 1 and 3: at the end rounds 0 and 1 lie
 # outside every window, and the newest checkpoint is the newest policy.
 OUTSIDE = 2 * BATCH

@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak.faults import Found, Soak, kill_one, kill_one_of_two
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 SLICE_BYTES = 400_000
 
 
