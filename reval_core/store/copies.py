@@ -16,7 +16,6 @@ from pathlib import Path
 import duckdb
 
 from reval_core.errors import StoreError
-from reval_core.store import space
 from reval_core.store import statements as sql
 from reval_core.store.connection import Connections, explain
 from reval_core.store.migrations import now
@@ -68,8 +67,6 @@ def copy_database(
         with connections.read() as connection:
             count, last, size = sql.rows(connection, "copies", "payloads")[0]
             whole = payloads(size) if callable(payloads) else payloads
-            if whole:
-                space.require(to.parent, size, "A copy with tokens and texts")
             copied = Copied(now(), whole, state_of(connections.path))
             with _attached(connection, to):
                 connection.execute("BEGIN TRANSACTION")

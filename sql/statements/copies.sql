@@ -16,7 +16,7 @@ SELECT
     (
         SELECT coalesce(sum(response_tokens), 0)::BIGINT * 8
         FROM store.trajectories
-        ANTI JOIN store.archived_payloads USING (trajectory_id)
+        SEMI JOIN store.payloads USING (trajectory_id)
     ) AS bytes;
 
 -- name: copy_payloads
