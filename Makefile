@@ -21,7 +21,7 @@ train: .venv/.base  ## set up and run the quickstart (CONFIG=..., ARGS="--set ke
 	.venv/bin/reval train $(CONFIG) $(ARGS)
 
 test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 	@echo
 	@echo "Left out here, each with its command:"
 	@echo "  style and types      make lint"

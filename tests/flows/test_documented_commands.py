@@ -94,7 +94,9 @@ def test_its_sql_runs_on_a_finished_store(
     finished: Finished,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # some write a file
     ours = [
         re.sub(r"quickstart-[0-9a-f]{8}", finished.outcome.run_id, argument)
         .replace("'quickstart'", "'small'")
