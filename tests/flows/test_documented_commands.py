@@ -71,7 +71,7 @@ def test_an_option_that_is_named_alone_is_some_commands(page: str) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home, *arguments: str) -> str:
     """Output of ``reval`` on a root; it has to end well."""
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(home.root)  # some write a file
     monkeypatch.setenv("REVAL_HOME", str(home.root))
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr(sys, "argv", ["reval", *arguments])
@@ -94,9 +94,7 @@ def test_its_sql_runs_on_a_finished_store(
     finished: Finished,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # some write a file
     ours = [
         re.sub(r"quickstart-[0-9a-f]{8}", finished.outcome.run_id, argument)
         .replace("'quickstart'", "'small'")
