@@ -138,5 +138,5 @@ def test_its_training_dry_runs(
         places = [EXAMPLES_RUN.sub(f"{finished.outcome.run_id}@2", argument) for argument in rest]
         rest = [re.sub(r"^generate@\d+$", "generate@2", argument) for argument in places]
     monkeypatch.syspath_prepend(str(ROOT / "examples"))  # as the line with the example reward has it
-    output = run(monkeypatch, capsys, copied, "train", config, *rest, "--dry-run")
+    output = run(monkeypatch, capsys, copied, "train", str(ROOT / config), *rest, "--dry-run")
     assert "\nrun " in output or "ids [" in output
