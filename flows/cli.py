@@ -21,8 +21,11 @@ from rich.markup import escape
 from flows.cli_exchange import app as exchange_commands
 from flows.cli_judge import app as judge_commands
 from flows.cli_prune import archive, prune
+from flows.cli_serve import app as serve_commands
+from flows.cli_stages import app as stage_commands
 from flows.cli_store import app as store_commands
 from flows.terminal import ConfigPath, Overrides, Parameters, console, served
+from flows.tries import in_fresh_processes
 from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import RevalError
@@ -43,9 +46,9 @@ app = typer.Typer(
 app.add_typer(store_commands, name="store")
 store_commands.command()(archive)
 app.command()(prune)
-for commands in (judge_commands, exchange_commands):
+for commands in (stage_commands, judge_commands, exchange_commands, serve_commands):
     app.add_typer(commands)
-GOES_ON = {"train", "learn", "evaluate", "compare", "rescore", "import"}
+GOES_ON = {"train", "learn", "generate", "rerun", "evaluate", "compare", "rescore", "import"}
 """Commands that, given again, do what is left."""
 INTERRUPTED = 130
 """Exit code of a program that was asked to end."""
@@ -133,6 +136,7 @@ def train(
         else:
             planning.show_plan(settings, home, fork, console)
         return
+    in_fresh_processes(home, settings.limits)
     from flows import closing
 
     done = _train(settings, home, given, start_from, force, Progress(quiet=as_json))
@@ -183,9 +187,10 @@ def learn(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Learn from stored trajectories alone: updates, and no generation."""
+    settings, home = load_config(config, overrides or ()), find_home()
+    in_fresh_processes(home, settings.limits)
     from flows import choosing, closing
 
-    settings, home = load_config(config, overrides or ()), find_home()
     if trajectories is not None:
         settings = choosing.with_selection(settings, home, trajectories, parameters or [])
     with Progress(quiet=as_json) as progress:

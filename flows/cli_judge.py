@@ -88,13 +88,12 @@ def _evaluated(
             opening.check_benchmarks(names or [], limit, fields, files)
         configure(home)
         with progress.waiting("loading libraries"):
-            from flows.evaluate import evaluate_policy
+            from flows.evaluate import evaluate_flow, evaluation_of
         with served(home, progress):
             for policy in found:
                 progress.say(f"evaluating {policy}")
-                done = evaluate_policy(
+                settings, policy_id = evaluation_of(
                     home,
-                    progress,
                     policy,
                     names,
                     fields=fields,
@@ -103,6 +102,7 @@ def _evaluated(
                     config=config,
                     overrides=tuple(overrides or ()),
                 )
+                done = evaluate_flow(settings, home, progress, policy_id)
                 names = names or [one.benchmark for one in done]
                 results.append(done)
     return results

@@ -17,6 +17,7 @@ from reval_core.config import Config
 
 if TYPE_CHECKING:
     from flows.compare import Compared
+    from flows.generate import Generated
     from flows.rescore import Rescored
     from reval_core.evaluation.metrics import Estimate
     from tasks.outcome import Outcome
@@ -178,3 +179,17 @@ def _command() -> str:
     if shutil.which("reval") == str(called):
         return "reval"
     return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else str(called)
+
+
+def show_generated(done: Generated, console: Console) -> None:
+    """Print what a policy's responses came to, and how to learn from them."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    if not done.executed:
+        say(f"\nEverything of {done.run_id} was done already: no stage was executed.")
+    size = f"{counted(done.responses, 'response')} in {counted(done.rounds, 'round')}, {done.tokens:,} tokens"
+    say(f"\n{done.policy_id}: {size}")
+    say("verdicts: " + ", ".join(f"{count:,} {status}" for status, count in done.statuses.items()))
+    say(f"\nTry next:\n  reval learn configs/quickstart.yaml --trajectories run:{done.run_id}")

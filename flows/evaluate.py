@@ -53,9 +53,8 @@ def _round_of(store: Store, policy_id: str | None) -> int:
     return -1 if iteration is None else int(iteration)
 
 
-def evaluate_policy(
+def evaluation_of(
     home: Home,
-    progress: Progress,
     policy: str,
     benchmarks: list[str] | None,
     *,
@@ -64,12 +63,11 @@ def evaluate_policy(
     config: Path | None,
     overrides: tuple[str, ...],
     fields: dict[str, str] | None = None,
-) -> list[Evaluated]:
-    """Find the policy and run the flow.
+) -> tuple[Config, str | None]:
+    """The configuration of an evaluation, and the stored policy's id, None for a base model.
 
     Args:
         home: the root.
-        progress: where live progress is shown.
         policy: the first digits of a stored policy's id, a model folder, a hub id or a built-in model.
         benchmarks: names or problem files; None for those of the policy's own run.
         samples: k of avg@k; None as configured.
@@ -78,7 +76,7 @@ def evaluate_policy(
         overrides: ``key=value`` settings on top.
         fields: our names (question, answer) to the columns of the problem files among `benchmarks`.
     """
-    policy_id, tree = _find(home, policy, config)
+    policy_id, tree = settings_of(home, policy, config)
     name = policy_id.removeprefix("pol_")[:12] if policy_id else "base"
     tree["run"] = {**tree.get("run", {}), "name": f"evaluate-{name}", "iterations": 0}
     wanted = {"benchmarks": benchmarks, "samples_per_problem": samples, "limit": limit}
@@ -90,8 +88,7 @@ def evaluate_policy(
         }
     if not tree["evaluation"].get("benchmarks"):
         raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
-    settings = parse_config(_overridden(tree, overrides))
-    return evaluate_flow(settings, home, progress, policy_id)
+    return parse_config(_overridden(tree, overrides)), policy_id
 
 
 def rows(found: Sequence[Evaluated]) -> list[Row]:
@@ -105,8 +102,8 @@ def _overridden(tree: dict[str, Any], overrides: tuple[str, ...]) -> dict[str, A
     return tree
 
 
-def _find(home: Home, policy: str, config: Path | None) -> tuple[str | None, dict[str, Any]]:
-    """(policy id or None for a base model, raw configuration tree)."""
+def settings_of(home: Home, policy: str, config: Path | None) -> tuple[str | None, dict[str, Any]]:
+    """(policy id or None for a base model, raw configuration tree: as given, else that of the policy's own run)."""
     given = load_config(config).model_dump(mode="json") if config else None
     if policy.startswith("builtin:") or Path(policy).is_dir() or policy.count("/") == 1:
         if given is None:

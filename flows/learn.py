@@ -14,7 +14,9 @@ from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.store import Store
 from tasks.admit import admit
+from tasks.artifact import show_artifact
 from tasks.context import flow_run_id, tagged
+from tasks.health import watch_health
 from tasks.learn import learn
 from tasks.open_run import open_run
 from tasks.outcome import Outcome
@@ -50,12 +52,15 @@ def learn_stored(config: Config, home: Home, progress: Progress) -> Outcome:
         policy = run.policy_after(here.iteration)
         if here.iteration >= 0:
             after_round(here, policy)  # which a kill may have left undone
+            watch_health(here)
         for here in run.rounds():
             policy = one_round(here, policy)
             after_round(here, policy)
             show_round(here)
             track(run, tracker)
             publish(here)
+            watch_health(here)
+            show_artifact(here)
         return finish(run, tracker, policy)
 
 

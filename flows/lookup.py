@@ -24,7 +24,7 @@ from reval_core.policies.materialise import Policies
 from reval_core.problems import PromptRenderer
 from reval_core.problems.schedule import epoch_order
 from reval_core.rollouts import make_engine
-from reval_core.store import Store, lineage, runs, stages
+from reval_core.store import Store, lineage, runs, schedule, stages
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
@@ -223,11 +223,14 @@ class _Walk:
         """Problems that the round draws: as planned, else by the schedule made anew, if it is the stored one so far."""
         run, count = self.run, self.run.config.rollouts.prompts_per_iteration
         with run.store.read() as connection:
-            planned = runs.planned_round(connection, self.owner, iteration) if self.recorded else None
-            first, _, _ = runs.schedule_state(connection, self.owner, iteration)
-            before = runs.planned_round(connection, self.owner, iteration - 1) or []
+            planned = schedule.planned_round(connection, self.owner, iteration) if self.recorded else None
+            first, _, _ = schedule.schedule_state(connection, self.owner, iteration)
+            before = schedule.planned_round(connection, self.owner, iteration - 1) or []
+            came = schedule.unknown(connection, self.owner, run.weights)
         if planned is not None:
             return planned
+        if came:
+            return None  # an epoch begins, which is planned when the run is started
         order: list[str] = []
         epoch = 0
         while len(order) < first + count:

@@ -12,11 +12,13 @@ from prefect import flow
 
 from reval_core.config import Config
 from reval_core.home import Home
+from tasks.artifact import show_artifact
 from tasks.checkpoint import checkpoint
 from tasks.context import flow_run_id, tagged
 from tasks.evaluate import evaluate
 from tasks.fork import Fork
 from tasks.generate import generate
+from tasks.health import watch_health
 from tasks.learn import learn
 from tasks.open_run import open_run
 from tasks.outcome import Outcome, outcome
@@ -53,12 +55,15 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
         policy = run.policy_after(here.iteration)
         if here.iteration >= 0:
             after_round(here, policy)  # which a kill may have left undone
+            watch_health(here)
         for here in run.rounds():
             policy = one_round(here, policy)
             after_round(here, policy)
             show_round(here)
             track(run, tracker)
             publish(here)
+            watch_health(here)
+            show_artifact(here)
 
         return finish(run, tracker, policy)
 
@@ -108,6 +113,7 @@ def finish(run: Run, tracker: Tracker, policy: str) -> Outcome:
     reported = report(last)
     log_files(tracker, report_files(run, reported), "report")
     prune(last)
+    show_artifact(last, last=True)
     return outcome(run, reported.path)
 
 

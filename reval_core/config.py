@@ -10,25 +10,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from reval_core import yaml_text
+from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
-from reval_core.redaction import holds_secret
-
-
-def neutral(default: Any = ..., **kwargs: Any) -> Any:
-    """A field that changes how a run is carried out but not what it learns: no part of the run's identity."""
-    if "default_factory" not in kwargs:
-        kwargs["default"] = default
-    return Field(json_schema_extra={"identity": False}, **kwargs)
-
-
-class Section(BaseModel):
-    """Base of every part of the tree: unknown keys are errors, numbers finite, values cannot be changed afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from reval_core.section import Section, neutral
+from reval_core.upkeep import CheckpointConfig, LimitsConfig, RetentionConfig, StoreConfig, TrackingConfig
 
 
 class RunConfig(Section):
@@ -46,7 +35,10 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="Hub revision; a commit hash makes the base exact.")
     seed: int = Field(0, ge=0, description="Seed of a built-in model's own training or random weights.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Compute precision; masters stay float32.")
-    device: str = neutral("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = neutral(
+        "auto",
+        description="auto, cpu, cuda or cuda:N; who comes second waits. cpu:N is the CPU under another name.",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; bits depend on it. None: torch's own.")
     token_env: str = neutral("HF_TOKEN", description="Name of the environment variable with the hub's token.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
@@ -217,63 +209,6 @@ class EvaluationConfig(Section):
     extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
 
 
-class CheckpointConfig(Section):
-    """Saved policies with their optimizer state."""
-
-    every: int = neutral(
-        10, ge=1, description="Rounds between checkpoints; the rounds since are learned again, not generated."
-    )
-
-
-class StoreConfig(Section):
-    """The database."""
-
-    flush_seconds: float = neutral(30.0, gt=0, description="Seconds of generated work at risk at most.")
-    lock_wait_s: float = neutral(600.0, gt=0, description="Seconds to wait for a program that holds the database.")
-    snapshot_every: int | None = neutral(
-        1, ge=1, description="Rounds between snapshots of the database for slow readers; None: only when one is needed."
-    )
-
-
-class RetentionConfig(Section):
-    """What is removed after a checkpoint, or by `reval prune`: by default nothing, and never what a run rests on."""
-
-    payloads: Literal["keep", "archive", "drop"] = neutral(
-        "keep", description="Tokens and texts outside every window: keep, archive (as Parquet), or drop for good."
-    )
-    after_rounds: int = neutral(0, ge=0, description="Rounds since they were sampled until payloads may go.")
-    evaluations: bool = neutral(False, description="Archive or drop the payloads of evaluations, too.")
-    keep_last: int | None = neutral(None, ge=1, description="Newest checkpoints that stay.")
-    keep_best: str | None = neutral(
-        None, min_length=1, description="Metric whose best policy stays, as avg@16, or of one benchmark: amc/avg@16."
-    )
-    keep_every: int | None = neutral(None, ge=1, description="Checkpoints of every so many rounds stay.")
-    keep_evaluated: bool = neutral(True, description="Policies that were saved to be evaluated stay.")
-    mlflow_days: float | None = neutral(None, ge=0, description="Days after which MLflow artifacts go.")
-    prefect_days: float | None = neutral(None, ge=0, description="Days after which Prefect's results go.")
-    log_days: float | None = neutral(None, ge=0, description="Days after which log files go.")
-
-
-class TrackingConfig(Section):
-    """MLflow."""
-
-    experiment: str = neutral("reval", description="MLflow experiment.")
-    uri: str | None = neutral(None, description="Tracking URI; None: a SQLite file under the root.")
-    system_metrics: bool = neutral(True, description="Log CPU, memory and GPU use.")
-
-    @field_validator("uri")
-    @classmethod
-    def _without_secret(cls, uri: str | None) -> str | None:
-        if uri is not None and "://" not in uri:
-            raise ValueError("write an address with its scheme, such as http://127.0.0.1:5000 or sqlite:///mlflow.db")
-        if uri is not None and holds_secret(uri):
-            raise ValueError(
-                "a name or password in the address would be stored with the run; set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD in the environment instead"
-            )
-        return uri
-
-
 class OfflineConfig(Section):
     """Stored trajectories to learn from (`reval learn`), instead of sampling any."""
 
@@ -310,6 +245,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     store: StoreConfig = StoreConfig()
     retention: RetentionConfig = RetentionConfig()
+    health: HealthConfig = HealthConfig()
+    limits: LimitsConfig = LimitsConfig()
     tracking: TrackingConfig = TrackingConfig()
     offline: OfflineConfig | None = neutral(
         None, description="Stored trajectories to learn from; the ids that are found are the run's identity."

@@ -21,6 +21,18 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, a value is out of its limits.
     """
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, where=str(path))
+
+
+def read_tree(path: Path | str) -> dict[str, Any]:
+    """The raw tree of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or holds no mapping.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -32,9 +44,7 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
     tree = _read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no mapping of keys to values at its top.")
-    for override in overrides:
-        apply_override(tree, override)
-    return parse_config(tree, where=str(path))
+    return tree
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

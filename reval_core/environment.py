@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,15 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def choose_device(wanted: str) -> str:
-    """``auto`` to the first GPU, or the CPU where there is none.
+    """The torch device: ``auto`` is the first GPU, or the CPU where there is none; ``cpu:1`` is the CPU, too.
 
     Raises:
         ConfigError: PyTorch does not know the device, or sees none of the kind here.
     """
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu(:\d+)?", wanted):
+        return "cpu"
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
@@ -72,6 +75,12 @@ def choose_device(wanted: str) -> str:
             "install the CUDA build of torch (README, Installation)."
         )
     return wanted
+
+
+def device_slot(wanted: str) -> str:
+    """What two runs must not hold at once: ``cpu``, ``cuda:0``. CPUs may be told apart by numbers of one's own."""
+    device = choose_device(wanted) if wanted == "auto" else wanted
+    return "cuda:0" if device == "cuda" else device
 
 
 def device_name(device: str) -> str:

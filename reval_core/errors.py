@@ -53,3 +53,7 @@ class LearningError(RevalError):
 
 class VerificationError(RevalError):
     """Too many answers could not be graded."""
+
+
+class HealthError(RevalError):
+    """A watched metric is out of the bounds that the configuration sets, and its rule says to stop."""

@@ -13,12 +13,14 @@ import duckdb
 from reval_core import environment
 from reval_core.config import Config, flatten
 from reval_core.errors import StoreError
+from reval_core.home import Home
 from reval_core.redaction import without_secrets
 from reval_core.store import Store, runs, stages, trajectories
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import VERIFIER_VERSION, Grader
 from tasks.fork import Fork
+from tasks.watched import EVENT, Ended, StageEnded, read_record, record_path, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ def begin(
     device: str,
     flow_run_id: str | None,
     alone: bool,
+    home: Home,
 ) -> tuple[RunRecord, int]:
     """Record the run, if it is new, and this attempt at it.
 
@@ -44,6 +47,7 @@ def begin(
         versions, device: what this process runs under.
         flow_run_id: Prefect's id of it.
         alone: refuse a second process at one run.
+        home: the root, where the watcher's records lie.
 
     Returns:
         The run as it is recorded, and the number of the attempt.
@@ -58,6 +62,7 @@ def begin(
             _refuse_another(connection, record.run_id, me)
         first = stages.rounds_done(stages.history(connection, record.run_id))
         changed = _changes(connection, record, versions, grader.grader_id)
+        _record_killed(connection, home, record.run_id)
         attempt = runs.start_attempt(
             connection,
             record.run_id,
@@ -79,6 +84,19 @@ def begin(
             log.warning("goes on under other versions: %s", message)
             runs.add_event(connection, record.run_id, attempt, first, "changed versions", message)
     return record, attempt
+
+
+def _record_killed(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:
+    """Attempts that the watcher had to kill could not say so themselves."""
+    for attempt, process in runs.running_attempts(connection, run_id).items():
+        ended = None if process.is_alive() else read_record(record_path(home, run_id, attempt))
+        if ended is not None:
+            runs.end_attempt(connection, run_id, attempt, "failed", ended.message)
+            _add_end(connection, run_id, attempt, ended)
+
+
+def _add_end(connection: duckdb.DuckDBPyConnection, run_id: str, attempt: int, ended: Ended) -> None:
+    runs.add_event(connection, run_id, attempt, ended.iteration, EVENT, ended.message)
 
 
 def new_run(
@@ -135,14 +153,23 @@ def _changes(
 
 
 @contextmanager
-def recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
-    """Record how the attempt ends: completed, failed or cancelled."""
-    status, message = "failed", None
+def recorded_end(home: Home, store: Store, run_id: str, attempt: int) -> Iterator[None]:
+    """Record how the attempt ends: completed, failed or cancelled.
+
+    Raises:
+        StageEnded: the watcher ended it.
+    """
+    status, message, ended = "failed", None, None
     try:
-        yield
+        with told_apart(record_path(home, run_id, attempt)):
+            yield
         status = "completed"
     except KeyboardInterrupt:
         status, message = "cancelled", "asked to end"
+        raise
+    except StageEnded as error:
+        message, ended = str(error), error.ended
+        log.info("the attempt was ended by the watcher", exc_info=True)
         raise
     except Exception as error:
         message = without_secrets(f"{type(error).__name__}: {error}")
@@ -152,6 +179,8 @@ def recorded_end(store: Store, run_id: str, attempt: int) -> Iterator[None]:
         try:
             with store.write(wait_s=5.0) as connection:
                 runs.end_attempt(connection, run_id, attempt, status, message)
+                if ended is not None:
+                    _add_end(connection, run_id, attempt, ended)
             store.settle(wait_s=5.0)  # so that the file alone, without DuckDB's log, is the whole store
         except StoreError as error:
             # the next attempt sees that this process is gone

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import get_client, tags
+from prefect import State, get_client, tags
 from prefect.context import FlowRunContext
+from prefect.states import Completed
 
 from tasks.run import Run
 
@@ -19,15 +20,22 @@ def flow_run_id() -> str | None:
 
 @contextmanager
 def tagged(run: Run) -> Iterator[None]:
-    """Tag the flow run, and every task run of the block, with our run, its attempt and the run it was forked from."""
-    names = {f"run:{run.run_id}", f"attempt:{run.attempt}"}
+    """Name the flow run after our run, and tag it, and every task run of the block, with run, attempt and parent."""
+    ours = {f"run:{run.run_id}", f"attempt:{run.attempt}"}
     if run.record.parent_run_id is not None:
-        names.add(f"fork-of:{run.record.parent_run_id}@{run.record.fork_iteration}")
+        ours.add(f"fork-of:{run.record.parent_run_id}@{run.record.fork_iteration}")
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         yield
         return
     with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=names | set(context.flow_run.tags))
-    with tags(*names):
+        flow = context.flow_run.name if context.flow is None else context.flow.name
+        every = ours | set(context.flow_run.tags)
+        client.update_flow_run(context.flow_run.id, name=f"{flow} {run.run_id}", tags=every)
+    with tags(*ours):
         yield
+
+
+def nothing_to_do(why: str) -> State[None]:
+    """The end of a flow run that found nothing to do, with the reason where one looks for it."""
+    return Completed(name="Nothing to do", message=why)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +23,14 @@ from reval_core.policies.folder import base_policy_id, load_model, load_tokenize
 from reval_core.policies.materialise import Policies
 from reval_core.problems import PromptRenderer
 from reval_core.rollouts import make_engine
-from reval_core.store import Store, lineage, runs, stages
+from reval_core.store import Store, lineage, runs, schedule, stages
 from reval_core.store import problems as stored_problems
 from reval_core.store.lineage import PolicyRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
 from tasks import attempt as attempts
+from tasks.again import show_crashed
+from tasks.device import device_held
 from tasks.fork import Fork, run_id_of
 from tasks.grading import grader_of
 from tasks.inputs import read_inputs
@@ -37,6 +39,7 @@ from tasks.preflight import check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
+from tasks.watched import Watch
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +54,13 @@ def open_run(
     flow_run_id: str | None = None,
     training: bool = True,
     selection: Selection | None = None,
+    run_id: str | None = None,
 ) -> Iterator[Run]:
     """Start an attempt at the run and end it with its status, whatever happens in the block.
 
     Without ``training`` the training problems are not read, and several attempts may be open at the same time. With a
-    ``selection`` of stored trajectories the training problems are those that they answer.
+    ``selection`` of stored trajectories the training problems are those that they answer. A ``run_id`` is given where
+    more than configuration and fork decides which run it is.
 
     Raises:
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
@@ -71,7 +76,7 @@ def open_run(
     store = Store(home.database, lock_wait_s=config.store.lock_wait_s)
     store.prepare()
     sweep(home.policies)
-    run_id = run_id_of(config, fork) if selection is None else selection.run_id
+    run_id = run_id or (selection.run_id if selection is not None else run_id_of(config, fork))
     with ExitStack() as stack:
         stack.enter_context(attempts.ended_by_signals())
         base = _base(config, home, store, run_id, fork, progress)
@@ -88,11 +93,21 @@ def open_run(
             device=device,
             flow_run_id=flow_run_id,
             alone=training,
+            home=home,
         )
         stack.enter_context(attempt_log(home, store, run_id, attempt))
-        stack.enter_context(attempts.recorded_end(store, run_id, attempt))
+        stack.enter_context(attempts.recorded_end(home, store, run_id, attempt))
+        watch = stack.enter_context(closing(Watch(home, run_id, attempt, config.limits)))
+        progress.on_step = watch.progress
+        show_crashed(store, run_id, attempt, flow_run_id)
+        name = f"{config.run.name} ({run_id}, attempt {attempt})"
+        stack.enter_context(device_held(home, environment.device_slot(config.model.device), name, progress))
         with store.write() as connection:
             stored_problems.add(connection, inputs.all)
+            came = schedule.welcome(connection, run_id, inputs.weights)
+        if came:
+            log.info("%d problems are new since the last start; the next round begins an epoch with them", len(came))
+            progress.say(f"{len(came):,} problems are new; the next round begins with them")
         pad_id = int(tokenizer.pad_token_id or 0)
         policies = _policies(config, home, store, base, device, pad_id, versions, progress)
         engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
@@ -118,6 +133,7 @@ def open_run(
             grader=grader,
             evaluation_grader=evaluation_grader,
             progress=progress,
+            watch=watch,
             flow_run_id=flow_run_id,
             history=history,
         )
@@ -168,6 +184,7 @@ def _policies(
         gradient_checkpointing=config.model.gradient_checkpointing,
         max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
         on_relearned=lambda done, total: progress.step("learning again", done, total),
+        on_update=lambda done, total: progress.on_step(),
     )
 
 

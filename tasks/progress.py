@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColum
 from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
+
+log = logging.getLogger(__name__)
 
 WIDE = 110
 """Columns from which on words are written out."""
@@ -25,11 +28,13 @@ class Progress:
 
     Args:
         quiet: show nothing.
+        into_log: lines go into the log, as where a server shows what a run does.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(quiet=quiet, stderr=False, highlight=False, emoji=False)
-        self._live = not quiet and sys.stdout.isatty()
+    def __init__(self, *, quiet: bool = False, into_log: bool = False) -> None:
+        self.console = Console(quiet=quiet or into_log, stderr=False, highlight=False, emoji=False)
+        self._into_log = into_log
+        self._live = not quiet and not into_log and sys.stdout.isatty()
         self._bars: Bars | None = None
         self._rounds: int = 0
         self._task: TaskID | None = None
@@ -38,6 +43,8 @@ class Progress:
         self._started = 0.0
         self._first = 0
         self._last_line = 0.0
+        self.on_step: Callable[[], None] = lambda: None
+        """Told of every step."""
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -61,6 +68,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line."""
+        if self._into_log:
+            log.info("%s", text.strip())
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
@@ -81,6 +90,7 @@ class Progress:
         On a terminal a second bar. Elsewhere a line when work of this name is seen for the first time, and then one
         every ten seconds while it lasts.
         """
+        self.on_step()
         if self._bars is None:
             self._step_in_lines(name, done, total)
             return

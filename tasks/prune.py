@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from reval_core.config import RetentionConfig
 from reval_core.errors import RevalError
 from reval_core.home import Home
 from reval_core.policies import pruning
@@ -28,6 +27,7 @@ from reval_core.store.archive import Moved
 from reval_core.store.outside import Choice, Saved, outside
 from reval_core.store.space import size
 from reval_core.store.stages import ProcessIdentity
+from reval_core.upkeep import RetentionConfig
 from tasks.run import Here
 
 log = logging.getLogger(__name__)

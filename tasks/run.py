@@ -8,6 +8,7 @@ inputs; the run says how and where to compute it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,12 +24,13 @@ from reval_core.problems import Problem, Prompt, PromptRenderer
 from reval_core.problems.schedule import epoch_order
 from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
-from reval_core.store import Store, runs, stages
+from reval_core.store import Store, runs, schedule, stages
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import Lease, ProcessIdentity
 from reval_core.verification import Grader
 from tasks.commit import Commit
 from tasks.progress import Progress
+from tasks.watched import Watch
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,10 @@ class Run:
     grader: Grader
     evaluation_grader: Grader
     progress: Progress
+    watch: Watch | None = None
+    """The line to what ends this process when a stage is stuck; None: nobody does."""
+    shown_at: float = -math.inf
+    """When its page was last brought up to date, by the monotonic clock."""
     calibrated: str | None = None
     """The reference for which this attempt has passed the self-test."""
     pad_id: int = 0
@@ -169,16 +175,21 @@ class Here:
         """The problems that this iteration draws, planned when they are first asked for."""
         run, count = self.run, self.run.config.rollouts.prompts_per_iteration
         with run.store.read() as connection:
-            planned = runs.planned_round(connection, run.run_id, self.iteration)
+            planned = schedule.planned_round(connection, run.run_id, self.iteration)
         if planned is not None:
             return planned
         with run.store.write() as connection:
-            first, reach, epoch = runs.schedule_state(connection, run.run_id, self.iteration)
+            first, reach, epoch = schedule.schedule_state(connection, run.run_id, self.iteration)
+            came = schedule.newcomers(connection, run.run_id, self.iteration)
+            rest = schedule.scheduled(connection, run.run_id, first, reach)
+            if came or (self.begins_fork and not run.problems.keys() >= set(rest)):
+                first = reach  # the epoch that was under way ends here
             while reach < first + count:
                 order = epoch_order(sorted(run.weights.items()), run.config.run.seed, epoch)
-                runs.plan_epoch(connection, run.run_id, self.iteration, epoch, reach, order)
-                reach, epoch = reach + len(order), epoch + 1
-            return runs.plan_round(connection, run.run_id, self.iteration, first, count)
+                order.sort(key=lambda name: name not in came)  # what is new comes first
+                schedule.plan_epoch(connection, run.run_id, self.iteration, epoch, reach, order)
+                reach, epoch, came = reach + len(order), epoch + 1, set()
+            return schedule.plan_round(connection, run.run_id, self.iteration, first, count)
 
     @cached_property
     def prompts(self) -> list[Prompt]:

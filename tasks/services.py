@@ -17,8 +17,11 @@ from pathlib import Path
 from reval_core.errors import RevalError
 from reval_core.exclusive import exclusive
 from reval_core.home import Home
+from tasks.served import served_at
 
 API_URL = "PREFECT_API_URL"
+TAG = "reval"
+"""The tag of our flow runs and deployments."""
 START_S = 120.0
 """Seconds that Prefect's server has to start; it takes a few on a machine that is not busy."""
 END_S = 30.0
@@ -26,14 +29,23 @@ END_S = 30.0
 
 
 def configure(home: Home) -> None:
-    """Point Prefect and MLflow at the root, unless the environment says otherwise."""
+    """Point Prefect and MLflow at the root, unless the environment says otherwise.
+
+    Where `reval serve` is at work for the root, Prefect is its server.
+    """
     home.root.mkdir(parents=True, exist_ok=True)
+    served = served_at(home)
+    if served is not None:
+        os.environ.setdefault(API_URL, served.api)
     settings = {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # who holds a device outlives the server, which in a terminal's run ends with it
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "reval_core,tasks,flows",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
@@ -67,7 +79,7 @@ def alone(home: Home) -> Iterator[None]:
 
 @contextmanager
 def prefect_server(home: Home) -> Iterator[None]:
-    """Prefect's server for the block, unless the environment names one by PREFECT_API_URL.
+    """Prefect's server for the block, unless the environment names one by PREFECT_API_URL; flow runs are tagged ours.
 
     Prefect would start one by itself. That one shares our terminal, so Ctrl-C ends it before the run has told it of its
     own end, and a run that is killed leaves it behind; this one has a session of its own and ends with us.
@@ -75,8 +87,11 @@ def prefect_server(home: Home) -> Iterator[None]:
     Raises:
         RevalError: it did not start.
     """
+    from prefect import tags
+
     if API_URL in os.environ:
-        yield
+        with tags(TAG):
+            yield
         return
     log = home.logs / "prefect-server.log"
     with ExitStack() as stack:
@@ -88,7 +103,7 @@ def prefect_server(home: Home) -> Iterator[None]:
                 f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or set "
                 f"{API_URL} to the address of a server that runs."
             )
-        with _address(address):
+        with _address(address), tags(TAG):
             yield
 
 

@@ -23,6 +23,7 @@ from reval_core.identity import digest, short
 from reval_core.store import stages
 from tasks.commit import Commit
 from tasks.run import Here
+from tasks.watched import watched
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +63,10 @@ class Stage(Generic[P, R]):
         run = here.run
         slot = (here.iteration, self.name, "")
         if self.historic and slot in run.history:
+            log.info("%s of round %d stands in the run's history", self.name, here.iteration)
             return self._reference(run.history[slot])
         if (here.iteration, self.settled_by, "") in run.history:
+            log.info("%s of round %d stands: %s is committed", self.name, here.iteration, self.settled_by)
             settled = [output for key, output in run.history.items() if key[:2] == slot[:2]]
             return self._reference(settled[-1])
         inputs = self.inputs(here, *args, **kwargs)
@@ -118,22 +121,24 @@ class Stage(Generic[P, R]):
         run, started = here.run, time.perf_counter()
         committed = False
         try:
-            commit = body()
-            output = asdict(commit.output)  # type: ignore[call-overload]
-            with run.store.write() as connection:
-                commit.write(connection)
-                stages.commit(
-                    connection,
-                    lease,
-                    self.name,
-                    inputs,
-                    output,
-                    seconds=time.perf_counter() - started,
-                    run_id=run.run_id,
-                    attempt=run.attempt,
-                )
-                self._link(connection, here, slot, lease.stage_key, executed=True)
-            committed = True
+            with watched(run.watch, self.name, here.iteration):
+                commit = body()
+                output = asdict(commit.output)  # type: ignore[call-overload]
+                with run.store.write() as connection:
+                    commit.write(connection)
+                    stages.commit(
+                        connection,
+                        lease,
+                        self.name,
+                        inputs,
+                        output,
+                        seconds=time.perf_counter() - started,
+                        run_id=run.run_id,
+                        attempt=run.attempt,
+                    )
+                    self._link(connection, here, slot, lease.stage_key, executed=True)
+                committed = True
+            log.info("%s of round %d done in %.2f s", self.name, here.iteration, time.perf_counter() - started)
         finally:
             if not committed:
                 run.give_up(lease)

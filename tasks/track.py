@@ -37,6 +37,8 @@ from tasks.services import alone
 log = logging.getLogger(__name__)
 
 NOT_METRICS = {"run_id", "run_name", "owner_run_id", "iteration", "finished_at"}
+AT_ONCE = 100
+"""Parameters, or tags, that MLflow takes in one call."""
 BATCH = 900
 """Metric points in one call; MLflow takes at most 1,000."""
 
@@ -205,7 +207,11 @@ def _find_or_create(client: MlflowClient, run: Run) -> str:
     shown = found[0] if found else client.create_run(experiment_id, run_name=run.run_id, tags=tags)
     mlflow_run_id = shown.info.run_id
     params = [param for param in _params(run.config) if param.key not in shown.data.params]
-    client.log_batch(mlflow_run_id, params=params, tags=_tags(run))
+    for start in range(0, len(params), AT_ONCE):
+        client.log_batch(mlflow_run_id, params=params[start : start + AT_ONCE])
+    tags_now = _tags(run)
+    for start in range(0, len(tags_now), AT_ONCE):
+        client.log_batch(mlflow_run_id, tags=tags_now[start : start + AT_ONCE])
     _log_config(client, mlflow_run_id, run.config)
     with run.store.write() as connection:
         runs.set_mlflow_run(connection, run.run_id, mlflow_run_id)

@@ -18,7 +18,10 @@ BOTTOM = {
     "home": ("errors",),
     "registry": ("errors",),
     "environment": ("errors", "identity"),
-    "config": ("home", "identity", "redaction", "yaml_text"),
+    "section": (),
+    "health": ("section",),
+    "upkeep": ("redaction", "section"),
+    "config": ("health", "home", "identity", "section", "upkeep", "yaml_text"),
     "config_files": ("config", "errors", "yaml_text"),
 }
 """Modules of reval_core that belong to no room, and which of their kind each may import."""

@@ -17,6 +17,7 @@ from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.policies.folder import base_policy_id, check_folder, tokenizer_id
 from reval_core.policies.tiny import Progress, WarmStart, build_byte_model, build_tiny_model
+from reval_core.problems.hub import fetched
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,13 @@ def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
-            config.path,
-            revision=config.revision,
-            token=os.environ.get(config.token_env),
-            allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
+        found = fetched(
+            lambda: snapshot_download(
+                config.path,
+                revision=config.revision,
+                token=os.environ.get(config.token_env),
+                allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
+            )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise PolicyError(

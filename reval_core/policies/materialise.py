@@ -72,6 +72,7 @@ class Policies:
         gradient_checkpointing: bool = False,
         max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
         on_relearned: Callable[[int, int], None] = lambda done, total: None,
+        on_update: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._store = store
         self._root = root
@@ -82,7 +83,7 @@ class Policies:
         self._versions = versions
         self._checkpointing = gradient_checkpointing
         self._max_skipped = max_skipped_in_a_row
-        self._on_relearned = on_relearned
+        self._on_relearned, self._on_update = on_relearned, on_update
         self._resident: Resident | None = None  # also while the learner's weights belong to no policy
         self._frozen: dict[str, Frozen] = {}
 
@@ -187,7 +188,10 @@ class Policies:
         learner = self._learner_at(step)
         self._resident = None  # the weights are nobody's while they change
         learner.begin_round(list({e.trajectory_id: e for update in examples for e in update}.values()))
-        reports = [learner.update(update) for update in examples]
+        reports = []
+        for done, update in enumerate(examples, start=1):
+            reports.append(learner.update(update))
+            self._on_update(done, len(examples))
         checksum = weights_checksum(learner.model)
         self._resident = Resident(step.policy_id, learner, step.settings, checksum)
         record = PolicyRecord(

@@ -15,12 +15,12 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from reval_core.config import RetentionConfig
 from reval_core.errors import ConfigError
 from reval_core.policies.folder import OPTIMIZER, remove_policy
 from reval_core.store import Store, archive, lineage
 from reval_core.store import statements as sql
 from reval_core.store.outside import Saved, standings, way_back
+from reval_core.upkeep import RetentionConfig
 
 
 @dataclass(frozen=True)

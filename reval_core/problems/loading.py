@@ -22,6 +22,7 @@ from reval_core.config import ProblemFile
 from reval_core.errors import ProblemError
 from reval_core.home import expand
 from reval_core.problems.arithmetic import arithmetic_problems
+from reval_core.problems.hub import fetched
 from reval_core.problems.problem import Problem, ask
 
 Row = dict[str, Any]
@@ -130,7 +131,7 @@ def _hub_rows(name: str, split: str) -> Iterable[Row]:
     except ImportError as error:
         raise ProblemError(f"hf:{name} needs the library datasets: pip install 'reval[hub]'.") from error
     repository, _, subset = name.partition("#")
-    return datasets.load_dataset(repository, subset or None, split=split)
+    return fetched(lambda: datasets.load_dataset(repository, subset or None, split=split))
 
 
 def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[tuple[int, Row]]:

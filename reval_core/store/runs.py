@@ -1,4 +1,4 @@
-"""Runs and their forks, attempts, and which problems each iteration draws.
+"""Runs and their forks, and attempts at them.
 
 A run's chain says whose rows its iterations are: its ancestors' up to each fork, then its own. Everything that
 depends on history (links, window, schedule) is read along the chain, so a fork shares all rows before it.
@@ -7,12 +7,11 @@ depends on history (links, window, schedule) is read along the chain, so a fork 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
@@ -154,61 +153,3 @@ def add_event(
         message=message,
         recorded_at=now(),
     )
-
-
-def planned_round(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> list[str] | None:
-    """Problem ids that the iteration draws, in order, or None when the round was not planned yet."""
-    row = sql.record(connection, "runs", "round", run_id=run_id, iteration=iteration)
-    return None if row is None else _scheduled(connection, run_id, row["first_position"], row["until_position"])
-
-
-def schedule_state(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> tuple[int, int, int]:
-    """(first position of this iteration, positions planned so far, number of the next epoch)."""
-    row = sql.record(connection, "runs", "planned", run_id=run_id, iteration=iteration)
-    assert row is not None
-    return row["first_position"], row["reach"], row["next_epoch"]
-
-
-def plan_epoch(
-    connection: duckdb.DuckDBPyConnection,
-    run_id: str,
-    iteration: int,
-    epoch: int,
-    first_position: int,
-    problem_ids: Sequence[str],
-) -> None:
-    """Append an epoch's order of problems to the run's schedule."""
-    order = pa.table(
-        {"offset_": pa.array(range(len(problem_ids)), pa.int64()), "problem_id": pa.array(problem_ids, pa.string())}
-    )
-    sql.rows(
-        connection,
-        "runs",
-        "plan_epoch",
-        {"epoch_order": order},
-        run_id=run_id,
-        first_position=first_position,
-        epoch=epoch,
-        iteration=iteration,
-    )
-
-
-def plan_round(
-    connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, first_position: int, count: int
-) -> list[str]:
-    """Give the iteration the next ``count`` positions of the schedule, which must be planned already."""
-    sql.rows(
-        connection,
-        "runs",
-        "add_round",
-        run_id=run_id,
-        iteration=iteration,
-        first_position=first_position,
-        until_position=first_position + count,
-    )
-    return _scheduled(connection, run_id, first_position, first_position + count)
-
-
-def _scheduled(connection: duckdb.DuckDBPyConnection, run_id: str, first: int, until: int) -> list[str]:
-    rows = sql.rows(connection, "runs", "scheduled", run_id=run_id, first_position=first, until_position=until)
-    return [row[0] for row in rows]

@@ -64,7 +64,8 @@ def _admitted(connection: duckdb.DuckDBPyConnection, run_id: str, *, whole: bool
     how = ReplayConfig(**run.config["replay"])
     if whole or run.config.get("offline"):
         how = how.model_copy(update={"capacity": None})
-    newest = stages.rounds_done(stages.history(connection, run_id)) - 1
+    admitted = [slot[0] for slot in stages.history(connection, run_id) if slot[1] in ("persist", "admit", "learn")]
+    newest = max(admitted, default=-1)
     window = replay.window(connection, run_id, newest, how)
     return [entry.trajectory_id for entry in replay.entries_of(connection, run_id, window)]
 

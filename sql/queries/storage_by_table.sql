@@ -5,6 +5,7 @@ WITH segments AS (
     SELECT 'archives' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.archives') UNION ALL
     SELECT 'attempts' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.attempts') UNION ALL
     SELECT 'batches' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.batches') UNION ALL
+    SELECT 'breaches' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.breaches') UNION ALL
     SELECT 'evaluation_metrics' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.evaluation_metrics') UNION ALL
     SELECT 'evaluations' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.evaluations') UNION ALL
     SELECT 'events' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.events') UNION ALL
@@ -21,10 +22,12 @@ WITH segments AS (
     SELECT 'replay_entries' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.replay_entries') UNION ALL
     SELECT 'rounds' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.rounds') UNION ALL
     SELECT 'run_chain' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.run_chain') UNION ALL
+    SELECT 'run_problems' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.run_problems') UNION ALL
     SELECT 'runs' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.runs') UNION ALL
     SELECT 'stage_links' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.stage_links') UNION ALL
     SELECT 'stages' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.stages') UNION ALL
     SELECT 'schema_migrations' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.schema_migrations') UNION ALL
+    SELECT 'starts' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.starts') UNION ALL
     SELECT 'trajectories' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.trajectories') UNION ALL
     SELECT 'update_trajectories' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.update_trajectories') UNION ALL
     SELECT 'updates' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.updates') UNION ALL

@@ -1,4 +1,4 @@
--- Runs, their chain of ancestors, their attempts, and which problems each iteration draws.
+-- Runs, their chain of ancestors, and their attempts.
 
 -- name: add_run
 INSERT INTO store.runs (
@@ -78,40 +78,3 @@ WHERE run_id = $run_id AND status = 'running' AND NOT list_contains($living, att
 -- name: add_event
 INSERT INTO store.events (run_id, attempt, iteration, kind, message, recorded_at)
 VALUES ($run_id, $attempt, $iteration, $kind, $message, $recorded_at);
-
--- name: round
-SELECT first_position, until_position
-FROM store.chain_rounds
-WHERE run_id = $run_id AND iteration = $iteration;
-
--- name: planned
--- Where the next round starts, how far the schedule reaches, and its newest epoch, along the chain.
-SELECT
-    (SELECT coalesce(max(until_position), 0)
-     FROM store.chain_rounds
-     WHERE run_id = $run_id AND iteration < $iteration) AS first_position,
-    coalesce(max(position) + 1, 0) AS reach,
-    coalesce(max(epoch) + 1, 0) AS next_epoch
-FROM store.chain_schedule
-WHERE run_id = $run_id;
-
--- name: plan_epoch
--- "epoch_order" is an Arrow table (offset_, problem_id).
-INSERT INTO store.problem_schedule BY NAME
-SELECT
-    $run_id AS run_id,
-    $first_position + offset_ AS position,
-    $epoch AS epoch,
-    problem_id,
-    $iteration AS planned_at
-FROM epoch_order;
-
--- name: add_round
-INSERT INTO store.rounds (run_id, iteration, first_position, until_position)
-VALUES ($run_id, $iteration, $first_position, $until_position);
-
--- name: scheduled
-SELECT problem_id
-FROM store.chain_schedule
-WHERE run_id = $run_id AND position >= $first_position AND position < $until_position
-ORDER BY position;

@@ -37,3 +37,10 @@ SELECT c.run_id, c.owner_run_id, s.* EXCLUDE (run_id)
 FROM store.run_chain AS c
 JOIN store.problem_schedule AS s
   ON s.run_id = c.owner_run_id AND store.on_chain(s.planned_at, c.first_iteration, c.until_iteration);
+
+-- One row per run and problem that its sources have had.
+CREATE OR REPLACE VIEW store.chain_problems AS
+SELECT c.run_id, c.owner_run_id, p.* EXCLUDE (run_id)
+FROM store.run_chain AS c
+JOIN store.run_problems AS p
+  ON p.run_id = c.owner_run_id AND store.on_chain(p.since, c.first_iteration, c.until_iteration);

@@ -16,19 +16,14 @@ from tasks.progress import Progress
 from tasks.references import Evaluated
 
 
-@pytest.fixture(autouse=True)
-def _without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "evaluate_flow", evaluate.evaluate_flow.fn)
-
-
 def asked(
     home: Home, policy: str, benchmark: Path, *, samples: int = 2, overrides: tuple[str, ...] = ()
 ) -> dict[str, float]:
     """Metric to value."""
-    found = evaluate.evaluate_policy(
-        home, Progress(quiet=True), policy, [str(benchmark)], samples=samples, limit=None, config=None,
-        overrides=overrides,
-    )  # fmt: skip
+    settings, policy_id = evaluate.evaluation_of(
+        home, policy, [str(benchmark)], samples=samples, limit=None, config=None, overrides=overrides
+    )
+    found = evaluate.evaluate_flow.fn(settings, home, Progress(quiet=True), policy_id)
     assert {one.benchmark for one in found} == {str(benchmark)}
     return {metric: number for _, metric, number, _, _ in evaluate.rows(found)}
 

@@ -9,7 +9,7 @@ from flows import planning
 from reval_core.config import Config
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
-from reval_core.store import Store, runs
+from reval_core.store import Store, schedule
 from tasks.open_run import Fork
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -24,7 +24,7 @@ def branch(config: Config, home: Home, start_from: str | None = None, force: str
 def drawn(home: Home, run_id: str) -> list[str]:
     """The problems of a run's rounds in the order in which they were drawn, along its chain."""
     with Store(home.database).read() as connection:
-        rounds = [runs.planned_round(connection, run_id, iteration) for iteration in range(ROUNDS)]
+        rounds = [schedule.planned_round(connection, run_id, iteration) for iteration in range(ROUNDS)]
     return [name for names in rounds if names is not None for name in names]
 
 
@@ -139,7 +139,7 @@ def test_a_fork_may_change_the_objective(small: Config, home: Home) -> None:
         ),
         (("objective.beta=0.2",), "{run}", None, ConfigError, "write RUN@ROUND"),
         (("objective.beta=0.2",), "{run}@-1", None, ConfigError, "write RUN@ROUND"),
-        (("prompt.prefix=+",), "{run}@1", None, ConfigError, "keeps its parent's model, prompt.*prompt.prefix"),
+        (("prompt.prefix=+",), "{run}@1", None, ConfigError, "keeps its parent.s model and prompt.*prompt.prefix"),
         ((), None, "learn@1", ConfigError, "write generate@ROUND"),
         ((), "{run}@1", "generate@2", ConfigError, "Name the same round"),
         ((), None, "generate@7", ConfigError, "has 4 rounds"),

@@ -147,8 +147,8 @@ def test_a_run_outlives_its_processes(
     assert statuses == ["crashed", "cancelled", "cancelled"]
     run_id = rows(home, "SELECT run_id FROM runs")[0]["run_id"]
     shown = in_prefect(home)
-    tags = [tuple(sorted([f"run:{run_id}", f"attempt:{attempt}"])) for attempt in (1, 2, 3)]
-    assert shown["flow_run"] == [(f"train {slow.run.name}", named) for named in tags]
+    tags = [tuple(sorted(["reval", f"run:{run_id}", f"attempt:{attempt}"])) for attempt in (1, 2, 3)]
+    assert shown["flow_run"] == [(f"train {run_id}", named) for named in tags]
     stages = ("generate", "verify", "score", "persist", "learn")
     assert {(f"{stage} 0", "Completed", "attempt:1") for stage in stages} <= set(shown["task_run"])
     assert {(f"{stage} 1", "Completed", "attempt:2") for stage in stages} <= set(shown["task_run"])
@@ -162,7 +162,7 @@ def test_a_run_outlives_its_processes(
     assert process.returncode == 0, shown
     assert f"run {run_id} goes on at round 3 of 4" in shown
     flow_run, *more = in_prefect(home)["flow_run"]
-    assert (more, flow_run[1]) == ([], tuple(sorted([f"run:{run_id}", "attempt:4"])))
+    assert (more, flow_run[1]) == ([], tuple(sorted(["reval", f"run:{run_id}", "attempt:4"])))
     done = train(slow, home)
     assert done.executed == ()
     assert lineage(home, done.run_id) == lineage(finished.home, finished.outcome.run_id)

@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 import flows.train
 from flows import cli_prune, planning
-from reval_core.config import Config, RetentionConfig
+from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.policies import pruning
 from reval_core.store import Store, archive, trajectories
 from reval_core.store.outside import Choice, outside
+from reval_core.upkeep import RetentionConfig
 from tasks import prune
 from tasks.outcome import Outcome
 from tasks.run import Here

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from reval_core.store import Store, evaluations, lineage, replay, runs, stages, trajectories
+from reval_core.store import Store, evaluations, lineage, replay, runs, schedule, stages, trajectories
 from reval_core.store import statements as sql
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord
 from reval_core.store.migrations import now
@@ -180,10 +180,10 @@ def build(path: Path) -> Example:
     store.prepare()
     begin(store)
     with store.write() as connection:
-        runs.plan_epoch(connection, RUN, 0, 0, 0, ["prb_0", "prb_1", "prb_2", "prb_3"])
-        runs.plan_epoch(connection, RUN, 2, 1, 4, ["prb_0", "prb_1", "prb_2", "prb_3"])
+        schedule.plan_epoch(connection, RUN, 0, 0, 0, ["prb_0", "prb_1", "prb_2", "prb_3"])
+        schedule.plan_epoch(connection, RUN, 2, 1, 4, ["prb_0", "prb_1", "prb_2", "prb_3"])
         for iteration in range(3):
-            runs.plan_round(connection, RUN, iteration, 2 * iteration, 2)
+            schedule.plan_round(connection, RUN, iteration, 2 * iteration, 2)
     first, second, third = (
         batch_record(0),
         batch_record(1, ("prb_2", "prb_3"), policy_id="pol_run-a_0"),

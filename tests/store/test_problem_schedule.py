@@ -6,7 +6,7 @@ import duckdb
 import pytest
 from store_example import FORK, RUN, add_run
 
-from reval_core.store import Store, runs
+from reval_core.store import Store, schedule
 
 FIRST = ["a", "b", "c", "d", "e"]
 SECOND = ["e", "d", "c", "b", "a"]
@@ -18,14 +18,14 @@ def _plan(
     connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, count: int, epochs: Sequence[list[str]]
 ) -> list[str]:
     """What a run does when an iteration asks for its problems; ``epochs`` are the orders by epoch."""
-    planned = runs.planned_round(connection, run_id, iteration)
+    planned = schedule.planned_round(connection, run_id, iteration)
     if planned is not None:
         return planned
-    first, reach, epoch = runs.schedule_state(connection, run_id, iteration)
+    first, reach, epoch = schedule.schedule_state(connection, run_id, iteration)
     while reach < first + count:
-        runs.plan_epoch(connection, run_id, iteration, epoch, reach, epochs[epoch])
+        schedule.plan_epoch(connection, run_id, iteration, epoch, reach, epochs[epoch])
         reach, epoch = reach + len(epochs[epoch]), epoch + 1
-    return runs.plan_round(connection, run_id, iteration, first, count)
+    return schedule.plan_round(connection, run_id, iteration, first, count)
 
 
 def test_rounds_go_through_the_epochs_without_a_gap(store: Store) -> None:
@@ -33,7 +33,7 @@ def test_rounds_go_through_the_epochs_without_a_gap(store: Store) -> None:
         add_run(connection, RUN)
         drawn = [_plan(connection, RUN, t, 3, [FIRST, SECOND, THIRD]) for t in range(4)]
         assert drawn == [["a", "b", "c"], ["d", "e", "e"], ["d", "c", "b"], ["a", "c", "a"]]
-        assert runs.planned_round(connection, RUN, 4) is None
+        assert schedule.planned_round(connection, RUN, 4) is None
 
 
 def test_a_planned_round_stays_whatever_the_problems_are_later(store: Store) -> None:
@@ -56,12 +56,12 @@ def test_a_fork_shares_the_rounds_before_it_and_goes_on_in_their_epoch(store: St
         add_run(connection, RUN)
         shared = [_plan(connection, RUN, t, 3, [FIRST, SECOND, THIRD]) for t in range(4)]
         add_run(connection, FORK, RUN, 2)
-        assert [runs.planned_round(connection, FORK, t) for t in range(3)] == [*shared[:2], None]
+        assert [schedule.planned_round(connection, FORK, t) for t in range(3)] == [*shared[:2], None]
         # epoch 1 was planned at iteration 1, before the fork, so it is shared; its next problems come first
         assert _plan(connection, FORK, 2, 4, [FIRST, SECOND, CHANGED]) == ["d", "c", "b", "a"]
         # epoch 2 was planned by the parent at iteration 3, after the fork: the fork plans its own
         assert _plan(connection, FORK, 3, 2, [FIRST, SECOND, CHANGED]) == ["x", "y"]
-        assert [runs.planned_round(connection, RUN, t) for t in range(4)] == shared
+        assert [schedule.planned_round(connection, RUN, t) for t in range(4)] == shared
 
 
 def test_a_fork_with_other_round_sizes_leaves_no_gap(store: Store) -> None:

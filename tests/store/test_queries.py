@@ -6,7 +6,7 @@ import pytest
 from store_example import FORK, RUN, Example, add_run, commit_stage
 
 from reval_core.errors import StoreError
-from reval_core.store import Store, runs
+from reval_core.store import Store, schedule
 from reval_core.store.sqlfiles import description, query_names, query_text
 
 
@@ -47,8 +47,8 @@ def test_the_newest_run_is_a_training_whatever_its_configuration_says(store: Sto
     assert newest() == "evaluate-x"  # for want of another
     with store.write() as connection:
         add_run(connection, "raised-later", iterations=0)
-        runs.plan_epoch(connection, "raised-later", 0, 0, 0, ["prb_0"])
-        runs.plan_round(connection, "raised-later", 0, 0, 1)
+        schedule.plan_epoch(connection, "raised-later", 0, 0, 0, ["prb_0"])
+        schedule.plan_round(connection, "raised-later", 0, 0, 1)
         commit_stage(connection, "evaluate-x", 0, "evaluate", {"evaluation_id": "evl_1"})
     assert newest() == "raised-later"
     with store.write() as connection:

@@ -65,6 +65,13 @@ COLUMNS = {
         run_id VARCHAR, run_name VARCHAR, attempt INTEGER, iteration INTEGER, kind VARCHAR, message VARCHAR,
         recorded_at TIMESTAMP
     """,
+    "breaches": """
+        run_id VARCHAR, run_name VARCHAR, attempt INTEGER, iteration INTEGER, metric VARCHAR, value DOUBLE,
+        bound DOUBLE, rounds INTEGER, action VARCHAR, recorded_at TIMESTAMP
+    """,
+    "starts": """
+        flow_run_id VARCHAR, flow VARCHAR, asked JSON, meant JSON, recorded_at TIMESTAMP
+    """,
     "policies": """
         policy_id VARCHAR, kind VARCHAR, run_id VARCHAR, iteration INTEGER, parent_policy_id VARCHAR,
         reference_policy_id VARCHAR, updates_done INTEGER, settings JSON, tokenizer_id VARCHAR,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reval_core.config import Config, ProblemSource, RetentionConfig
+from reval_core.config import Config, ProblemSource
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.policies import folder as folders
@@ -23,6 +23,7 @@ from reval_core.policies.folder import OPTIMIZER, sweep
 from reval_core.store import Store, archive, evaluations, runs
 from reval_core.store.outside import Choice, Saved, outside
 from reval_core.store.stages import ProcessIdentity
+from reval_core.upkeep import RetentionConfig
 from tasks import prune
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))

@@ -1,0 +1,133 @@
+"""The flows that judge, as a server offers them: rescore, evaluate, compare. See flows/deployed.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows import choosing
+from flows.compare import compare as paired
+from flows.evaluate import evaluate_flow, evaluation_of, rows
+from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain
+from flows.rescore import rescore as rescore_flow
+from flows.starting import LATEST, policy_named, resolved
+from reval_core.config import Config
+from reval_core.config_files import parse_config
+from reval_core.home import Home
+from tasks.context import flow_run_id
+
+
+@flow(name="rescore", validate_parameters=True)
+def rescore(
+    trajectories: Words,
+    parameters: dict[str, str] | None = None,
+    config: ConfigFile | None = None,
+    overrides: list[str] | None = None,
+) -> Any:
+    """Grade stored responses again, by another verifier or after gold answers were mended; old verdicts stay.
+
+    Args:
+        trajectories: run:RUN, window:RUN, a named query, or SQL with a column trajectory_id.
+        parameters: Values of $name in the query.
+        config: Configuration file whose reward grades. Empty: that of the run whose responses are chosen.
+        overrides: Settings to change, as reward.extraction=lenient.
+    """
+    with at_work() as (home, progress):
+        what = choosing.whole_names(home, trajectories)
+        reward = choosing.reward_of(home, what, Path(config) if config else None, overrides or [])
+        found = rescore_flow.fn(reward, home, progress, what, parameters or {})
+        changed = {f"{before} to {now}": count for (before, now), count in found.changed.items()}
+        return plain(found) | {"changed": changed}
+
+
+@flow(name="evaluate", validate_parameters=True)
+def evaluate(
+    policy: Words = LATEST,
+    benchmarks: list[str] | None = None,
+    samples: Count | None = None,
+    limit: Count | None = None,
+    config: ConfigFile | None = None,
+    overrides: list[str] | None = None,
+) -> Any:
+    """Evaluate a checkpoint on benchmarks; what was evaluated before is not sampled again.
+
+    Args:
+        policy: latest (the newest saved one), best (needs config), a policy id or its first digits, a model folder.
+        benchmarks: Names or problem files. Empty: those of the policy's own run.
+        samples: k of avg@k. Empty: as configured.
+        limit: Problems of a benchmark at most. Empty: as configured.
+        config: Configuration file for prompt, sampling and model. Empty: that of the policy's own run.
+        overrides: Settings to change, as lines key.path=value.
+    """
+    with at_work() as (home, progress):
+
+        def mean() -> Answer:
+            chosen = policy_named(home, policy, config)
+            wanted, policy_id = _evaluation(home, chosen, benchmarks, samples, limit, config, overrides)
+            return {"policy_id": policy_id, "config": wanted.model_dump(mode="json")}
+
+        asked = {"policy": policy, "benchmarks": benchmarks, "samples": samples, "limit": limit, "config": config}
+        start = resolved(home, flow_run_id(), "evaluate", asked, mean)
+        done = evaluate_flow.fn(parse_config(start["config"]), home, progress, start["policy_id"])
+        return {"policy_id": start["policy_id"], "metrics": [list(row) for row in rows(done)]}
+
+
+@flow(name="compare", validate_parameters=True)
+def compare(
+    first: Words,
+    second: Words = LATEST,
+    benchmarks: list[str] | None = None,
+    samples: Count | None = None,
+    limit: Count | None = None,
+    config: ConfigFile | None = None,
+    overrides: list[str] | None = None,
+) -> Any:
+    """Evaluate two policies under the same noise; gives the paired difference, second minus first, with its interval.
+
+    Args:
+        first: A policy id or its first digits, a model folder, builtin:tiny, latest, or best (needs config).
+        second: The same.
+        benchmarks: Names or problem files. Empty: those of the first policy's own run.
+        samples: k of avg@k. Empty: as configured.
+        limit: Problems of a benchmark at most. Empty: as configured.
+        config: Configuration file for prompt, sampling and model. Empty: that of each policy's own run.
+        overrides: Settings to change, as lines key.path=value.
+    """
+    with at_work() as (home, progress):
+
+        def mean() -> Answer:
+            names, sides = benchmarks, []
+            for word in (first, second):
+                chosen = policy_named(home, word, config)
+                wanted, policy_id = _evaluation(home, chosen, names, samples, limit, config, overrides)
+                names = names or list(wanted.evaluation.benchmarks)
+                sides.append({"policy_id": policy_id, "config": wanted.model_dump(mode="json")})
+            return {"sides": sides}
+
+        start = resolved(home, flow_run_id(), "compare", {"first": first, "second": second}, mean)
+        sides = [
+            evaluate_flow.fn(parse_config(side["config"]), home, progress, side["policy_id"]) for side in start["sides"]
+        ]
+        return {"differences": [plain(row) for row in paired(home, *sides)]}
+
+
+def _evaluation(
+    home: Home,
+    policy: str,
+    benchmarks: list[str] | None,
+    samples: int | None,
+    limit: int | None,
+    config: str | None,
+    overrides: list[str] | None,
+) -> tuple[Config, str | None]:
+    return evaluation_of(
+        home,
+        policy,
+        benchmarks or None,
+        samples=samples,
+        limit=limit,
+        config=Path(config) if config else None,
+        overrides=tuple(overrides or ()),
+    )

@@ -1,0 +1,35 @@
+"""What the flows that a server offers have in common: where they work, and what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from reval_core.home import Home, find_home
+from tasks.progress import Progress
+from tasks.services import configure
+
+Answer = dict[str, Any]
+"""What a flow gives: small JSON."""
+ConfigFile = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Words = Annotated[str, Field(min_length=1)]
+
+
+@contextmanager
+def at_work() -> Iterator[tuple[Home, Progress]]:
+    """The root of this machine, and progress as lines of the run's log."""
+    home = find_home()
+    configure(home)
+    with Progress(into_log=True) as progress:
+        yield home, progress
+
+
+def plain(done: Any) -> Answer:
+    """A dataclass as JSON data; paths as text."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(done).items()}

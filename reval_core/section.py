@@ -1,0 +1,20 @@
+"""What every part of the configuration is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def neutral(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that changes how a run is carried out but not what it learns: no part of the run's identity."""
+    if "default_factory" not in kwargs:
+        kwargs["default"] = default
+    return Field(json_schema_extra={"identity": False}, **kwargs)
+
+
+class Section(BaseModel):
+    """Base of every part of the tree: unknown keys are errors, numbers finite, values cannot be changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

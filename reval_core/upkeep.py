@@ -1,0 +1,80 @@
+"""Sections of the configuration that look after a run: checkpoints, store, retention, limits, tracking. No identity."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveFloat, field_validator
+
+from reval_core.redaction import holds_secret
+from reval_core.section import Section, neutral
+
+
+class CheckpointConfig(Section):
+    """Saved policies with their optimizer state."""
+
+    every: int = neutral(
+        10, ge=1, description="Rounds between checkpoints; the rounds since are learned again, not generated."
+    )
+
+
+class StoreConfig(Section):
+    """The database."""
+
+    flush_seconds: float = neutral(30.0, gt=0, description="Seconds of generated work at risk at most.")
+    lock_wait_s: float = neutral(600.0, gt=0, description="Seconds to wait for a program that holds the database.")
+    snapshot_every: int | None = neutral(
+        1, ge=1, description="Rounds between snapshots of the database for slow readers; None: only when one is needed."
+    )
+
+
+class RetentionConfig(Section):
+    """What is removed after a checkpoint, or by `reval prune`: by default nothing, and never what a run rests on."""
+
+    payloads: Literal["keep", "archive", "drop"] = neutral(
+        "keep", description="Tokens and texts outside every window: keep, archive (as Parquet), or drop for good."
+    )
+    after_rounds: int = neutral(0, ge=0, description="Rounds since they were sampled until payloads may go.")
+    evaluations: bool = neutral(False, description="Archive or drop the payloads of evaluations, too.")
+    keep_last: int | None = neutral(None, ge=1, description="Newest checkpoints that stay.")
+    keep_best: str | None = neutral(
+        None, min_length=1, description="Metric whose best policy stays, as avg@16, or of one benchmark: amc/avg@16."
+    )
+    keep_every: int | None = neutral(None, ge=1, description="Checkpoints of every so many rounds stay.")
+    keep_evaluated: bool = neutral(True, description="Policies that were saved to be evaluated stay.")
+    mlflow_days: float | None = neutral(None, ge=0, description="Days after which MLflow artifacts go.")
+    prefect_days: float | None = neutral(None, ge=0, description="Days after which Prefect's results go.")
+    log_days: float | None = neutral(None, ge=0, description="Days after which log files go.")
+
+
+StageName = Literal["generate", "verify", "score", "rescore", "persist", "learn", "checkpoint", "evaluate", "report"]
+
+
+class LimitsConfig(Section):
+    """When the watcher ends a stage that is stuck or too large, and how often a run is then tried again."""
+
+    stalled_s: float | None = neutral(1800.0, gt=0, description="Seconds of a stage without progress; None: no limit.")
+    stage_s: dict[StageName, PositiveFloat] = neutral(default_factory=dict, description="Seconds in all, by stage.")
+    memory_gb: float | None = neutral(None, gt=0, description="Resident memory of the process and its children in GB.")
+    grace_s: float = neutral(20.0, gt=0, description="Seconds to end in order before the process is killed.")
+    retries: int = neutral(1, ge=0, description="Fresh processes after ended ones, in one command (train, learn).")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    experiment: str = neutral("reval", description="MLflow experiment.")
+    uri: str | None = neutral(None, description="Tracking URI; None: a SQLite file under the root.")
+    system_metrics: bool = neutral(True, description="Log CPU, memory and GPU use.")
+
+    @field_validator("uri")
+    @classmethod
+    def _without_secret(cls, uri: str | None) -> str | None:
+        if uri is not None and "://" not in uri:
+            raise ValueError("write an address with its scheme, such as http://127.0.0.1:5000 or sqlite:///mlflow.db")
+        if uri is not None and holds_secret(uri):
+            raise ValueError(
+                "a name or password in the address would be stored with the run; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment instead"
+            )
+        return uri
