@@ -1,4 +1,4 @@
-"""The command ``reval serve``: server, MLflow's UI, deployments and worker, until Ctrl-C."""
+"""The command ``reval serve``: server, MLflow's UI, deployments and runner, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def serve(
 
     with ExitStack() as stack, Progress() as progress:
         progress.say(f"root {home.root}")
-        with progress.waiting("starting Prefect's server, MLflow's UI and a worker"):
-            served, worker = stack.enter_context(
+        with progress.waiting("starting Prefect's server, MLflow's UI and a runner"):
+            served, runner = stack.enter_context(
                 serving(
                     home,
                     deployments=deployments,
@@ -57,5 +57,5 @@ def serve(
         ):
             progress.say(f"{name:<24}{address}")
         progress.say("Ctrl-C ends everything; runs that are at work go on when they are started again.")
-        code = worker.wait()
-    raise RevalError(f"The worker ended by itself with code {code}; {home.logs / 'worker.log'} says why.")
+        code = runner.wait()
+    raise RevalError(f"The runner ended by itself with code {code}; {home.logs / 'runner.log'} says why.")

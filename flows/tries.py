@@ -21,7 +21,7 @@ from rich.console import Console
 
 from reval_core.home import Home
 from reval_core.upkeep import LimitsConfig
-from tasks.watched import Ended, read_record
+from tasks.ended import Ended, read_record
 
 PAUSE_S = 10.0
 """Seconds before the first new try, give or take a half; each further pause is twice as long."""

@@ -23,7 +23,7 @@ from prefect.states import AwaitingRetry, Crashed, State
 
 from reval_core.home import find_home
 from reval_core.store import Store
-from tasks.watched import Ended, read_record, record_path
+from tasks.ended import Ended, read_record, record_path
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +18,10 @@ from reval_core.store import Store, runs, stages, trajectories
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import VERIFIER_VERSION, Grader
+from tasks.ended import Ended, read_record, record_path
+from tasks.ending import ASKED_TO_END
 from tasks.fork import Fork
-from tasks.watched import EVENT, Ended, StageEnded, read_record, record_path, told_apart
+from tasks.watched import EVENT, StageEnded, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def recorded_end(home: Home, store: Store, run_id: str, attempt: int) -> Iterato
         with told_apart(record_path(home, run_id, attempt)):
             yield
         status = "completed"
-    except KeyboardInterrupt:
+    except ASKED_TO_END:
         status, message = "cancelled", "asked to end"
         raise
     except StageEnded as error:
@@ -185,20 +186,3 @@ def recorded_end(home: Home, store: Store, run_id: str, attempt: int) -> Iterato
         except StoreError as error:
             # the next attempt sees that this process is gone
             log.warning("the end of attempt %d could not be recorded: %s", attempt, error)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
-
-    It raises KeyboardInterrupt, too: an `Exception` would be swallowed by libraries that shield themselves from errors.
-    """
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # not the main thread, as under a Prefect runner's own handling
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

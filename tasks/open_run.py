@@ -31,6 +31,7 @@ from reval_core.verification import Grader
 from tasks import attempt as attempts
 from tasks.again import show_crashed
 from tasks.device import device_held
+from tasks.ending import ended_by_signals
 from tasks.fork import Fork, run_id_of
 from tasks.grading import grader_of
 from tasks.inputs import read_inputs
@@ -78,7 +79,7 @@ def open_run(
     sweep(home.policies)
     run_id = run_id or (selection.run_id if selection is not None else run_id_of(config, fork))
     with ExitStack() as stack:
-        stack.enter_context(attempts.ended_by_signals())
+        stack.enter_context(ended_by_signals())
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)

@@ -1,4 +1,4 @@
-"""Everything that `reval serve` brings up, on 127.0.0.1: Prefect's server, MLflow's UI, the deployments and a worker.
+"""What `reval serve` brings up, all on 127.0.0.1: Prefect's server, MLflow's UI, and a runner with the deployments.
 
 Each is the service's own program in a process of its own; all end with this one, also where it is killed. Under
 REVAL_HOME stands a file with the server's address, so that a run that is started in a terminal shows up in the same UI.
@@ -24,13 +24,15 @@ from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home
 from reval_core.store.stages import ProcessIdentity
 from tasks.automations import install
+from tasks.runner import read_entries
 from tasks.served import Served, announce, served_at, withdraw
 from tasks.services import API_URL, alone
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-POOL = "reval"
+READY = "runner.ready"
+"""Made by the runner, under the root, once its deployments are on the server."""
 TOLD = {
     "PREFECT_LOGGING_TO_API_ENABLED": "true",
     "PREFECT_LOGGING_LEVEL": "INFO",
@@ -59,7 +61,7 @@ def serving(
     limit: int | None,
     webhook: str | None,
 ) -> Iterator[tuple[Served, subprocess.Popen[bytes]]]:
-    """Bring everything up; gives the addresses and the worker, and ends all of it after the block.
+    """Bring everything up; gives the addresses and the runner, and ends all of it after the block.
 
     Args:
         home: the root.
@@ -71,11 +73,10 @@ def serving(
         webhook: address that is told of breaches and of failed, crashed and late runs.
 
     Raises:
-        ConfigError: there is no such file, a port is taken, or the root is served already.
+        ConfigError: the file cannot be used, a port is taken, or the root is served already.
         RevalError: a service did not start.
     """
-    if not deployments.is_file():
-        raise ConfigError(f"There is no file {deployments}. Name one with --deployments; ReVal's own is prefect.yaml.")
+    read_entries(deployments)
     already = served_at(home)
     if already is not None:
         raise ConfigError(f"{home.root} is served already, at {already.ui} by process {already.process.pid}.")
@@ -88,14 +89,13 @@ def serving(
         os.environ[API_URL] = api
         stack.callback(os.environ.pop, API_URL, None)
         mlflow = stack.enter_context(_mlflow_ui(home, mlflow_port))
-        _deploy(home, deployments)
         with SyncPrefectClient(api) as client:
             install(client, webhook=webhook, heartbeat_s=HEARTBEAT_S, dead_after_s=DEAD_AFTER_S)
-        worker = stack.enter_context(_worker(home, grace_s, limit))
+        runner = stack.enter_context(_runner(home, deployments, grace_s, limit))
         served = Served(api, api.removesuffix("/api"), mlflow, ProcessIdentity.mine())
         announce(home, served)
         stack.callback(withdraw, home)
-        yield served, worker
+        yield served, runner
 
 
 @contextmanager
@@ -130,30 +130,21 @@ def _mlflow_ui(home: Home, port: int) -> Iterator[str | None]:
         yield address
 
 
-def _deploy(home: Home, deployments: Path) -> None:
-    """Put the pool and the deployments on the server, in place of earlier ones of the same names."""
-    log_file = home.logs / "deploy.log"
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    for arguments in (
-        ["work-pool", "create", POOL, "--type", "process", "--overwrite"],
-        ["deploy", "--all", "--prefect-file", str(deployments)],
-    ):
-        done = subprocess.run([*prefect, *arguments], capture_output=True, text=True, env=_environment({}))
-        with open(log_file, "a", encoding="utf-8") as file:
-            file.write(done.stdout + done.stderr)
-        if done.returncode:
-            last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-            raise RevalError(
-                f"`prefect {' '.join(arguments)}` failed: {' '.join(last)}. All of what it said is in {log_file}."
-            )
-
-
 @contextmanager
-def _worker(home: Home, grace_s: float, limit: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    program = [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", "--pool", POOL, "--type", "process"]
+def _runner(home: Home, deployments: Path, grace_s: float, limit: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    """The deployments, and what runs them."""
+    ready = home.root / READY
+    ready.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "tasks.runner", str(deployments), "--ready", str(ready)]
     if limit is not None:
         program += ["--limit", str(limit)]
-    with _service("worker", program, home, TOLD, runs_first_s=grace_s) as process:
+    with _service("runner", program, home, TOLD, runs_first_s=grace_s) as process:
+        deadline = time.monotonic() + START_S
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RevalError(f"The runner did not start; {home.logs / 'runner.log'} says why.")
+            time.sleep(0.1)
+        ready.unlink()
         yield process
 
 

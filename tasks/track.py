@@ -30,6 +30,7 @@ from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.redaction import without_secrets
 from reval_core.store import runs
+from tasks.ending import ASKED_TO_END
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
 from tasks.services import alone
@@ -74,7 +75,7 @@ def tracking(run: Run) -> Iterator[Tracker]:
             _connect(run, tracker)
         yield tracker
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except ASKED_TO_END:
         status = "KILLED"
         raise
     finally:

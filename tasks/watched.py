@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reval_core.errors import RevalError
 from reval_core.home import Home
 from reval_core.upkeep import LimitsConfig
+from tasks.ended import Ended, read_record, record_path
+from tasks.ending import ASKED_TO_END
 
 log = logging.getLogger(__name__)
 
@@ -30,31 +31,6 @@ PROGRESS_S = 1.0
 """Seconds between two messages of progress at least."""
 END_S = 5.0
 """Seconds that the watcher has to end; it takes milliseconds."""
-SHOWN = 5
-"""Last lines of the log that stand in a message; the record has more."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The record of a stage that the watcher ended."""
-
-    stage: str
-    iteration: int
-    why: str
-    grace_s: float
-    retries: int
-    killed: bool
-    pid: int
-    process_started: float
-    last_log_lines: tuple[str, ...]
-
-    @property
-    def message(self) -> str:
-        """What happened, in words, with the last lines of the log."""
-        killed = f" It did not end within {self.grace_s:g} s of being asked, and was killed." if self.killed else ""
-        lines = "".join(f"\n  {line}" for line in self.last_log_lines[-SHOWN:])
-        told = f"\nThe last lines of its log:{lines}" if lines else ""
-        return f"{self.stage} of round {self.iteration} was ended by the watcher: {self.why}.{killed}{told}"
 
 
 class StageEnded(RevalError):
@@ -63,21 +39,6 @@ class StageEnded(RevalError):
     def __init__(self, ended: Ended) -> None:
         super().__init__(ended.message)
         self.ended = ended
-
-
-def record_path(home: Home, run_id: str, attempt: int) -> Path:
-    """Where the watcher writes why it ended an attempt."""
-    return home.logs / run_id / f"attempt-{attempt}.ended.json"
-
-
-def read_record(path: Path) -> Ended | None:
-    """Why the watcher ended an attempt; None when it did not."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    known = {name: record[name] for name in Ended.__dataclass_fields__}
-    return Ended(**known | {"last_log_lines": tuple(record["last_log_lines"])})
 
 
 @contextmanager
@@ -89,7 +50,7 @@ def told_apart(record: Path) -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except ASKED_TO_END:
         ended = read_record(record)
         if ended is None:
             raise

@@ -21,8 +21,9 @@ from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.rollouts.transformers_engine import TransformersEngine
 from reval_core.store import Store
+from tasks.ended import read_record, record_path
 from tasks.services import prefect_server
-from tasks.watched import EVENT, StageEnded, read_record, record_path
+from tasks.watched import EVENT, StageEnded
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -17,8 +17,9 @@ from reval_core.config_files import parse_config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
 from reval_core.upkeep import LimitsConfig, StageName
+from tasks.ended import read_record, record_path
 from tasks.progress import Progress
-from tasks.watched import StageEnded, Watch, read_record, record_path, told_apart
+from tasks.watched import StageEnded, Watch, told_apart
 from tasks.watcher import LINE, LINES, Stage, last_lines, told
 
 ROOT = Path(__file__).parents[2]

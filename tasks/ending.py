@@ -1,0 +1,42 @@
+"""How a run is asked to end: by Ctrl-C or SIGTERM in a terminal, by Prefect's runner when it was started by one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+
+ASKED_TO_END = (KeyboardInterrupt, TerminationSignal)
+"""What is raised then; no `Exception`, which would be swallowed by libraries that shield themselves from errors."""
+
+
+def is_deployed() -> bool:
+    """Whether a runner or worker has started the flow run around us."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
+
+    A runner tells the run by Prefect's own handler whether it was cancelled, so that one stays in its place.
+    """
+    if is_deployed():
+        try:
+            yield
+        except KeyboardInterrupt as error:  # DuckDB's word for any signal that reaches it in a query
+            raise TerminationSignal(signal.SIGTERM) from error
+        return
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread, where a signal ends nothing
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

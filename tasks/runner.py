@@ -1,0 +1,143 @@
+"""Prefect's runner for `reval serve`: puts the deployments of a file on the server, and runs what is asked of them.
+
+    python -m tasks.runner prefect.yaml [--limit N] [--ready FILE]
+
+The file is one for `prefect deploy`; of it a runner needs name, entrypoint, parameters, schedules and what happens to
+two runs at once. Work pools are for workers on other machines, and are passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+from prefect.schedules import Cron, Interval, RRule, Schedule
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reval_core.errors import ConfigError, RevalError
+
+POLL_S = 2.0
+"""Seconds between two looks for runs that are due."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScheduleEntry(_Part):
+    """When a deployment runs: one of cron, interval (seconds) and rrule."""
+
+    slug: str
+    cron: str | None = None
+    interval: float | None = None
+    rrule: str | None = None
+    timezone: str | None = None
+    active: bool = True
+    parameters: dict[str, Any] = {}
+
+    def made(self) -> Schedule:
+        """As Prefect has it."""
+        rest: dict[str, Any] = {
+            "timezone": self.timezone,
+            "active": self.active,
+            "parameters": self.parameters,
+            "slug": self.slug,
+        }
+        if self.cron is not None:
+            return Cron(self.cron, **rest)
+        if self.interval is not None:
+            return Interval(self.interval, **rest)
+        if self.rrule is not None:
+            return RRule(self.rrule, **rest)
+        raise ConfigError(f"The schedule {self.slug} says not when: give it cron, interval or rrule.")
+
+
+class Overlap(_Part):
+    """What happens to a run that is due while another one of the deployment is at work."""
+
+    limit: int
+    collision_strategy: Literal["ENQUEUE", "CANCEL_NEW"] = "ENQUEUE"
+
+
+class Entry(_Part):
+    """A deployment."""
+
+    name: str
+    entrypoint: str
+    description: str | None = None
+    tags: list[str] = []
+    parameters: dict[str, Any] = {}
+    schedules: list[ScheduleEntry] = []
+    concurrency_limit: Overlap | None = None
+    work_pool: dict[str, Any] | None = None
+    version: str | None = None
+
+    def made(self) -> RunnerDeployment:
+        """As Prefect has it."""
+        overlap = self.concurrency_limit
+        return RunnerDeployment.from_entrypoint(
+            self.entrypoint,
+            self.name,
+            description=self.description,
+            tags=self.tags,
+            parameters=self.parameters,
+            schedules=[schedule.made() for schedule in self.schedules],
+            concurrency_limit=None if overlap is None else ConcurrencyLimitConfig(**overlap.model_dump()),
+            version=self.version,
+        )
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """The deployments of a file.
+
+    Raises:
+        ConfigError: it is not there, not YAML, or an entry is not understood; says which.
+    """
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path}. Name one with --deployments; ReVal's own is prefect.yaml.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    found = tree.get("deployments") if isinstance(tree, dict) else None
+    if not isinstance(found, list) or not found:
+        raise ConfigError(f"{path} has no list `deployments`.")
+    entries = []
+    for number, entry in enumerate(found, start=1):
+        try:
+            entries.append(Entry.model_validate(entry))
+        except ValidationError as error:
+            name = entry.get("name", number) if isinstance(entry, dict) else number
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise ConfigError(f"{path}, deployment {name}: {wrong}") from error
+    return entries
+
+
+def main() -> None:
+    """Deploy, then run what comes, until asked to end."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.runner")
+    parser.add_argument("deployments", type=Path)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--ready", type=Path, help="is written once everything is deployed")
+    given = parser.parse_args()
+    try:
+        entries = read_entries(given.deployments)
+    except RevalError as error:
+        sys.exit(str(error))
+    runner = Runner(name="reval", limit=given.limit, pause_on_shutdown=False, query_seconds=POLL_S)
+    for entry in entries:
+        runner.add_deployment(entry.made())
+    if given.ready is not None:
+        given.ready.touch()
+    asyncio.run(runner.start())
+
+
+if __name__ == "__main__":
+    main()
