@@ -20,7 +20,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -49,6 +48,8 @@ GO_ON = 75
 START_S, WHOLE_S, KILLED_S, END_S = 180.0, 300.0, 90.0, 60.0
 """Seconds at most to the first stage; that a slice must have left for a whole run, and for one that is killed; in which
 ends what a killed start had started."""
+AIMED_S, REPORT_S = 30.0, 0.5
+"""Seconds that an aimed kill waits for a response at most; and that the run's last stage has at most."""
 WHO = ("worker", "command", "everything")
 INSTRUMENTED = """
 import json, os
@@ -131,6 +132,11 @@ SELECT epoch(max(committed_at) FILTER (stage = 'learn') - min(committed_at)), av
 FROM store.stages
 """
 """Of all rounds, and of learning in one."""
+NEWEST = """
+SELECT avg(seconds) FROM (
+    SELECT seconds FROM store.stages WHERE stage = 'learn' ORDER BY committed_at DESC LIMIT 3
+)
+"""
 TIMED = ("seconds", "per_second", "rounds_per")
 """What stands in the names of metrics that tell times."""
 
@@ -204,9 +210,11 @@ class Journal:
         """The responses that the engine finished."""
         return [tuple(event[1:]) for event in self.events() if event[0] == "sample"]
 
-    def at_the_end(self) -> bool:
-        """Whether the run's last stage has begun: the last instant at which it can be killed."""
-        return b'["stage", "report"' in self.path.read_bytes()[-500:]
+    def newest(self) -> str:
+        """The last lines."""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 500))
+            return file.read().decode()
 
     def under_way(self) -> tuple[str, set[Key]]:
         """The stage that has begun and not ended, and the responses that it finished."""
@@ -231,11 +239,13 @@ class Chain:
         folder: where both roots, the journals and the state are.
         config: file of the configuration.
         kills: how many.
+        aimed: every second one falls, after its random time, while the engine gives responses.
     """
 
     folder: Path
     config: Path
     kills: int
+    aimed: bool = False
 
     @property
     def plain(self) -> Home:
@@ -285,16 +295,18 @@ class Chain:
         """One start that is killed; the processes that it had."""
         number = len(state.killed) + 1
         who, before, began = moments.choice(WHO), stored(self.chain), time.monotonic()
-        after_s = moments.uniform(0.0, self._most(state))
+        after_s, last_s = moments.uniform(0.0, self._most(state)), moments.uniform(0.0, REPORT_S)
         process, journal = self.start(self.chain, f"kill-{number}")
-        first = _first_stage(process, journal)
-        while first is not None and process.poll() is None and time.monotonic() < first[1] + after_s:
-            if journal.at_the_end():
-                break
-            time.sleep(0.01)
-        if first is None or process.returncode is not None:
-            sys.exit(f"start {number} ended by itself, with code {process.wait()}:\n{self._tail(f'kill-{number}')}")
-        started = _kill(process, first[0], who)
+        worker, first = started_stage(process, journal), time.monotonic()
+        if worker is not None:
+            _wait(process, journal, first + after_s, last_s)
+            if self.aimed and number % 2 == 0:
+                _wait(process, journal, time.monotonic() + AIMED_S, 0.0, for_sample=True)
+        killed_s = time.monotonic() - first
+        if worker is None or process.returncode is not None:
+            process.kill()
+            sys.exit(f"start {number} could not be killed, code {process.poll()}:\n{self._tail(f'kill-{number}')}")
+        started = end(process, worker, who)
         stage, newest = journal.under_way()
         samples, now = journal.samples(), stored(self.chain)
         lost = [key for key in samples if key not in now]
@@ -303,8 +315,8 @@ class Chain:
                 who=who,
                 stage=stage,
                 rounds=rounds(self.chain),
-                after_s=round(after_s, 3),
-                start_s=round(first[1] - began, 3),
+                after_s=round(killed_s, 3),
+                start_s=round(first - began, 3),
                 sampled=len(samples),
                 lost=len(lost),
                 again=sum(key in before for key in samples) + len(samples) - len(set(samples)),
@@ -324,28 +336,41 @@ class Chain:
         """Seconds within which the kill falls: so many that the kills are spread over the whole run."""
         total, done = self.settings.run.iterations, rounds(self.chain)
         ((all_s, learn_s),) = _fetch(self.plain, SECONDS)
+        if done:  # the machine may be less busy by now
+            ((now_s,),) = _fetch(self.chain, NEWEST)
+            all_s, learn_s = all_s * min(1.0, now_s / learn_s), min(learn_s, now_s)
         again = done % self.settings.checkpoint.every * learn_s
-        return max(1.0, again + 2.0 * all_s * (1 - done / total) / (self.kills - len(state.killed) + 1))
+        return float(max(1.0, again + 2.0 * all_s * (1 - done / total) / (self.kills - len(state.killed) + 1)))
 
     def _tail(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-4000:]
 
 
-def _first_stage(process: subprocess.Popen[bytes], journal: Journal) -> tuple[int, float] | None:
-    """The worker's process number and the time when its first stage began; None when it ended before."""
+def started_stage(process: subprocess.Popen[bytes], journal: Journal, name: str | None = None) -> int | None:
+    """Wait until a stage, of the name, begins; the worker's process number, or None when the start ended before."""
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
+    while process.poll() is None and time.monotonic() < deadline:
         for kind, *values in journal.events():
-            if kind == "stage":
-                return values[2], time.monotonic()
-        if process.poll() is not None:
-            return None
+            if kind == "stage" and name in (None, values[0]):
+                return int(values[2])
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
     return None
 
 
-def _kill(process: subprocess.Popen[bytes], worker: int, who: str) -> list[psutil.Process]:
+def _wait(
+    process: subprocess.Popen[bytes], journal: Journal, until: float, last_s: float, *, for_sample: bool = False
+) -> None:
+    """Wait until a time; at most so many seconds of the last stage, after which nothing is left to kill."""
+    while process.poll() is None and time.monotonic() < until:
+        newest = journal.newest()
+        if '["stage", "report"' in newest:
+            until, last_s = min(until, time.monotonic() + last_s), float("inf")
+        if for_sample and newest.rpartition("\n[")[2].startswith('"sample"'):
+            return
+        time.sleep(0.02)
+
+
+def end(process: subprocess.Popen[bytes], worker: int, who: str) -> list[psutil.Process]:
     """SIGKILL; returns what the start had started, once its worker is gone."""
     command = psutil.Process(process.pid)
     started = [command, *command.children(recursive=True)]
@@ -509,6 +534,7 @@ def main() -> None:
     """Run the chain, or a slice of it, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--aimed", action="store_true", help="let every second kill fall while responses are sampled")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and of who is killed")
     parser.add_argument("--slice", type=float, default=float("inf"), help="seconds to work at most, 400 or more")
@@ -517,7 +543,7 @@ def main() -> None:
     if given.slice < float("inf") and (given.state is None or given.slice < WHOLE_S):
         parser.error(f"a slice needs --state, and {WHOLE_S:g} s at least")
     with tempfile.TemporaryDirectory() as folder:
-        chain = Chain((given.state or Path(folder)).resolve(), given.config.resolve(), given.kills)
+        chain = Chain((given.state or Path(folder)).resolve(), given.config.resolve(), given.kills, given.aimed)
         found = run(chain, given.seed, given.slice)
     if found is None:
         print("the slice is over; the same command goes on", file=sys.stderr)

@@ -38,13 +38,13 @@ PRUNE_WAIT_S = 60.0
 @flow(name="train", validate_parameters=True, on_failure=[try_again], on_crashed=[try_again])
 def train(
     config: ConfigFile = "configs/quickstart.yaml",
-    settings: Settings = Settings(),  # type: ignore[valid-type]  # noqa: B008
-    overrides: list[str] | None = None,
     continue_from: Words | None = None,
     add_iterations: Count | None = None,
     only_new_problems: bool = False,
     fork_from: Words | None = None,
     force: Words | None = None,
+    overrides: list[str] | None = None,
+    settings: Settings = Settings(),  # type: ignore[valid-type]  # noqa: B008
 ) -> Any:
     """Train a policy: generate, verify, score, persist, learn, round by round.
 
@@ -98,8 +98,8 @@ def learn(
     trajectories: Words,
     parameters: dict[str, str] | None = None,
     config: ConfigFile = "configs/quickstart.yaml",
-    settings: Settings = Settings(),  # type: ignore[valid-type]  # noqa: B008
     overrides: list[str] | None = None,
+    settings: Settings = Settings(),  # type: ignore[valid-type]  # noqa: B008
 ) -> Any:
     """Learn from stored trajectories alone: updates, and no generation.
 

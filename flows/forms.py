@@ -10,15 +10,31 @@ from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import or_
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, create_model, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import SkipJsonSchema
 
 from reval_core.config import Config
 from reval_core.config_files import apply_override, parse_config, read_tree
 from reval_core.section import Section
+
+
+def _as_bool(word: str | None) -> bool | None:
+    return None if word is None else word == "on"
+
+
+SWITCH = Annotated[Literal["on", "off"], PlainSerializer(_as_bool)]
+"""A bool in a form: a box that nobody has touched would be sent as no."""
 
 
 class _Form(BaseModel):
@@ -40,7 +56,8 @@ def form_of(section: type[Section], *, without: Collection[str] = ()) -> type[Ba
             inner: Any = form_of(kind)
             fields[name] = (inner, Field(default_factory=inner, description=_first_line(kind.__doc__)))
         else:
-            left_out = Field(default=None, description=field.description, json_schema_extra=_no_default)
+            told = f"{field.description}{_limits(field)}"
+            left_out = Field(default=None, description=told, json_schema_extra=_no_default)
             fields[name] = (_may_be_left_out(kind, field), left_out)
     name = f"{section.__name__.removesuffix('Config')}Settings"
     return create_model(name, __base__=_Form, __doc__=section.__doc__, **fields)
@@ -54,8 +71,22 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _may_be_left_out(kind: Any, field: FieldInfo) -> Any:
+    if kind is bool:
+        kind = SWITCH
     limited = Annotated[(kind, *field.metadata)] if field.metadata else kind
     return or_(limited, SkipJsonSchema[None])  # type: ignore[misc]
+
+
+def _limits(field: FieldInfo) -> str:
+    """What a value may be, for people: the form shows it, the server holds to it."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    told = [
+        f"{words[name]} {limit:g}"
+        for part in field.metadata
+        for name in words
+        if (limit := getattr(part, name, None)) is not None
+    ]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _no_default(schema: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from reval_core.reporting import plots
 from reval_core.store import health, runs
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
+from tasks.served import served_at
 from tasks.track import tracking_uri
 
 log = logging.getLogger(__name__)
@@ -199,11 +200,11 @@ def _cell(value: Any, form: str) -> str:
 
 
 def _places(run: Run, mlflow_run_id: str | None) -> str:
-    report = run.home.reports / run.run_id / "report.html"
+    report, served = run.home.reports / run.run_id / "report.html", served_at(run.home)
     query = f"SELECT * FROM rounds WHERE run_id = '{run.run_id}' ORDER BY iteration"
     return (
         "## Where the rest is\n\n"
-        f"- MLflow: {_mlflow(tracking_uri(run), mlflow_run_id)}\n"
+        f"- MLflow: {_mlflow((served and served.mlflow) or tracking_uri(run), mlflow_run_id)}\n"
         f"- Report: {f'`{report}`' if report.is_file() else 'written at the end of the run'}\n"
         f"- Store: `{run.home.database}`\n\n"
         f'```\nexport REVAL_HOME={shlex.quote(str(run.home.root))}\nreval sql "{query}"\n```'

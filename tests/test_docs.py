@@ -88,7 +88,13 @@ def missing(name: str) -> str | None:
     if re.fullmatch(r"[\w/]+/", path):
         return None if (ROOT / path).is_dir() or (ROOT / "sql" / path).is_dir() else f"{path} is no folder"
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", name) and name.rsplit(".")[-1] not in OTHER_FILES:
-        known = name in known_keys() or name in tables() or name.startswith("batch.") or module_has(name)
+        known = (
+            (ROOT / name).is_file()
+            or name in known_keys()
+            or name in tables()
+            or name.startswith("batch.")
+            or module_has(name)
+        )
         return None if known else f"{name} is no field of the configuration, table or name of ours"
     return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from served_site import Site, serving
 from small_run import CANARY, Finished, Reval, changed, train, tree, without_mlflow, without_plots
 
 from flows.cli import main
@@ -121,3 +122,12 @@ def reval(finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         return code, printed.out, printed.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def site(
+    small: Config, benchmark_file: Path, problem_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Everything that `reval serve` brings up, with ReVal's own deployments on the small run's configuration."""
+    with serving(small, benchmark_file, problem_file, tmp_path_factory.mktemp("served")) as made:
+        yield made

@@ -1,4 +1,4 @@
-"""The whole command under fire: killed four times at random instants, given twice at once, without Prefect's results.
+"""The whole command under fire: killed four times, given twice at once, without Prefect's results.
 
 `benchmarks/recovery.py` kills a quickstart fifty times by the same program.
 """
@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_run import BATCH, ROUNDS, Finished, changed, lineage, responses, rows
+from small_run import BATCH, Finished, changed, lineage, responses
 
-from benchmarks.recovery import Chain, Journal, State, end, run, started_stage, stored
+from benchmarks.recovery import Chain, State, end, run, started_stage, stored
 from reval_core.config import Config
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-KILLS = 4
+KILLS, WAIT_S = 4, 120
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def chain(small: Config, benchmark_file: Path, tmp_path: Path) -> Chain:
     evaluated = changed(small, "evaluation.after=true", f"evaluation.benchmarks=['{benchmark_file}']")
     config.write_text(evaluated.to_yaml())
     (tmp_path / "state").mkdir()
-    return Chain(tmp_path / "state", config, KILLS)
+    return Chain(tmp_path / "state", config, KILLS, aimed=True)
 
 
 def test_kills_generate_nothing_again_and_the_weights_are_the_same_bits(chain: Chain) -> None:
@@ -49,7 +49,7 @@ def test_prefects_results_decide_nothing_and_two_commands_at_once_do_the_work_on
     assert len(before) >= BATCH
 
     both = [chain.start(home, name) for name in ("one", "other")]
-    codes = [process.wait(chain_s) for process, _ in both]
+    codes = [process.wait(WAIT_S) for process, _ in both]
     told = [(chain.folder / f"{name}.log").read_text() for name in ("one", "other")]
     assert 0 in codes, told
     refused = [text for code, text in zip(codes, told, strict=True) if code]

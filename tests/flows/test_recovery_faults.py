@@ -1,4 +1,4 @@
-"""What may come between a kill and the next start: an upgrade, another attempt, lost files, other settings, a backup."""
+"""What may come between a kill and the next start: an upgrade, another attempt, lost files, new settings, a backup."""
 
 import importlib.metadata
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import (
     BATCH,
     ROUNDS,
@@ -27,6 +28,7 @@ from small_run import (
 from reval_core.config import Config
 from reval_core.errors import LeaseLost
 from reval_core.home import Home
+from reval_core.learning.learner import Learner
 from reval_core.policies.materialise import Policies
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -79,6 +81,33 @@ def test_a_run_that_was_killed_and_upgraded_goes_on_from_what_is_stored(
     assert event["message"].startswith("LEARNING_VERSION 1 -> 2; torch")
     with upgraded(monkeypatch):
         assert train(config, home).executed == ()
+
+
+def test_a_library_that_rounds_otherwise_gives_another_realisation_and_samples_nothing_anew(
+    small: Config, finished: Finished, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rounded(self: Learner, loss: float) -> tuple[float, float, bool]:
+        done = step(self, loss)
+        with torch.no_grad():
+            next(self.model.parameters()).add_(1e-6)
+        return done
+
+    with crash_at(monkeypatch, "learn", 1, "before"):
+        train(small, home)
+    before, step = responses(home), Learner.step
+    with upgraded(monkeypatch), sampled(monkeypatch) as seen, monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", rounded)
+        done = train(small, home)
+        assert train(small, home).executed == ()
+    assert len(seen) == len(set(seen)) == (ROUNDS - 2) * BATCH
+    assert [row for row in responses(home) if row in before] == before
+    first, *later = lineage(home, done.run_id)
+    assert first == lineage(finished.home, done.run_id)[0]
+    (other,) = rows(home, "SELECT policy_id, weights_checksum, logprob_drift FROM store.realisations")
+    assert other["policy_id"] == first[1]
+    assert other["weights_checksum"] != first[2]
+    assert 0.0 < other["logprob_drift"] < 1e-2
+    assert len({checksum for *_, checksum in later} - {row[2] for row in lineage(finished.home, done.run_id)}) == 3
 
 
 def test_of_two_attempts_at_one_stage_one_writes(

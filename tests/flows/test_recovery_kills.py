@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 from small_run import changed, responses, rows, train, value, without_mlflow, without_plots
 
+from benchmarks.recovery import TABLES
 from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.rollouts.transformers_engine import TransformersEngine
@@ -29,19 +30,6 @@ START_S = 120.0
 """Seconds that one start may take, on a machine that is busy."""
 ORDER = ("evaluate", "generate", "verify", "score", "persist", "learn", "checkpoint", "rescore", "report")
 """The stages as they come first: the evaluation of the base, the first round, the reset of the reference, the end."""
-COMMITTED = {
-    "trajectories": "SELECT trajectory_id, seed, finish_reason, behaviour_logprob FROM store.trajectories",
-    "verdicts": "SELECT * EXCLUDE (seconds, graded_at) FROM store.verdicts",
-    "scores": "SELECT * FROM store.reference_scores",
-    "replay": "SELECT * FROM store.replay_entries",
-    "updates": "SELECT * FROM store.updates",
-    "members": "SELECT * FROM store.update_trajectories",
-    "policies": "SELECT policy_id, weights_checksum, folder FROM store.policies",
-    "evaluations": "SELECT policy_id, m.* EXCLUDE (evaluation_id) FROM store.evaluations "
-    "JOIN store.evaluation_metrics AS m USING (evaluation_id)",
-    "links": "SELECT run_id, iteration, stage, slot, stage_key FROM store.stage_links",
-}
-"""What both runs must have, times and provenance aside."""
 
 
 def start(config: dict[str, Any], root: Path, journal: Path, boundary: tuple[str, str] | None) -> None:
@@ -104,7 +92,7 @@ def test_a_kill_before_and_after_every_commit_generates_nothing_again(
         process.join(START_S)
         assert process.exitcode == (0 if boundary is None else -signal.SIGKILL), boundary
 
-    for name, query in COMMITTED.items():
+    for name, query in TABLES.items():
         assert rows(home, f"{query} ORDER BY ALL") == rows(undisturbed, f"{query} ORDER BY ALL"), name
     assert responses(home) == responses(undisturbed)
     noted = Counter(journal.read_text().splitlines())

@@ -187,10 +187,9 @@ def test_a_form_has_every_setting_with_its_limits_and_none_has_to_be_given() -> 
     assert "required" not in schema
     beta = schema["$defs"]["ObjectiveSettings"]["properties"]["beta"]
     assert beta["exclusiveMinimum"] == 0
-    assert (
-        beta["description"]
-        == Config.model_json_schema()["$defs"]["ObjectiveConfig"]["properties"]["beta"]["description"]
-    )
+    assert beta["description"] == "Weight of the KL to the reference; beta times length is about 10. (above 0)"
+    switch = schema["$defs"]["EvaluationSettings"]["properties"]["before"]
+    assert switch["enum"] == ["on", "off"]
     assert "default" not in beta
     for section, field in Config.model_fields.items():
         if section != "offline" and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -201,14 +200,24 @@ def test_a_form_has_every_setting_with_its_limits_and_none_has_to_be_given() -> 
 def test_a_form_changes_what_it_says_of_a_file(small: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(small.to_yaml(), encoding="utf-8")
-    given = Settings.model_validate({"objective": {"beta": 0.3, "updates": {"off_policy": 1}}, "run": {"seed": 7}})
+    given = Settings.model_validate(
+        {
+            "objective": {"beta": 0.3, "updates": {"off_policy": 1}},
+            "run": {"seed": 7},
+            "replay": {"excludes_fresh": "off"},
+            "evaluation": {"before": "on", "after": None},
+        }
+    )
     assert given.model_dump(mode="json") == {
         "run": {"seed": 7},
+        "replay": {"excludes_fresh": False},
+        "evaluation": {"before": True},
         "objective": {"beta": 0.3, "updates": {"off_policy": 1}},
     }
     made = configured(str(file), given, ["replay.capacity=40"])
     expected = small.model_dump(mode="json")
     expected["objective"]["beta"], expected["objective"]["updates"]["off_policy"] = 0.3, 1
+    expected["evaluation"]["before"] = True
     expected["run"]["seed"], expected["replay"]["capacity"] = 7, 40
     assert made == parse_config(expected)
 
