@@ -120,7 +120,7 @@ TABLES = {
 }
 """Rows that the disturbed run must have as often as the other one, times aside."""
 RESPONSES = """
-SELECT t.trajectory_id, t.seed, t.finish_reason, t.behaviour_logprob, p.response_ids, p.completion
+SELECT t.trajectory_id, t.seed, t.finish_reason, p.response_ids, p.completion, t.behaviour_logprob
 FROM store.trajectories AS t LEFT JOIN store.payloads AS p USING (trajectory_id)
 """
 STORED = """
@@ -137,6 +137,8 @@ SELECT avg(seconds) FROM (
     SELECT seconds FROM store.stages WHERE stage = 'learn' ORDER BY committed_at DESC LIMIT 3
 )
 """
+ROUNDING = 1e-5
+"""Nats. A response that is sampled again may have a log-probability with another last bit of float32."""
 TIMED = ("seconds", "per_second", "rounds_per")
 """What stands in the names of metrics that tell times."""
 
@@ -429,9 +431,8 @@ def compare(chain: Chain, state: State) -> dict[str, int]:
         "responses missing": len(whole.keys() - names.keys()),
         "responses that the other run has not": len(names.keys() - whole.keys()),
         "responses doubled": sum(count - 1 for count in names.values()),
-        "responses with other tokens, seeds or log-probabilities": sum(
-            row[0] in whole and repr(row) != repr(whole[row[0]]) for row in mine
-        ),
+        "responses with other tokens or seeds": sum(row[0] in whole and row[:-1] != whole[row[0]][:-1] for row in mine),
+        "log-probabilities that differ by more than rounding": sum(gap > ROUNDING for gap in gaps(chain)),
         "MLflow runs too many": abs(len({run for run, *_ in shown}) - 1),
         "MLflow points missing": len({key[1:] for key in expected} - {key[1:] for key in shown}),
         "MLflow points that the other run has not": len({key[1:] for key in shown} - {key[1:] for key in expected}),
@@ -450,6 +451,12 @@ def compare(chain: Chain, state: State) -> dict[str, int]:
     for name in ("model.safetensors", "optimizer.safetensors"):
         found[f"last {name} with other bytes"] = int(checksum(ours, name) != checksum(theirs, name))
     return found
+
+
+def gaps(chain: Chain) -> list[float]:
+    """By how many nats the log-probability of each response differs between the runs."""
+    expected = {row[0]: row[-1] for row in _fetch(chain.plain, RESPONSES)}
+    return [abs(row[-1] - expected.get(row[0], row[-1])) for row in _fetch(chain.chain, RESPONSES)]
 
 
 def checksum(home: Home, name: str) -> str:
@@ -526,7 +533,11 @@ def run(chain: Chain, seed: int, slice_s: float) -> dict[str, int] | None:
             print(f"kill {len(state.killed)}: {state.killed[-1]}", file=sys.stderr, flush=True)
         state.write(path)
     found = compare(chain, state)
-    print("\n".join(report(state, found)), flush=True)
+    print("\n".join(report(state, found)))
+    apart = [gap for gap in gaps(chain) if gap]
+    print(
+        f"\nlog-probabilities not equal to the last bit: {len(apart)}, at most {max(apart, default=0.0):.1g} nats apart"
+    )
     return found
 
 

@@ -19,9 +19,10 @@ from flows.generate import generate_flow, generation_of
 from flows.judging import compare, evaluate, rescore
 from flows.learn import learn_stored
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain
+from flows.opening import LATEST
 from flows.rerun import Rerun, StageName
 from flows.rerun import rerun as planned
-from flows.starting import LATEST, Training, policy_named, resolved, training
+from flows.starting import Training, policy_named, resolved, training
 from flows.train import train as train_flow
 from reval_core.config_files import parse_config
 from reval_core.store import Store, archive

@@ -11,8 +11,9 @@ from flows import choosing
 from flows.compare import compare as paired
 from flows.evaluate import evaluate_flow, evaluation_of, rows
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain
+from flows.opening import LATEST
 from flows.rescore import rescore as rescore_flow
-from flows.starting import LATEST, policy_named, resolved
+from flows.starting import policy_named, resolved
 from reval_core.config import Config
 from reval_core.config_files import parse_config
 from reval_core.home import Home

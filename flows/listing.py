@@ -39,6 +39,8 @@ def list_runs(home: Home, console: Console) -> None:
     dead = _dead_runs(home)
     known = {row["run_id"] for row in rows}
     settings = {row["run_id"]: flatten(json.loads(row["config"])) for row in rows}
+    told_forced = store_of(home).query("SELECT run_id, forced FROM store.runs").to_pylist()
+    forced = {row["run_id"]: row["forced"] for row in told_forced}
     children: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         children[row["parent_run_id"] if row["parent_run_id"] in known else None].append(row)
@@ -56,6 +58,7 @@ def list_runs(home: Home, console: Console) -> None:
             changed = differences(settings[row["parent_run_id"]], settings[row["run_id"]])
             told = [f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:CHANGES]]
             more = f", {len(changed) - CHANGES} more" if len(changed) > CHANGES else ""
+            told += [_done_anew(slot) for slot in json.loads(forced[row["run_id"]] or "{}")]
             console.print(f"{'   ' * depth}{escape(', '.join(told))}{more}", soft_wrap=True, style="dim")
         for child in children[row["run_id"]]:
             show(child, depth + 1)
@@ -63,6 +66,12 @@ def list_runs(home: Home, console: Console) -> None:
     console.print(f"runs in {home.root}", markup=False, soft_wrap=True)
     for row in children[None]:
         show(row, 0)
+
+
+def _done_anew(slot: str) -> str:
+    """``generate@3`` in words."""
+    stage, _, iteration = slot.partition("@")
+    return f"round {iteration} sampled anew" if stage == "generate" else f"round {iteration} graded anew"
 
 
 def _dead_runs(home: Home) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +27,8 @@ def at_work() -> Iterator[tuple[Home, Progress]]:
     """The root of this machine, and progress as lines of the run's log."""
     home = find_home()
     configure(home)
+    for name in ("reval_core", "tasks", "flows"):
+        logging.getLogger(name).setLevel(logging.INFO)
     with Progress(into_log=True) as progress:
         yield home, progress
 

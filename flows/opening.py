@@ -16,12 +16,14 @@ from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.problems import load_problems
 from reval_core.problems.benchmarks import load_benchmark
-from reval_core.store import Store, runs
+from reval_core.store import Store, places, runs
 from reval_core.store.migrations import needs_migration
 from reval_core.verification import check_gold
 from tasks.fork import Fork, run_id_of
 from tasks.inputs import read_benchmarks
 
+LATEST = "latest"
+"""The newest saved policy."""
 SHOWN = 5
 """Names that an error lists at most."""
 
@@ -83,13 +85,20 @@ def check_problems(config: Config) -> None:
 
 
 def find_policy(home: Home, policy: str) -> str:
-    """The whole id of a stored policy from its first digits; a model folder, hub id or built-in model as it is.
+    """The whole id of a stored policy from its first digits, or by ``latest`` of the newest saved one; a model folder,
+    hub id or built-in model as it is.
 
     Raises:
         StoreError: no stored policy begins so, or several do.
     """
     if policy.startswith("builtin:") or Path(policy).is_dir() or policy.count("/") == 1:
         return policy
+    if policy == LATEST:
+        with Store(home.database).read() as connection:
+            newest = places.latest_policy(connection)
+        if newest is None:
+            raise StoreError("There is no saved policy in this store yet. Train one, or name a model folder.")
+        return newest
     rows = Store(home.database).query_live(
         "SELECT policy_id FROM policies WHERE starts_with(policy_id, $policy) "
         "OR starts_with(policy_id, 'pol_' || $policy) ORDER BY created_at DESC",

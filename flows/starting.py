@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows import planning
-from flows.opening import find_policy
+from flows.opening import LATEST, find_policy
 from reval_core.config import Config
 from reval_core.config_files import load_config, parse_config
 from reval_core.errors import ConfigError, StoreError
@@ -21,7 +21,7 @@ from reval_core.store.runs import RunRecord
 from tasks.fork import Fork, run_id_of
 from tasks.inputs import read_problems
 
-LATEST, BEST = "latest", "best"
+BEST = "best"
 
 
 @dataclass(frozen=True)

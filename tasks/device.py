@@ -99,7 +99,8 @@ def _acquire(client: Any, limit: str, file: Path, progress: Progress) -> UUID:
         if not told:
             told = True
             by = f"{holder.what} (process {holder.process.pid}, since {holder.since} UTC)" if holder else (
-                f"another program. Prefect's limit {limit!r} has no free slot; if nobody holds it, free it by `prefect "
+                f"a program that does not work in {file.parent.parent}: of another root, or another one. Prefect's "
+                f"limit {limit!r} has no free slot. Only if nothing at all uses the device, free it: `prefect "
                 f"global-concurrency-limit update {limit} --active-slots 0`"
             )  # fmt: skip
             log.warning("waiting for %s, which is held by %s", limit, by)

@@ -180,12 +180,14 @@ class Here:
             return planned
         with run.store.write() as connection:
             first, reach, epoch = schedule.schedule_state(connection, run.run_id, self.iteration)
-            came = schedule.newcomers(connection, run.run_id, self.iteration)
+            since = schedule.since(connection, run.run_id)
+            came = {name for name, first_round in since.items() if first_round == self.iteration > 0}
+            pool = [(name, weight) for name, weight in run.weights.items() if since.get(name, 0) <= self.iteration]
             rest = schedule.scheduled(connection, run.run_id, first, reach)
             if came or (self.begins_fork and not run.problems.keys() >= set(rest)):
                 first = reach  # the epoch that was under way ends here
             while reach < first + count:
-                order = epoch_order(sorted(run.weights.items()), run.config.run.seed, epoch)
+                order = epoch_order(sorted(pool), run.config.run.seed, epoch)
                 order.sort(key=lambda name: name not in came)  # what is new comes first
                 schedule.plan_epoch(connection, run.run_id, self.iteration, epoch, reach, order)
                 reach, epoch, came = reach + len(order), epoch + 1, set()

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from prefect import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, RRule, Schedule
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -120,6 +122,17 @@ def read_entries(path: Path) -> list[Entry]:
     return entries
 
 
+def _make_way(name: str) -> None:
+    """Remove a deployment of that name that `prefect deploy` made for a work pool: a runner cannot run it."""
+    with get_client(sync_client=True) as client:
+        try:
+            known = client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            return
+        if known.work_pool_name is not None:
+            client.delete_deployment(known.id)
+
+
 def main() -> None:
     """Deploy, then run what comes, until asked to end."""
     parser = argparse.ArgumentParser(prog="python -m tasks.runner")
@@ -133,7 +146,9 @@ def main() -> None:
         sys.exit(str(error))
     runner = Runner(name="reval", limit=given.limit, pause_on_shutdown=False, query_seconds=POLL_S)
     for entry in entries:
-        runner.add_deployment(entry.made())
+        made = entry.made()
+        _make_way(f"{made.flow_name}/{made.name}")
+        runner.add_deployment(made)
     if given.ready is not None:
         given.ready.touch()
     asyncio.run(runner.start())

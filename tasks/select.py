@@ -40,6 +40,7 @@ def select(config: Config, store: Store) -> Selection:
     with store.read() as connection:
         run_id, names = _begun(connection, config) or _new(connection, config)
         chosen = selections.about(connection, names)
+        selections.check_purpose(chosen)
         problems = stored_problems.read(
             connection, [one.problem_id for one in chosen], whole_row=config.reward.use != "math"
         )

@@ -23,19 +23,19 @@ def unknown(connection: duckdb.DuckDBPyConnection, run_id: str, problem_ids: Col
 
 
 def welcome(connection: duckdb.DuckDBPyConnection, run_id: str, problem_ids: Collection[str]) -> list[str]:
-    """Record what the sources have now; returns the problems that came in since the run was last started."""
-    found = unknown(connection, run_id, problem_ids)
+    """Record what the sources have now; returns the problems that came in since the run, or its parent, was started."""
     first = sql.row(connection, "schedule", "knows_problems", run_id=run_id) is None
-    since = 0 if first else sql.rows(connection, "schedule", "next_round", run_id=run_id)[0][0]
-    part = _names(problem_ids if first else found)
-    if part.num_rows:
-        sql.rows(connection, "schedule", "add_problems", {"part": part}, run_id=run_id, since=since)
-    return found
+    now = 0 if first else int(sql.rows(connection, "schedule", "next_round", run_id=run_id)[0][0])
+    part = _names(problem_ids if first else unknown(connection, run_id, problem_ids))
+    if not part.num_rows:
+        return []
+    added = sql.rows(connection, "schedule", "add_problems", {"part": part}, run_id=run_id, since=now)
+    return [] if first else sorted(name for name, since in added if since == now)
 
 
-def newcomers(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> set[str]:
-    """Problems that came into the run's sources just before the iteration."""
-    return {row[0] for row in sql.rows(connection, "schedule", "newcomers", run_id=run_id, iteration=iteration)}
+def since(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, int]:
+    """The first round that may draw it, of every problem that the run's sources have had; above 0 for latecomers."""
+    return dict(sql.rows(connection, "schedule", "since", run_id=run_id))
 
 
 def scheduled(connection: duckdb.DuckDBPyConnection, run_id: str, first: int, until: int) -> list[str]:

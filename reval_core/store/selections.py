@@ -28,6 +28,8 @@ class Chosen:
     sample_index: int
     truncated: bool
     tokenizer_id: str
+    purpose: str
+    """training, evaluation or import."""
 
 
 def selection_id(trajectory_ids: Sequence[str]) -> str:
@@ -94,6 +96,20 @@ def about(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str]) 
     if unknown:
         raise StoreError(f"The store has no trajectory {min(unknown)}, and {len(unknown) - 1} more of the selection.")
     return [Chosen(truncated=row.pop("finish_reason") == "length", **row) for row in rows]
+
+
+def check_purpose(chosen: Sequence[Chosen]) -> None:
+    """Refuse answers to benchmarks: learned from, they would make every later evaluation a lie.
+
+    Raises:
+        StoreError: says how many there are.
+    """
+    held_out = sum(one.purpose == "evaluation" for one in chosen)
+    if held_out:
+        raise StoreError(
+            f"{held_out:,} of the {len(chosen):,} chosen trajectories are answers to benchmarks. Leave them out: add "
+            "purpose <> 'evaluation' to the query."
+        )
 
 
 def check_tokenizer(chosen: Sequence[Chosen], tokenizer_id: str) -> None:

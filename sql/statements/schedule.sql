@@ -54,13 +54,19 @@ WHERE NOT EXISTS (
 ORDER BY problem_id;
 
 -- name: add_problems
--- A problem that came to a run after the round from which a fork of it began is the fork's own, too.
+-- What came to the parent at or after the fork comes to the fork in the same round: as far as nothing else differs, the
+-- fork's rounds ask what the parent's asked. Gives the problems that come in now.
 INSERT INTO store.run_problems BY NAME
-SELECT $run_id AS run_id, problem_id, $since AS since FROM part
-ON CONFLICT DO NOTHING;
+SELECT $run_id AS run_id, part.problem_id, coalesce(p.since, $since) AS since
+FROM part
+LEFT JOIN (
+    SELECT c.problem_id, c.since
+    FROM store.runs AS r
+    JOIN store.chain_problems AS c ON c.run_id = r.parent_run_id
+    WHERE r.run_id = $run_id AND c.since >= r.fork_iteration
+) AS p USING (problem_id)
+ON CONFLICT DO NOTHING
+RETURNING problem_id, since;
 
--- name: newcomers
-SELECT problem_id
-FROM store.chain_problems
-WHERE run_id = $run_id AND since = $iteration AND since > 0
-ORDER BY problem_id;
+-- name: since
+SELECT problem_id, since FROM store.chain_problems WHERE run_id = $run_id;

@@ -108,7 +108,7 @@ ORDER BY t.problem_id, t.sample_index;
 
 -- name: about
 -- What the trajectories named in "wanted" are: what an offline run is refused or graded by.
-SELECT t.trajectory_id, t.problem_id, t.batch_id, t.sample_index, t.finish_reason, b.tokenizer_id
+SELECT t.trajectory_id, t.problem_id, t.batch_id, t.sample_index, t.finish_reason, b.tokenizer_id, b.purpose
 FROM wanted
 JOIN store.trajectories AS t USING (trajectory_id)
 JOIN store.batches AS b USING (batch_id)

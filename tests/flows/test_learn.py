@@ -149,3 +149,9 @@ def test_sql_shows_an_offline_run_what_it_learned_from(small: Config, copied: Ho
     assert {(row["iteration"], row["admitted"]) for row in shown} == {(0, True)}
     assert sorted(row["trajectory_id"] for row in shown) == entries(copied, done.run_id)
     assert sum(row["times_used"] for row in shown) == 2 * UPDATES * BATCH
+
+
+def test_answers_to_benchmarks_are_not_learned_from(finished: Finished, copied: Home) -> None:
+    every = changed(finished.config, "offline={trajectories: 'SELECT trajectory_id FROM trajectories'}")
+    with pytest.raises(StoreError, match=r"12 of the 44 chosen trajectories are answers to benchmarks.*purpose <> 'ev"):
+        flows.learn.learn_stored.fn(every, copied, Progress(quiet=True))

@@ -72,7 +72,8 @@ def test_a_start_that_was_killed_after_it_found_them_still_draws_them_next(
         known = [name for (name,) in connection.execute("SELECT problem_id FROM store.problems").fetchall()]
     train(config, home)  # finds them; no round is left
     with Store(home.database).read() as connection:
-        came = schedule.newcomers(connection, run_id, 2)
+        since = schedule.since(connection, run_id)
+    came = {name for name, first_round in since.items() if first_round == 2}
     assert len(came) == 2
     assert not came & set(known)
     train(changed(config, "run.iterations=3"), home)
@@ -88,3 +89,15 @@ def test_a_fork_may_have_other_problems(config: Config, home: Home, tmp_path: Pa
     assert lineage(home, run_id)[:1] == lineage(home, parent)[:1]
     assert set(drawn(home, run_id, 1)) <= set(other)
     assert drawn(home, run_id, 0) == drawn(home, parent, 0)
+
+
+def test_a_fork_of_an_earlier_round_asks_what_its_parent_asked(config: Config, folder: Path, home: Home) -> None:
+    """What came to the parent later comes to the fork in the same round, so its responses can be shared."""
+    parent = train(config, home).run_id
+    put(folder / "b.jsonl", 20, 23)
+    train(changed(config, "run.iterations=4"), home)
+    forked = changed(config, "run.iterations=4", "objective.beta=0.2")
+    branch = planning.fork(forked, home, start_from=f"{parent}@1", force=None)
+    run_id = train(forked, home, branch).run_id
+    for iteration in range(4):
+        assert drawn(home, run_id, iteration) == drawn(home, parent, iteration)

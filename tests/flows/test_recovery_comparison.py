@@ -60,7 +60,7 @@ def test_rows_that_are_missing_doubled_or_other_are_found(chain: Chain) -> None:
     assert found(chain) == {
         "responses missing": 1,
         "responses doubled": 1,
-        "responses with other tokens, seeds or log-probabilities": 2,
+        "responses with other tokens or seeds": 2,
         "replay entries missing, doubled or other": 2,
         "attempts not recorded as what they were": 1,
     }
