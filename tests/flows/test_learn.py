@@ -75,7 +75,7 @@ def test_new_trajectories_are_another_run(small: Config, copied: Home) -> None:
 def test_a_killed_run_goes_on_with_the_trajectories_it_began_with(
     small: Config, copied: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = offline(small, copied, "SELECT trajectory_id FROM store.trajectories")
+    config = offline(small, copied, "SELECT trajectory_id FROM trajectories WHERE purpose = 'training'")
     with crash_at(monkeypatch, "learn", 0, "after"):
         learned(config, copied)
     begun = rows(copied, "SELECT run_id FROM runs WHERE run_name = 'offline'")

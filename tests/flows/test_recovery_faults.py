@@ -31,7 +31,7 @@ from reval_core.home import Home
 from reval_core.learning.learner import Learner
 from reval_core.policies.materialise import Policies
 
-pytestmark = pytest.mark.usefixtures("quick")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick")]
 LEARNING = ("reval_core.environment", "reval_core.policies.materialise", "reval_core.store.lineage")
 """Where LEARNING_VERSION is read."""
 

@@ -1,5 +1,7 @@
 """Objectives by name, one's own objective, and the combinations that cannot be."""
 
+import sys
+
 import pytest
 import torch
 
@@ -136,5 +138,6 @@ def test_the_example_in_the_documentation_works(tmp_path, monkeypatch: pytest.Mo
     lines = [line.removeprefix("    ") for line in text.splitlines()]
     assert len(lines) < 20
     (tmp_path / "my_objectives.py").write_text("\n".join(lines))
+    monkeypatch.delitem(sys.modules, "my_objectives", raising=False)  # another test has one of this name
     monkeypatch.syspath_prepend(tmp_path)
     assert check(_config("my_objectives:huber")).needs_reference

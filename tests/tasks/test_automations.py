@@ -29,7 +29,7 @@ from reval_core.errors import RevalError
 from tasks.automations import BLOCK, BREACH, DEAD, ENDS, NOTIFY, install
 from tasks.context import nothing_to_do
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 LIMIT_S = 60
 """A generous limit for what takes seconds."""
 HEARTBEAT_S = 30
