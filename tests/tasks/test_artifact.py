@@ -148,7 +148,7 @@ def test_a_long_run_shows_its_newest_rounds(made: Made, monkeypatch: pytest.Monk
 def test_mlflow_is_a_link_where_it_has_an_address_and_shows_no_password() -> None:
     assert _mlflow("http://me:secret@host:5000/", "abc") == "[http://host:5000](http://host:5000/#/runs/abc)"
     assert _mlflow("https://host", None) == "https://host"
-    assert _mlflow("sqlite:////root/mlflow.db", "abc") == "`mlflow ui --backend-store-uri sqlite:////root/mlflow.db`"
+    assert _mlflow("sqlite:////srv/mlflow.db", "abc") == "`mlflow ui --backend-store-uri sqlite:////srv/mlflow.db`"
     assert CANARY not in _mlflow(f"postgresql://me:{CANARY}@host/db", "abc")
 
 
