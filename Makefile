@@ -26,6 +26,7 @@ test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
 	@echo "Left out here, each with its command:"
 	@echo "  style and types      make lint"
 	@echo "  whole runs, faults   .venv/bin/python -m pytest -m long"
+	@echo "  the UI in a browser  .venv/bin/python -m pytest -m browser"
 	@echo "  many more faults     .venv/bin/python benchmarks/faults.py"
 	@[ -n "$$REVAL_DATA" ] || echo "  real data            REVAL_DATA=<folder of problem files> make test"
 	@[ "$(KIND)" = gpu ] || echo "  the GPU tests        make test, on a machine with a GPU"
