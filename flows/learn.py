@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.train import after_round, evaluate_all, finish, renew_reference
+from flows.train import all_rounds, evaluate_all, renew_reference
 from reval_core.config import Config
 from reval_core.home import Home
 from reval_core.store import Store
 from tasks.admit import admit
-from tasks.artifact import show_artifact
 from tasks.context import flow_run_id, tagged
-from tasks.health import watch_health
 from tasks.learn import learn
 from tasks.open_run import open_run
 from tasks.outcome import Outcome
 from tasks.progress import Progress
-from tasks.publish import publish
 from tasks.run import Here
 from tasks.score import calibrate_reference, score_window
 from tasks.select import select
-from tasks.track import show_round, track, tracking
+from tasks.track import tracking
 
 
 @flow(name="learn", flow_run_name="learn {config.run.name}", validate_parameters=False)
@@ -47,21 +44,7 @@ def learn_stored(config: Config, home: Home, progress: Progress) -> Outcome:
         if config.evaluation.before:
             evaluate_all(Here(run, -1), run.record.base_policy_id)
         admit(Here(run, 0), selection)
-
-        here = Here(run, run.iterations_done() - 1)
-        policy = run.policy_after(here.iteration)
-        if here.iteration >= 0:
-            after_round(here, policy)  # which a kill may have left undone
-            watch_health(here)
-        for here in run.rounds():
-            policy = one_round(here, policy)
-            after_round(here, policy)
-            show_round(here)
-            track(run, tracker)
-            publish(here)
-            watch_health(here)
-            show_artifact(here)
-        return finish(run, tracker, policy)
+        return all_rounds(run, tracker, one_round)
 
 
 def one_round(here: Here, policy: str) -> str:

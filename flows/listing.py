@@ -46,6 +46,7 @@ def list_runs(home: Home, console: Console) -> None:
         children[row["parent_run_id"] if row["parent_run_id"] in known else None].append(row)
 
     def show(row: dict[str, Any], depth: int) -> None:
+        """A run, what it changed of its parent, and its own forks below it."""
         forked = f" from round {row['fork_iteration']}" if row["parent_run_id"] else ""
         status = "killed" if row["run_id"] in dead else row["status"] or "never started"
         console.print(

@@ -8,6 +8,8 @@ stopped. See docs/architecture.md for what happens in each stage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import flow
 
 from reval_core.config import Config
@@ -50,22 +52,25 @@ def train(config: Config, home: Home, progress: Progress, fork: Fork | None = No
     ):
         if config.evaluation.before:
             evaluate_all(Here(run, -1), run.record.base_policy_id)
+        return all_rounds(run, tracker, one_round)
 
-        here = Here(run, run.iterations_done() - 1)
-        policy = run.policy_after(here.iteration)
-        if here.iteration >= 0:
-            after_round(here, policy)  # which a kill may have left undone
-            watch_health(here)
-        for here in run.rounds():
-            policy = one_round(here, policy)
-            after_round(here, policy)
-            show_round(here)
-            track(run, tracker)
-            publish(here)
-            watch_health(here)
-            show_artifact(here)
 
-        return finish(run, tracker, policy)
+def all_rounds(run: Run, tracker: Tracker, one_round: Callable[[Here, str], str]) -> Outcome:
+    """The rounds that are left, what is due after each, and the end of the run."""
+    here = Here(run, run.iterations_done() - 1)
+    policy = run.policy_after(here.iteration)
+    if here.iteration >= 0:
+        after_round(here, policy)  # which a kill may have left undone
+        watch_health(here)
+    for here in run.rounds():
+        policy = one_round(here, policy)
+        after_round(here, policy)
+        show_round(here)
+        track(run, tracker)
+        publish(here)
+        watch_health(here)
+        show_artifact(here)
+    return finish(run, tracker, policy)
 
 
 def one_round(here: Here, policy: str) -> str:
