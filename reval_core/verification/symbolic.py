@@ -1,23 +1,54 @@
 """The symbolic tier: math-verify, with its known wrong acceptances vetoed. Runs in worker processes only.
 
 math-verify's own alarms are off (they work on main threads alone and cannot stop C code); the pool's
-hard limit replaces them. Only boxed LaTeX is given and only its LaTeX grammar is enabled, so the path
-that hands text to sympy's parse_expr, which evaluates it, is never reached.
+hard limit replaces them. Only boxed LaTeX is given and only its LaTeX grammar is enabled, which leaves one path to
+sympy's parse_expr, the function that evaluates text: its number tokens. Importing this module puts `read_number`, which
+evaluates nothing, in the place of that function wherever these libraries hold it.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
+import latex2sympy2_extended.latex2sympy2
 import math_verify
+import math_verify.parser
 import sympy
+import sympy.parsing
+import sympy.parsing.sympy_parser
 from latex2sympy2_extended.sets import FiniteSet as LatexFiniteSet
+
+from reval_core.verification.confine import Confined
 
 _CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
 _RELATIVE_GAP = 1e-5
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns once that its alarms are off
+
+
+def read_number(text: str, *_: object, **__: object) -> sympy.Number:
+    """A number token as sympy's parse_expr reads it, without its evaluation.
+
+    Raises:
+        Confined: the text is no number.
+    """
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        return sympy.Integer(int(text))
+    if re.fullmatch(r"\d*\.\d+|\d+\.|\d*\.?\d+[eE][+-]?\d{1,4}", text, re.ASCII):
+        return sympy.Float(text)
+    raise Confined(f"sympy was asked to evaluate {text[:80]!r}")
+
+
+for _module in (
+    sympy.parsing,
+    sympy.parsing.sympy_parser,
+    latex2sympy2_extended.latex2sympy2,
+    math_verify.parser,
+):
+    assert callable(_module.parse_expr)  # where a version of a library moves it, starting fails and not the promise
+    _module.parse_expr = read_number
 
 
 def compare(gold: str, answer: str) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from reval_core.verification import Verifier
+from reval_core.errors import ConfigError
+from reval_core.verification import Grader, ProblemData, Verifier
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +136,30 @@ def test_a_closed_pool_says_so() -> None:
     assert verifier.grade("1", "1").correct
     with pytest.raises(VerificationError, match="closed"):
         verifier.grade(*NEEDS_SYMBOLIC)
+
+
+def test_a_killed_server_is_replaced_and_takes_its_workers_along() -> None:
+    with Verifier(workers=2, timeout_s=10.0) as verifier:
+        assert verifier.grade(*NEEDS_SYMBOLIC).correct
+        (worker,) = verifier.pool.pids()
+        server = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(server, signal.SIGKILL)
+        assert verifier.grade("\\log 27", "3\\log 3").correct
+        assert not alive(worker)
+
+
+def test_two_processes_draw_different_numbers() -> None:
+    """A fork shares its siblings' random state unless it draws anew; a policy could learn points that repeat."""
+    with Grader("random:random", workers=1) as grader, pytest.raises(ConfigError):
+        _ = grader.grader_id  # no reward, but it shows that a failing import is told from the child
+    script = "def number(problem, completions):\n    import random\n    return [random.random() for _ in completions]\n"
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder, "drawn_reward.py").write_text(script)
+        patch.syspath_prepend(folder)
+        numbers = set()
+        with Grader("drawn_reward:number", workers=2) as grader:
+            for _ in range(2):
+                numbers.add(grader.grade_batch([(ProblemData(gold="1"), "x")])[0].reward)
+                for pid in grader._backend.pool.pids():
+                    os.kill(pid, signal.SIGKILL)
+    assert len(numbers) == 2
