@@ -1,7 +1,8 @@
-"""The commands that judge: ``reval evaluate``, ``compare`` and ``rescore``."""
+"""The commands that judge: ``reval grade``, ``evaluate``, ``compare`` and ``rescore``."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,30 @@ Columns = Annotated[
 Samples = Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")]
 Limit = Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")]
 EvaluationConfig = Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")]
+
+
+@app.command()
+def grade(
+    gold: Annotated[str, typer.Argument(help="The right answer, in LaTeX or text.")],
+    answer: Annotated[str, typer.Argument(help="The answer to judge; - reads standard input.")],
+    completion: Annotated[
+        bool, typer.Option("--completion", help="ANSWER is a whole completion: find the answer in it first.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the path through the tiers.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration whose reward section judges.")] = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Judge one answer as a run would; exit code 0 for a right one, 1 for any other."""
+    from flows import choosing
+    from flows.grade import grade as judged
+    from flows.grade import show
+
+    reward = choosing.reward_of(find_home(), "", config, overrides or ())
+    text = sys.stdin.read() if answer == "-" else answer
+    steps, verdict = judged(gold, text, reward, completion=completion)
+    show(steps if explain else [], verdict, console, as_json=as_json)
+    raise typer.Exit(0 if verdict.correct else 1)
 
 
 @app.command()

@@ -6,7 +6,7 @@
 `Grader` is what the pipeline calls; `Reward` is the protocol for rewards of your own.
 """
 
-from reval_core.verification.grader import Grader
+from reval_core.verification.grader import Grader, grading_policy
 from reval_core.verification.reward import FunctionReward, MathReward, ProblemData, Reward
 from reval_core.verification.tiers import check_gold
 from reval_core.verification.verdict import (
@@ -30,5 +30,6 @@ __all__ = [
     "Verdict",
     "Verifier",
     "check_gold",
+    "grading_policy",
     "math_identity",
 ]

@@ -53,7 +53,7 @@ class Grader:
         if use == "math":
             if self.args:
                 raise ConfigError("The reward 'math' takes no args; its options are in policy.")
-            verifier = Verifier(workers, timeout_s, extraction, _policy(policy), memory_gb=memory_gb)
+            verifier = Verifier(workers, timeout_s, extraction, grading_policy(policy), memory_gb=memory_gb)
             self._backend = _MathBackend(verifier)
             return
         if ":" not in use:
@@ -137,7 +137,12 @@ class _CustomBackend:
         return dataclasses.replace(verdict, seconds=seconds)
 
 
-def _policy(policy: GradingPolicy | Mapping[str, Any] | None) -> GradingPolicy:
+def grading_policy(policy: GradingPolicy | Mapping[str, Any] | None) -> GradingPolicy:
+    """A policy out of a configuration's options.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
     if policy is None or isinstance(policy, GradingPolicy):
         return policy or GradingPolicy()
     known = {option.name for option in dataclasses.fields(GradingPolicy)}

@@ -18,6 +18,7 @@ import math_verify.parser
 import sympy
 import sympy.parsing
 import sympy.parsing.sympy_parser
+import sympy.physics.units  # its module reads the names of its prefixes with parse_expr
 from latex2sympy2_extended.sets import FiniteSet as LatexFiniteSet
 
 from reval_core.verification.confine import Confined

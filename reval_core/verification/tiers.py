@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from reval_core.verification import choices, exact, limits, reading, structure
 from reval_core.verification.extraction import adjacent, boxes
@@ -53,58 +56,120 @@ def clean_gold(gold: str) -> str:
     return found[-1][2] if found else gold
 
 
+@dataclass(frozen=True)
+class Case:
+    """One gold and one answer, both as text that any pipe takes."""
+
+    gold: str
+    """Without its box."""
+    answer: str
+    same: bool
+    """Whether both were the same text as they came."""
+    policy: GradingPolicy
+
+    @cached_property
+    def left(self) -> str:
+        """The gold, normalised."""
+        return normalise(self.gold)
+
+    @cached_property
+    def right(self) -> str:
+        """The answer, normalised."""
+        return normalise(self.answer)
+
+    @cached_property
+    def readings(self) -> tuple[reading.Reading, reading.Reading]:
+        """What gold and answer are."""
+        return reading.read(self.left), reading.read(self.right)
+
+
+def case_of(gold: str, answer: str, policy: GradingPolicy) -> Case:
+    """The case of a gold and an answer as they came."""
+    return Case(clean_gold(gold), printable(answer), gold.strip() == answer.strip(), policy)
+
+
 def decide(gold: str, answer: str, policy: GradingPolicy) -> Verdict | None:
     """Judge an answer by every tier but the symbolic one; None when undecided. Never slow."""
     begun = time.perf_counter()
+    case = case_of(gold, answer, policy)
+    for tier in TIERS.values():
+        verdict = tier(case)
+        if verdict is not None:
+            return dataclasses.replace(verdict, seconds=time.perf_counter() - begun)
+    return None
 
-    def verdict(equal: bool, tier: str, details: str) -> Verdict:
-        return decided(equal, answer, tier, details, time.perf_counter() - begun)
 
-    same = gold.strip() == answer.strip()
-    gold = clean_gold(gold)
-    answer = printable(answer)
-    if not answer.strip():
+def _size(case: Case) -> Verdict | None:
+    """Nothing to compare, or too much of it; the same text is right whatever its size."""
+    if not case.answer.strip():
         return failed("no_answer", None, "extraction", "the answer is empty")
-    if gold and same:
-        return verdict(True, "text", "the same text")
-    if len(gold) > _MAX_RAW or not gold:
-        return failed("error", answer[:200], "limits", "unusable gold: empty or too long")
-    if len(answer) > _MAX_RAW:
-        if strip_delimiters(answer) == strip_delimiters(gold):
-            return verdict(True, "text", "the same text")
-        too_long = f"longer than {_MAX_RAW} characters ({len(answer)})"
-        return failed("rejected", answer[:200], "limits", too_long)
-    letter = choices.gold_letter(gold) if len(gold) < 300 else None
-    if letter is not None:
-        return verdict(choices.equal(letter, gold, answer), "choice", f"the choice is {letter}")
-    left, right = normalise(gold), normalise(answer)
-    if left == right or compact(left) == compact(right):
-        return verdict(True, "text", "the same text")
-    if not right:
-        return failed("no_answer", None, "extraction", "the answer is empty")
-    whole = exact.equal_whole(left, right)
+    if case.gold and case.same:
+        return decided(True, case.answer, "text", "the same text")
+    if len(case.gold) > _MAX_RAW or not case.gold:
+        return failed("error", case.answer[:200], "limits", "unusable gold: empty or too long")
+    if len(case.answer) > _MAX_RAW:
+        if strip_delimiters(case.answer) == strip_delimiters(case.gold):
+            return decided(True, case.answer, "text", "the same text")
+        too_long = f"longer than {_MAX_RAW} characters ({len(case.answer)})"
+        return failed("rejected", case.answer[:200], "limits", too_long)
+    return None
+
+
+def _choice(case: Case) -> Verdict | None:
+    """A gold that is a letter is graded as a letter and as nothing else."""
+    letter = choices.gold_letter(case.gold) if len(case.gold) < 300 else None
+    if letter is None:
+        return None
+    return decided(choices.equal(letter, case.gold, case.answer), case.answer, "choice", f"the choice is {letter}")
+
+
+def _text(case: Case) -> Verdict | None:
+    """The same spelling, once both are normalised."""
+    if case.left == case.right or compact(case.left) == compact(case.right):
+        return decided(True, case.answer, "text", "the same text")
+    return None if case.right else failed("no_answer", None, "extraction", "the answer is empty")
+
+
+def _exact(case: Case) -> Verdict | None:
+    """Whole numbers of any length as digits, and times of day."""
+    whole = exact.equal_whole(case.left, case.right)
     if whole is not None:
-        return verdict(whole, "exact", "whole numbers")
-    clock = exact.equal_clock(left, right)
-    if clock is not None:
-        return verdict(clock, "exact", "times of day")
-    reason = limits.check(right)
+        return decided(whole, case.answer, "exact", "whole numbers")
+    clock = exact.equal_clock(case.left, case.right)
+    return None if clock is None else decided(clock, case.answer, "exact", "times of day")
+
+
+def _limits(case: Case) -> Verdict | None:
+    """What would be dear to evaluate is refused before anything evaluates it."""
+    reason = limits.check(case.right)
     if reason:
-        return failed("rejected", answer[:200], "limits", reason)
-    unusable = limits.check(left) if exact.whole_number(left) is None else None
-    if unusable:
-        return failed("error", answer[:200], "limits", f"unusable gold: {unusable}")
-    readings = reading.read(left), reading.read(right)
+        return failed("rejected", case.answer[:200], "limits", reason)
+    unusable = limits.check(case.left) if exact.whole_number(case.left) is None else None
+    return failed("error", case.answer[:200], "limits", f"unusable gold: {unusable}") if unusable else None
+
+
+def _structure(case: Case) -> Verdict | None:
+    """Part by part: values exactly or at random points, groups element by element."""
     try:
-        equal = structure.equal(*readings, policy)
+        equal = structure.equal(*case.readings, case.policy)
     except (ArithmeticError, RecursionError, ValueError):
         equal = None  # arithmetic beyond what was foreseen: the killable tier takes it
-    if equal is None and _HEDGE.search(right) and not _HEDGE.search(left):
-        return verdict(False, "structure", "the answer hedges in words")
     if equal is None:
+        if _HEDGE.search(case.right) and not _HEDGE.search(case.left):
+            return decided(False, case.answer, "structure", "the answer hedges in words")
         return None
-    tier = _tier(*readings)
-    return verdict(equal, tier, "equal" if equal else "different")
+    return decided(equal, case.answer, _tier(*case.readings), "equal" if equal else "different")
+
+
+TIERS: dict[str, Callable[[Case], Verdict | None]] = {
+    "size": _size,
+    "choice": _choice,
+    "text": _text,
+    "exact": _exact,
+    "limits": _limits,
+    "structure": _structure,
+}
+"""In the order in which they judge; each says nothing (None) unless it is sure."""
 
 
 def symbolic_text(text: str) -> str:
