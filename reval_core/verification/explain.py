@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reval_core.verification import reading
+from reval_core.verification import readings as reading
 from reval_core.verification.tiers import TIERS, Case, case_of, clean_gold, symbolic_text
+from reval_core.verification.units import Unit
 from reval_core.verification.verifier import Verifier
 
 _BRACKETS = {"()": "a tuple or open interval", "[]": "a closed interval", "(]": "an interval", "[)": "an interval"}
@@ -60,6 +61,7 @@ _SILENT = {
     "text": "not the same text",
     "exact": "not two whole numbers or times",
     "limits": "within all limits",
+    "admission": "sympy would read all of it, at a bounded cost",
     "structure": "undecided: a part is outside the strict grammar, or equal only somewhere",
 }
 
@@ -72,7 +74,7 @@ def _readings(case: Case) -> list[Step]:
 def describe(read: reading.Reading) -> str:
     """What a text was read as, in words."""
     if isinstance(read, reading.Scalar):
-        unit = f" with the unit {read.unit}" if read.unit else ""
+        unit = f" in {_unit(read.unit)}" if read.unit else ""
         return f"the value {read.text}{' percent' if read.percent else ''}{unit}"
     if isinstance(read, reading.Equation):
         label = f"{read.label} named as " if read.label else ""
@@ -82,4 +84,11 @@ def describe(read: reading.Reading) -> str:
     if isinstance(read, reading.Group):
         kind = _BRACKETS.get(read.kind, f"a {read.kind}")
         return f"{kind} of {len(read.items)}: " + "; ".join(describe(item) for item in read.items)
+    if isinstance(read, reading.Refused):
+        return f"nothing that could be right: {read.why}"
     return f"what the strict grammar does not read: {read.text}"
+
+
+def _unit(unit: Unit) -> str:
+    factor = "" if unit.factor == 1 else f"{unit.factor} x "
+    return unit.counted or factor + " ".join(name if power == 1 else f"{name}^{power}" for name, power in unit.powers)

@@ -20,15 +20,16 @@ MAX_BOUND = 9_999
 MAX_DETERMINANT_ROWS = 5
 
 _DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGIT_RUN + 1},}}")
-_SCIENTIFIC = re.compile(r"\d[eE][+-]?(\d+)")
-_FACTORIAL = re.compile(r"(\d+)\s*!")
+_SCIENTIFIC = re.compile(r"[0-9][eE][+-]?([0-9]+)")
+_FACTORIAL = re.compile(r"([0-9]+)\s*!")
 _UNBOUNDED = re.compile(r"[\^!]|\d{5,}")
 _BIG_NUMBER = re.compile(r"\d{5,}")
 _TEX = re.compile(
     r"\\(?:input|include|write|read|open(?:in|out)|csname|def|edef|gdef|let|catcode|loop|repeat"
     r"|immediate|newcommand|renewcommand|usepackage|expandafter|special|directlua)(?![a-zA-Z])"
 )
-_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|[\s\S]")
+_DIGITS = frozenset("0123456789")
+_TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[0-9]+(?:\.[0-9]+)?|[\s\S]")
 
 
 def check(text: str) -> str | None:
@@ -89,7 +90,7 @@ def _powers(text: str) -> str | None:
             bare += 1
             if depth + bare > MAX_EXPONENT_DEPTH and following != "\\circ":
                 return "a tower of powers"
-        elif token[0].isdigit():
+        elif token[0] in _DIGITS:
             in_exponent = depth > 0 or bare > 0
             if in_exponent and (len(token.partition(".")[0]) > 5 or float(token) > MAX_EXPONENT):
                 return f"an exponent above {MAX_EXPONENT}"
@@ -104,7 +105,7 @@ def _powers(text: str) -> str | None:
 
 def _power_too_big(base: str, rest: list[str]) -> bool:
     """Whether base^rest, itself an exponent, is above the limit (base >= 2, first number of rest)."""
-    power = next((float(token) for token in rest[:3] if token[0].isdigit()), 1.0)
+    power = next((float(token) for token in rest[:3] if token[0] in _DIGITS), 1.0)
     return float(base) > 1.0 and (power > 14 or float(base) ** power > MAX_EXPONENT)
 
 

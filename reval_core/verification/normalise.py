@@ -1,73 +1,109 @@
 """One spelling for what LaTeX and people spell in many ways. Text in, text out, linear time.
 
-Nothing here changes a value: what is dropped is spacing, sizing, dollar signs, a final full stop.
+Nothing here changes a value: what is dropped is spacing, sizing, fonts, dollar signs, a final full stop. Unicode is
+characters.py's; this module knows TeX.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
+from reval_core.verification.characters import printable, to_latex
 from reval_core.verification.extraction import unwrap
 
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_SIGNS = str.maketrans(
-    {
-        "−": "-", "–": "-", "‐": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
-        "÷": r"\div ", "°": r"^\circ ", "º": r"^\circ ", "π": r"\pi ", "∞": r"\infty ",
-        "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "±": r"\pm ", "≈": r"\approx ", "θ": r"\theta ", "∅": r"\emptyset ", "√": r"\sqrt ",
-        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "，": ",", "\t": " ", "\n": " ", "\r": " ",
-    }
-)  # fmt: skip
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-_UNSENDABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+__all__ = ["compact", "normalise", "printable", "strip_delimiters", "words_of"]
+
 _THIN_GROUPS = re.compile(r"(?<=\d)\s*(?:\{,\}|\\!,\\!|,\s?\\!|\\!,|\\,)\s*(?=\d{3}(?!\d))")
 _COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
-_INNER_DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]]")
+_OTHER_GROUPS = re.compile(r"-?\d{1,3}(?:(?:_\d{3})+|(?:'\d{3})+|(?:\.\d{3}){2,}(?:,\d+)?)")
+_DOT_GROUPS_COMMA = re.compile(r"-?\d{1,3}(?:\.\d{3})+,\d\d?")
 _SPACE_GROUPS = re.compile(r"[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+_INNER_DELIMITERS = re.compile(r"(?<!\\)\\[()\[\]](?!\d*(?:pt|ex|em|mm|cm)\])")
+_DOUBLED = re.compile(r"\\\\(?=(?:frac|sqrt|text|le|leq|ge|geq|pi|infty|cdot|times|left|right|dfrac|cup|in|pm)\b)")
 _SIZING = re.compile(
-    r"\\(?:left|right|middle|bigl|bigr|Bigl|Bigr|biggl|biggr|Biggl|Biggr|big|Big|bigg|Bigg)"
-    r"(?![a-zA-Z])\s*|\\(?:displaystyle|textstyle|limits|nolimits|rm|bf|it|strut)(?![a-zA-Z])"
+    r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?(?=[\s()\[\]{}|\\.]|$)\.?"
+    r"|\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|rm|bf|it|strut|Large|large|LARGE|huge|Huge|normalsize"
+    r"|small|boldmath)(?![a-zA-Z])"
 )
-_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|hfill|enspace|thinspace)(?![a-zA-Z])|~")
+_SPACING = re.compile(
+    r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|hfill|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])|~"
+    r"|\\(?:hspace|vspace|hskip|mspace)\*?\s?\{[^{}]*\}|\\mkern\s?-?[\d.]+\s?mu|\\[hv]?phantom\{\s*\}"
+)
+_END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
 _PERCENT = re.compile(r"\\%|(?<=[\d }]) ?\b(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}")
+_FUNCTIONS = (
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil deg dim"
+    " ker sgn Re Im mod"
+).split()
+_FUNCTION_NAMES = {name: name for name in _FUNCTIONS} | {
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc",
+    "sh": "sinh", "ch": "cosh", "th": "tanh", "Log": "log", "Ln": "ln", "sign": "sgn", "Det": "det",
+}  # fmt: skip
+_NAMED_FUNCTION = re.compile(
+    r"\\(?:operatorname\*?|mathrm|text|mathop|textrm)\s?\{\s?("
+    + "|".join(sorted(_FUNCTION_NAMES, key=len, reverse=True))
+    + r")\s?\}"
+)
+_PLAIN_FUNCTION = re.compile(
+    r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|a(?:sin|cos|tan)|(?:sin|cos|tan)h|gcd|lcm|max|min|lg|floor|ceil|det)(?=\s?\()"
+)
+_BASED_LOGARITHM = re.compile(r"(?<![\\a-zA-Z])log_?(\d+)(?=\s?\()")
+_INFINITY = re.compile(r"(?<![a-zA-Z\\])(?:inf(?:ty|inity)?|Inf(?:inity)?|oo)(?![a-zA-Z])")
+_UNION = re.compile(r"(?<=[)\]}])\s?(?:U|\\bigcup|\\text\s?\{\s?U\s?\})\s?(?=[(\[\\{])")
 _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern + r"(?![a-zA-Z])"), replacement)
     for pattern, replacement in (
-        (r"\\[dtc]frac", r"\\frac"),
+        (r"\\[dtc]frac|\\sfrac|\\nicefrac|\\tfrac", r"\\frac"),
         (r"\\[dt]binom", r"\\binom"),
-        (r"\\leqslant|\\leq", r"\\le"),
-        (r"\\geqslant|\\geq", r"\\ge"),
+        (r"\\leqslant|\\leqq|\\leq", r"\\le"),
+        (r"\\geqslant|\\geqq|\\geq", r"\\ge"),
         (r"\\lt", "<"),
         (r"\\gt", ">"),
-        (r"\\neq", r"\\ne"),
-        (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|mbox|hbox|mathrm|mathbf|mathit"
-         r"|operatorname\*?)", r"\\text"),
-        (r"\\(?:lbrace)", r"\\{"),
-        (r"\\(?:rbrace)", r"\\}"),
-        (r"\\(?:lvert|rvert|vert|mid)", "|"),
-        (r"\\(?:simeq|approxeq|doteq)", r"\\approx"),
-        (r"\\(?:degree|degrees)", r"^\\circ"),
-        (r"\\varnothing", r"\\emptyset"),
-        (r"\\(?:dots|cdots|ldots|dotsc)", r"\\ldots"),
-        (r"\\lcm", r"\\text{lcm}"),
+        (r"\\not\s?=|\\neq", r"\\ne"),
+        (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)", r"\\text"),
+        (r"\\lbrace", r"\\{"),
+        (r"\\rbrace", r"\\}"),
+        (r"\\(?:lbrack)", "["),
+        (r"\\(?:rbrack)", "]"),
+        (r"\\(?:lparen)", "("),
+        (r"\\(?:rparen)", ")"),
+        (r"\\(?:lvert|rvert|vert)", "|"),
+        (r"\\(?:simeq|approxeq|doteq|cong)", r"\\approx"),
+        (r"\\(?:degree|degrees|textdegree)", r"^\\circ"),
+        (r"\\(?:varnothing|empty)", r"\\emptyset"),
+        (r"\\(?:dots|cdots|ldots|dotsc|dotsb)", r"\\ldots"),
+        (r"\\(?:ast|centerdot|star)", r"\\cdot"),
+        (r"\\surd", r"\\sqrt"),
+        (r"\\bigcap", r"\\cap"),
+        (r"\\(?:backslash|smallsetminus)", r"\\setminus"),
+        (r"\\(?:implies|Longrightarrow|Rightarrow)", r"\\Rightarrow"),
+        (r"\\(?:rightarrow|longrightarrow)", r"\\to"),
+        (r"\\colon", ":"),
+        (r"\\(?:bmod|mod)", r"\\mod"),
+        (r"\\(?:textsterling)", r"\\pounds"),
     )
 )  # fmt: skip
-_RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"))
+_FONT = r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underline|ensuremath|framebox|bbox|mathbin|mathrel"
+_FONTS = re.compile(_FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])")
+_NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathds|mathbf|mathcal)\s?(?:\{\s?([RZQNC])\s?\}|\s([RZQNC])(?![a-zA-Z]))")
+_SIGN_GROUP = re.compile(r"\{\s?([-+=:<>,])\s?\}")
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
+_RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("=>", r"\Rightarrow "), ("->", r"\to "))
+_PLUS_MINUS = re.compile(r"\+/?-(?=\s?[\d\\a-z(])|\\mp(?![a-zA-Z])")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_TEXT_NUMBER = re.compile(r"\\text\s*\{\s?(-?[\d.,/]*\d)\s?\}")
 _TEXT_SUBSCRIPT = re.compile(r"_\s?\{\s?\\text\s?\{\s?(\w+)\s?\}\s?\}")
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{? ?\\text ?\{ ?(?:st|nd|rd|th) ?\} ?\}?")
+_DEGREE_SPELLINGS = re.compile(r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ")
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=[/*)}])")
 _UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{([ei])\}")
-_PAIRS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-
-
-def printable(text: str) -> str:
-    """`text` with lone surrogates and control characters as U+FFFD, so any pipe or log takes it."""
-    return _UNSENDABLE.sub("\ufffd", text)
+_PERIOD = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s?(?:\{(\d+)\}|(\d))(?!\d)")
+_PERIOD_BRACKET = re.compile(r"(?<![\w.])(-?\d+)\.(\d*)\((\d+)\)(?![\w(])")
+_LEADING = re.compile(r"^(?:=|:|\\approx|\\therefore|\\Rightarrow|\\to|\\implies)(?![a-zA-Z])\s*(?=\S)")
+_SCIENTIFIC = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
+_CHOOSE = re.compile(r"(?<![a-zA-Z\\])C\((\w+(?:[+-]\d+)?),\s?(\w+)\)|\{?\}?(?:\^\{?(\d+|[a-z])\}?|_\{?(\d+|[a-z])\}?)\s?C\s?_\{?(\d+|[a-z])\}?")
+_PAIRS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("`", "`"), ("*", "*"), ("_", "_"))
 
 
 def strip_delimiters(text: str) -> str:
@@ -83,60 +119,139 @@ def strip_delimiters(text: str) -> str:
                 break
         if text.startswith((r"\boxed{", r"\fbox{")) and text.endswith("}"):
             inner = text[text.index("{") + 1 : -1]
-            if _closed(inner):
+            if closed(inner):
                 text = unwrap(inner)
         if text == before:
             break
     return text
 
 
+@lru_cache(maxsize=4096)
+def _normalised_short(text: str) -> str:
+    return _normalise(text)
+
+
 def normalise(text: str) -> str:
     """The common spelling of an answer or gold; idempotent on what it returns."""
-    text = printable(text).translate(_FULL_WIDTH).translate(_SIGNS)
-    if not text.isascii():
-        text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run.group().translate(_SUPERSCRIPTS) + "}", text)
-        text = _SUBSCRIPT_RUN.sub(lambda run: "_{" + run.group().translate(_SUBSCRIPTS) + "}", text)
+    return _normalised_short(text) if len(text) <= 300 else _normalise(text)
+
+
+def _normalise(text: str) -> str:
+    text = to_latex(printable(text))
     text = strip_delimiters(" ".join(text.split()))
     if "\\" in text or "{" in text:
-        text = text.replace(r"\$", "").replace("$", " ")
-        text = _THIN_GROUPS.sub("", text).replace("\\!", "")
-        text = _INNER_DELIMITERS.sub(" ", _SPACING.sub(" ", _SIZING.sub("", text)))
-        for pattern, replacement in _ALIASES:
-            text = pattern.sub(replacement, text)
-        text = _TEXT_SUBSCRIPT.sub(r"_{\1}", text)
-        text = _ORDINAL.sub("", text)
-        text = _UPRIGHT_CONSTANT.sub(r" \1 ", text)
-        text = text.replace(r"^{\circ}", r"^\circ").replace(r"{,}", ",")
+        text = _tex(text)
     text = _PERCENT.sub("%", " ".join(text.replace("$", " ").split()))
-    if "." in text:
-        text = _BARE_POINT.sub("", text)
+    text = _plain(text)
     for plain, command in _RELATIONS:
         text = text.replace(plain, command)
     text = " ".join(text.split()).rstrip("\\ ;,")
-    if text.endswith(".") and not text.endswith(".."):
+    if text.endswith((".", "!?")) and not text.endswith(".."):
         text = text[:-1].rstrip()
     if "," in text:
         text = _join_thousands(text)
     if _SPACE_GROUPS.fullmatch(text):
         text = text.replace(" ", "")
-    return strip_delimiters(text)
+    return strip_delimiters(_LEADING.sub("", text))
+
+
+def _tex(text: str) -> str:
+    """What TeX says in many ways in one; fonts, sizes and spacing go."""
+    text = _END_MARKS.sub("", text)
+    text = _DOUBLED.sub(r"\\", text)
+    text = _money(text)
+    text = _THIN_GROUPS.sub("", text).replace("\\!", "")
+    text = _INNER_DELIMITERS.sub(" ", _SPACING.sub(" ", _SIZING.sub("", text)))
+    text = _NUMBER_SETS.sub(lambda found: rf"\mathbb{{{found[1] or found[2]}}}", text)
+    text = _FONTS.sub("", text)
+    text = _NAMED_FUNCTION.sub(lambda found: f"\\{_FUNCTION_NAMES[found[1]]} ", text)
+    for pattern, replacement in _ALIASES:
+        text = pattern.sub(replacement, text)
+    text = _TEXT_SUBSCRIPT.sub(r"_{\1}", text)
+    text = _TEXT_NUMBER.sub(r" \1 ", text)
+    text = _ORDINAL.sub("", text)
+    text = _UPRIGHT_CONSTANT.sub(r" \1 ", text)
+    text = _DEGREE_SPELLINGS.sub(r"^\\circ", text)
+    text = _SIGN_GROUP.sub(r"\1", text)
+    if "\\over" in text or "\\choose" in text:
+        text = _OVER.sub(_fraction_of, text)
+    return _PERIOD.sub(_periodic, text)
+
+
+def _plain(text: str) -> str:
+    """What plain text says in many ways in one."""
+    if "." in text:
+        text = _PERIOD_BRACKET.sub(_periodic_bracket, _BARE_POINT.sub("", text))
+    if text.isdecimal() and text.isascii():
+        return text
+    if _OTHER_GROUPS.fullmatch(text):
+        return re.sub(r"[_'.](?=\d{3})", "", text).replace(",", ".")
+    if _DOT_GROUPS_COMMA.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
+    text = _PLUS_MINUS.sub(r"\\pm ", text)
+    text = _SCIENTIFIC.sub(r"\\times ", text)
+    text = _INFINITY.sub(r"\\infty ", text)
+    text = _UNION.sub(r"\\cup ", text)
+    text = _BASED_LOGARITHM.sub(r"\\log_{\1}", text)
+    text = _CHOOSE.sub(_binomial, text)
+    return _PLAIN_FUNCTION.sub(lambda found: f"\\{_FUNCTION_NAMES[found[1]]} ", text)
+
+
+def _money(text: str) -> str:
+    """\\$5 as 5 dollars when that is all; elsewhere the sign goes."""
+    match = re.fullmatch(r"(-?)\s?\\\$\s?(-?[\d,]*\.?\d+)", text)
+    if match:
+        return f"{match[1]}{match[2]}\\text{{ dollars}}"
+    return text.replace(r"\$", " ").replace("$", " ")
+
+
+def _fraction_of(match: re.Match[str]) -> str:
+    command = "frac" if match[2] == "over" else "binom"
+    return f"\\{command}{{{match[1].strip()}}}{{{match[3].strip()}}}"
+
+
+def _periodic(match: re.Match[str]) -> str:
+    """0.1\\overline{6} as the fraction that it is."""
+    return _periodic_fraction(match[1], match[2], match[3] or match[4])
+
+
+def _periodic_bracket(match: re.Match[str]) -> str:
+    return _periodic_fraction(match[1], match[2], match[3])
+
+
+def _periodic_fraction(whole: str, start: str, period: str) -> str:
+    sign = "-" if whole.startswith("-") else ""
+    whole = whole.lstrip("-")
+    if len(start) + len(period) > 60:
+        return f"{sign}{whole}.{start}{period}\\ldots"
+    above = int(whole + start + period) - int(whole + start)
+    return f"{sign}\\frac{{{above}}}{{{'9' * len(period) + '0' * len(start)}}}"
+
+
+def _binomial(match: re.Match[str]) -> str:
+    above, below = (match[1], match[2]) if match[1] else (match[3] or match[4], match[5])
+    return f"\\binom{{{above}}}{{{below}}}"
 
 
 def compact(text: str) -> str:
-    """Normalised text without spaces and without \\text{}: equal strings are the same answer."""
-    text = _TEXT.sub(r"\1", normalise(text))
+    """Normalised text without spaces and without \\text{}: equal strings are the same answer.
+
+    A space between two digits or two letters separates and stays: 1 1/2 is not 11/2.
+    """
+    text = _TEXT.sub(r" \1 ", normalise(text)) if "\\text" in text else normalise(text)
     text = re.sub(r"\\(frac|sqrt)\s*(\d)\s*(?=\d)", r"\\\1{\2}", text)
-    return re.sub(r"(?<![a-zA-Z])\s+|\s+(?![a-zA-Z0-9])", "", text)
+    return re.sub(r"(?<![a-zA-Z\d.])\s+|\s+(?![a-zA-Z\d.])", "", text.strip())
 
 
 def words_of(text: str) -> str:
     """A text answer in lower case: \\text{} unwrapped, outer punctuation and spaces dropped."""
-    return " ".join(_TEXT.sub(r" \1 ", text).replace("{", " ").replace("}", " ").split()).strip(" .,;:!\"'").casefold()
+    return " ".join(_TEXT.sub(r" \1 ", text).replace("{", " ").replace("}", " ").split()).strip(" .,;:!?\"'").casefold()
 
 
-def _closed(text: str) -> bool:
+def closed(text: str) -> bool:
+    """Whether every brace is closed and none is closed that was not opened."""
     depth = 0
-    for char in text.replace("\\{", "").replace("\\}", ""):
+    for char in text.replace("\\\\", "").replace("\\{", "").replace("\\}", ""):
         depth += (char == "{") - (char == "}")
         if depth < 0:
             return False

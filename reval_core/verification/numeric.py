@@ -287,3 +287,20 @@ def _combinatorial(op: str, args: list[MPC]) -> MPC:
     if op == "factorial":
         return _mp.factorial(args[0])
     return _mp.binomial(args[0], args[1])
+
+
+def less(left: Node, right: Node) -> bool:
+    """Whether one real constant is smaller than another. Raises Undecided for what is not real."""
+    with _lock:
+        values = [evaluate(node, {}) for node in (left, right)]
+    if any(_mp.im(value) != 0 for value in values):
+        raise Undecided("no order of complex numbers")
+    return bool(_mp.re(values[0]) < _mp.re(values[1]))
+
+
+def within(left: Node, right: Node, tolerance: float) -> bool:
+    """Whether two constants are within a relative distance of each other. Raises Undecided."""
+    if symbols(left) or symbols(right):
+        raise Undecided("not constant")
+    with _lock:
+        return _within(left, right, tolerance)

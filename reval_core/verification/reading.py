@@ -1,4 +1,4 @@
-"""Reading answers with parts: lists, tuples, intervals, sets, unions, matrices, equations, words.
+"""Reading answers with parts: lists, tuples, intervals, sets, unions, matrices, equations, inequalities, words.
 
 `read` turns text into a Reading, a small tree. Text that is none of these becomes Opaque.
 """
@@ -6,111 +6,116 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
-from reval_core.verification import units
+from reval_core.verification import relations, units
 from reval_core.verification.normalise import compact, normalise, words_of
 from reval_core.verification.parser import Undecided, parse, symbols
+from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
+from reval_core.verification.relations import is_label, one_group, split_top
 
-
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """One value; `percent` when it was followed by %, `unit` the text after it ("" for none)."""
-
-    text: str
-    percent: bool = False
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Parts in order. kind: list (no brackets), set, union, matrix, ratio, or the two brackets."""
-
-    kind: str
-    items: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    """Sides joined by =; `label` is the first side when that only names what follows, else ""."""
-
-    label: str
-    sides: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """An answer in words, in lower case; `marked` when it was in \\text{} or is plain prose."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Opaque:
-    """Text that this module does not read."""
-
-    text: str
-
-
-Reading = Scalar | Group | Equation | Words | Opaque
-
-_NAME = (
-    r"(?:\\(?!(?:frac|sqrt|pi|sin|cos|tan|log|ln|pm|infty|lfloor|lceil|binom)\b)[a-zA-Z]+ ?)?[A-Za-z]*'*"
-    r"(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?(?:\([A-Za-z0-9,]{0,20}\))?"
-)
-_LABEL = re.compile(rf"\(?(?!\d){_NAME}(?:[,:]{_NAME}){{0,8}}\)?")
 _TEXT_LABEL = re.compile(r"\\text\{[^{}]*\}|[A-Za-z ]{1,60}")
-_WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,()])+")
+_WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,!?:;\"()])+")
 _CONNECTIVE = re.compile(
-    r"\\text\{\s*(?:,?\s*(?:and|or)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|\\(?:vee|wedge|lor|land)(?![a-zA-Z])"
+    r"\\text\{\s*(?:,?\s*(?:and|or)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|(?<=\d)(?:and|or)(?=[a-z\d])"
+    r"|\\(?:vee|wedge|lor|land|&)(?![a-zA-Z])|和|(?<=\w)\s?&\s?(?=\w)"
 )
-_ENVIRONMENT = re.compile(r"\\begin\{([pbvBV]?matrix|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_INEQUALITY = re.compile(r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>")
-_UNREAD = ("\\ldots", "...", "\\ne ", "\\mod", "\\equiv", "\\Rightarrow", "\\to", "\\mid")
+_ENVIRONMENT = re.compile(
+    r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}", re.DOTALL
+)
+_ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equation\*?)\}(.*)\\end\{\1\}", re.DOTALL)
+_CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\end\{(?:cases|array)\}\.?", re.DOTALL)
+_ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a-zA-Z])")
+_UNREAD = ("\\ldots", "...", "\\to", "\\sum", "\\prod", "\\int", "\\lim")
+_DENIAL = re.compile(r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])")
+_CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\in|\\ge|\\le|\\ne|<|>)[^()]*)\)$")
+_SAID_CONDITION = re.compile(r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$")
+_MODULUS = re.compile(r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$")
+_RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
+_NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
+_NOTHING = frozenset({"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set",
+                      "the empty set", "no integer solutions", "no such numbers"})  # fmt: skip
 
 
-@lru_cache(maxsize=16384)
-def read(text: str) -> Reading:
-    """The reading of a gold or an answer (any spelling; it is normalised here)."""
+@lru_cache(maxsize=4096)
+def _read_short(text: str) -> Reading:
     return _read(normalise(text), 0)
 
 
-def split_top(text: str, separators: str) -> list[str]:
-    """`text` cut at each of the single-character separators that stands outside all brackets."""
-    parts: list[str] = []
-    depth = start = 0
-    previous = ""
-    for index, char in enumerate(text):
-        if char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char in separators and depth == 0 and previous != "\\":
-            parts.append(text[start:index].strip())
-            start = index + 1
-        previous = char
-    parts.append(text[start:].strip())
-    return parts
+def read(text: str) -> Reading:
+    """The reading of a gold or an answer (any spelling; it is normalised here)."""
+    return _read_short(text) if len(text) <= 300 else _read(normalise(text), 0)
 
 
 def _read(text: str, depth: int) -> Reading:
     if not text or depth > 6:
         return Opaque(text)
-    if text[0] == "{" and text[-1] == "}" and _one_group(text) and "\\cup" in text:
+    if _DENIAL.search(text):
+        return Refused("it denies or strikes something out")
+    aligned = _ALIGNED.fullmatch(text)
+    if aligned:
+        last = [row for row in _ROW.split(aligned[2]) if row.strip(" &")][-1:]
+        return _read(last[0].replace("&", "").strip(), depth + 1) if last else Opaque(text)
+    if text[0] == "{" and text[-1] == "}" and one_group(text) and "\\cup" in text:
         return _read(text[1:-1].strip(), depth + 1)
-    exact_part, approximately, rest = (part.strip() for part in text.partition("\\approx"))
-    if exact_part and approximately:
-        return _read(rest if is_label(exact_part) else exact_part.removesuffix("\\text{ or }").strip(), depth + 1)
+    if "\\approx" in text:
+        return _read_approximately(text, depth)
     words = _read_words(text)
     if words is not None:
         return words
+    found = relations.read_set(text, lambda part: _read(part, depth + 1))
+    if found is not None:
+        return found
     if any(mark in text for mark in _UNREAD):
         return Opaque(text)
-    if "or" in text or "and" in text or "\\text{" in text or "\\vee" in text:
-        joined = _CONNECTIVE.sub(",", text)
-        if joined != text:
-            text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", joined).strip(" ,")
+    return _read_modular(text, depth) or _read_parts(text, depth)
+
+
+def _read_approximately(text: str, depth: int) -> Reading:
+    """x = 1/3 \\approx 0.33 is 1/3, if what stands behind is about that."""
+    exact_part, _, rest = (part.strip() for part in text.partition("\\approx"))
+    if not exact_part or is_label(exact_part):
+        return _read(rest, depth + 1)
+    exact_part = exact_part.removesuffix("\\text{ or }").strip()
+    found = _read(exact_part, depth + 1)
+    return found if relations.about(found, _read(rest, depth + 1)) else Refused("what stands behind \\approx is far off")
+
+
+def _read_modular(text: str, depth: int) -> Reading | None:
+    """Residues: 17 mod 5 is computed; a modulus behind values is their unit."""
+    residue = _RESIDUE.fullmatch(text)
+    if residue and len(residue[1]) < 30 and 0 < len(residue[2].lstrip("0")) < 30 and int(residue[1]) >= int(residue[2]):
+        return Scalar(str(int(residue[1]) % int(residue[2])))
+    match = _MODULUS.match(text)
+    value, modulus = (match[1], next(g for g in match.groups()[1:] if g)) if match else (text, "")
+    if residue:
+        value, modulus = residue[1], residue[2]
+    name, sign, residues = value.partition("\\equiv")
+    if sign and is_label(name.strip()):
+        value = residues.strip()
+    elif not modulus:
+        return Opaque(text) if "\\equiv" in text or "\\mod" in text else None
+    found = _read(value, depth + 1)
+    if not modulus:
+        return found
+    unit = units.Unit(((f"mod {modulus}", 1),))
+    if isinstance(found, Scalar):
+        return Scalar(found.text, found.percent, unit)
+    if isinstance(found, Group) and found.kind == "list":
+        return Group("list", tuple(Scalar(i.text, i.percent, unit) if isinstance(i, Scalar) else i for i in found.items))
+    return found
+
+
+def _read_parts(text: str, depth: int) -> Reading:
+    condition = _CONDITION.match(text)
+    if condition and not is_label(text):
+        text = f"{condition[1]}, {condition[2]}"
+    text = _SAID_CONDITION.sub("", text) or text
+    related = relations.read_inequalities(text, lambda part: _read(part, depth + 1))
+    if related is not None:
+        return related
+    if _CONNECTIVE.search(text):
+        text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", _CONNECTIVE.sub(",", text)).strip(" ,")
     if not text:
         return Opaque(text)
     if "\\cup" in text:
@@ -120,32 +125,29 @@ def _read(text: str, depth: int) -> Reading:
     if len(items) == 1:
         items = [part for part in split_top(text, ",") if part]
     if len(items) > 1:
-        return _read_list(text, items, depth)
+        return _read_list(items, depth)
     return _read_relation(text, depth) or _read_brackets(text, depth) or _read_scalar(text)
 
 
-def _read_list(text: str, items: list[str], depth: int) -> Reading:
+def _read_list(items: list[str], depth: int) -> Reading:
     """Parts separated by commas; `n = 1, 2, 3` is a named list, not an equation and two numbers."""
     sides = split_top(items[0], "=")
     if len(sides) == 2 and is_label(sides[0]) and not any("=" in item for item in items[1:]):
-        whole = _read(", ".join([sides[1], *items[1:]]), depth + 1)
-        return Equation(compact(sides[0]), (whole,))
+        rest = [_read(item, depth + 1) for item in items[1:]]
+        if not any(relations.is_condition(item) for item in rest):
+            whole = _read(", ".join([sides[1], *items[1:]]), depth + 1)
+            return Equation(compact(sides[0]), (whole,))
     readings = tuple(_read(item, depth + 1) for item in items)
-    if any(isinstance(reading, Group) and reading.kind == "plusminus" for reading in readings):
-        readings = tuple(
-            part
-            for reading in readings
-            for part in (reading.items if isinstance(reading, Group) and reading.kind == "plusminus" else (reading,))
-        )
-    return Group("list", readings)
+    return Group("list", tuple(_spread(list(readings))))
 
 
 def _read_relation(text: str, depth: int) -> Reading | None:
     if "\\in " in text:
         name, _, rest = text.partition("\\in ")
-        return _read(rest.strip(), depth + 1) if is_label(name.strip()) else Opaque(text)
-    if _INEQUALITY.search(text):
-        return _read_inequality(text) or Opaque(text)
+        name = name.strip()
+        return Equation(compact(name), (_read(rest.strip(), depth + 1),)) if is_label(name) else Opaque(text)
+    if relations.INEQUALITY.search(text) or "\\ne " in text:
+        return Opaque(text)
     sides = split_top(text, "=")
     if len(sides) == 1:
         return None
@@ -161,66 +163,62 @@ def _read_relation(text: str, depth: int) -> Reading | None:
     return Equation(label, tuple(_read(side, depth + 1) for side in sides))
 
 
-def _read_inequality(text: str) -> Reading | None:
-    """a < x <= b, x > a and a > x as the interval that they describe."""
-    signs = [match.group().strip() for match in _INEQUALITY.finditer(text)]
-    sides = [side.strip() for side in _INEQUALITY.split(text)]
-    named = [is_label(side) for side in sides]
-    if len(sides) == 2 and named[0] != named[1]:
-        value, sign = (sides[1], signs[0]) if named[0] else (sides[0], _flip(signs[0]))
-        end = _read_scalar(value)
-        if not isinstance(end, Scalar) or has_symbols(end):
-            return None
-        if sign in ("<", "\\le"):
-            return Group("(" + (")" if sign == "<" else "]"), (Scalar("-\\infty"), end))
-        return Group(("(" if sign == ">" else "[") + ")", (end, Scalar("\\infty")))
-    if len(sides) == 3 and named == [False, True, False]:
-        ends = [_read_scalar(sides[0]), _read_scalar(sides[2])]
-        if signs[0] in (">", "\\ge"):
-            ends.reverse()
-            signs = [_flip(signs[1]), _flip(signs[0])]
-        if signs[1] in (">", "\\ge") or not all(isinstance(e, Scalar) for e in ends):
-            return None
-        kind = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")
-        return Group(kind, tuple(ends))
-    return None
-
-
-def _flip(sign: str) -> str:
-    return {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}[sign]
-
-
 def _read_brackets(text: str, depth: int) -> Reading | None:
     environment = _ENVIRONMENT.fullmatch(text)
     if environment:
-        if environment[1] == "vmatrix":
-            return Opaque(text)
-        rows = [row for row in environment[2].split("\\\\") if row.strip()]
-        cells = tuple(Group("row", tuple(_read(cell.strip(), depth + 1) for cell in row.split("&"))) for row in rows)
-        return Group("matrix", cells)
-    if text.startswith("\\{") and text.endswith("\\}"):
+        return Opaque(text) if "vmatrix" in environment[1].casefold() else _read_matrix(environment[2], depth)
+    if text.startswith("\\langle") and text.endswith("\\rangle"):
+        text = "(" + text[len("\\langle") : -len("\\rangle")].strip() + ")"
+    elif text[0] == "<" and text[-1] == ">" and "," in text:
+        text = "(" + text[1:-1] + ")"
+    point = _NAMED_POINT.fullmatch(text)
+    if point:
+        text = point[1]
+    if text.startswith("\\{") and text.endswith("\\}") and one_group(text.replace("\\{", "{").replace("\\}", "}")):
         inner = text[2:-2].strip()
         parts = [part for part in split_top(inner, ",;") if part]
-        readings = [_read(part, depth + 1) for part in parts]
-        return Group("set", tuple(_spread(readings)))
-    if text[0] in "([{" and text[-1] in ")]}" and _one_group(text):
-        inner = text[1:-1].strip()
-        parts = split_top(inner, ",;")
-        if len(parts) == 1:
-            if text[0] + text[-1] in ("()", "{}"):
-                return _read(inner, depth + 1)
-            return Group("singleton", (_read(inner, depth + 1),))
-        if text[0] == "{":
-            return Group("list", tuple(_read(part, depth + 1) for part in parts if part))
-        if not all(parts):
-            return Group("singleton", (Opaque(inner),))
-        return Group(text[0] + text[-1], tuple(_read(part, depth + 1) for part in parts))
+        return Group("set", tuple(_spread([_read(part, depth + 1) for part in parts])))
+    if text[0] in "([{" and text[-1] in ")]}" and one_group(text):
+        return _read_group(text, depth)
+    if text[0] in "[]" and text[-1] in "[]" and "[" not in text[1:-1] and "]" not in text[1:-1]:
+        return _read_reversed(text, depth)
     if text[0] == "-" and text[-1] in ")]}":
         return _read_negated(text, depth)
     ratio = split_top(text, ":")
     if len(ratio) > 1 and all(ratio):
         return Group("ratio", tuple(_read_scalar(part) for part in ratio))
     return None
+
+
+def _read_group(text: str, depth: int) -> Reading:
+    inner = text[1:-1].strip()
+    parts = split_top(inner, ",;")
+    if len(parts) == 1:
+        found = _read(inner, depth + 1)
+        return found if text[0] + text[-1] in ("()", "{}") else Group("singleton", (found,))
+    if text[0] == "{":
+        return Group("list", tuple(_read(part, depth + 1) for part in parts if part))
+    if not all(parts):
+        return Group("singleton", (Opaque(inner),))
+    readings = tuple(_read(part, depth + 1) for part in parts)
+    rows = [r for r in readings if isinstance(r, Group) and r.kind in ("[]", "()")]
+    if text[0] == "[" and len(rows) == len(readings) and len({len(row.items) for row in rows}) == 1 and len(rows) > 1:
+        return Group("matrix", tuple(Group("row", row.items) for row in rows))
+    return Group(text[0] + text[-1], readings)
+
+
+def _read_reversed(text: str, depth: int) -> Reading | None:
+    """]a, b[ as the open interval that it is where brackets are written so."""
+    parts = split_top(text[1:-1], ",;")
+    if len(parts) != 2 or not all(parts):
+        return None
+    kind = ("(" if text[0] == "]" else "[") + (")" if text[-1] == "[" else "]")
+    return Group(kind, tuple(_read(part, depth + 1) for part in parts))
+
+
+def _read_matrix(body: str, depth: int) -> Reading:
+    rows = [row for row in _ROW.split(body.replace("\\hline", " ")) if row.strip()]
+    return Group("matrix", tuple(Group("row", tuple(_read(c.strip(), depth + 1) for c in row.split("&"))) for row in rows))
 
 
 def _read_negated(text: str, depth: int) -> Reading | None:
@@ -248,21 +246,16 @@ def _negated(group: Group) -> Group | None:
 
 
 def _spread(readings: list[Reading]) -> list[Reading]:
+    """Both values of a plus-minus as parts of the list or set that it stands in."""
     spread: list[Reading] = []
     for reading in readings:
-        plus_minus = isinstance(reading, Group) and reading.kind == "plusminus"
-        spread.extend(reading.items if plus_minus and isinstance(reading, Group) else (reading,))
+        inner = reading.sides[-1] if isinstance(reading, Equation) and len(reading.sides) == 1 else reading
+        if isinstance(inner, Group) and inner.kind == "plusminus":
+            label = reading.label if isinstance(reading, Equation) else ""
+            spread.extend(Equation(label, (item,)) if label else item for item in inner.items)
+        else:
+            spread.append(reading)
     return spread
-
-
-def _one_group(text: str) -> bool:
-    """Whether the first bracket is closed by the last one."""
-    depth = 0
-    for index, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return index == len(text) - 1
-    return False
 
 
 def _read_scalar(text: str) -> Reading:
@@ -274,35 +267,32 @@ def _read_scalar(text: str) -> Reading:
         return Group("set", ())
     value, unit = units.split(text)
     percent = value.endswith("%")
-    value = value.rstrip("% ").strip()
-    if not value or "\\text" in value or "\\pm" in value:
+    value = value.removesuffix("%").strip()
+    if not value or "\\text" in value or "\\pm" in value or value.endswith("%"):
         return Opaque(text)
     return Scalar(value, percent, unit)
 
 
-def _read_words(text: str) -> Words | None:
+def _read_words(text: str) -> Reading | None:
     if text[0] == "-" or not _WORDS.fullmatch(text):
         return None
-    plain = words_of(text)
-    letters = sum(char.isalpha() for char in plain)
-    if letters < 2 or (letters < 3 and "\\text" not in text) or plain in ("and", "or"):
+    said = words_of(text)
+    if said in _NOTHING:
+        return Group("set", ())
+    named = relations.number_set(said)
+    if named is not None:
+        return named
+    letters = sum(char.isalpha() for char in said)
+    if letters < 2 or (letters < 3 and "\\text" not in text) or said in ("and", "or"):
         return None
-    if "\\text" not in text and " " not in plain and parses(text):
+    if "\\text" not in text and " " not in said and parses(text):
         return None
     outside = re.sub(r"\\text\{[^{}]*\}", "", text)
-    if outside != text and any(char.isalpha() for char in outside) and " " not in plain:
+    if outside != text and any(char.isalpha() for char in outside) and " " not in said:
         return None  # letters beside the text: a name and its unit, not words
-    return Words(plain)
-
-
-def is_label(text: str) -> bool:
-    """Whether text only names what an equation gives: x, f(x), S_{ABC}, (p,q,r)."""
-    return (
-        0 < len(text) <= 60
-        and text not in ("e", "i", "\\pi", "\\infty", "\\emptyset")
-        and any(char.isalpha() for char in text)
-        and _LABEL.fullmatch(text.replace(", ", ",")) is not None
-    )
+    if re.fullmatch(r"\(?[A-Za-z](?:\s?,\s?[A-Za-z])+\)?", said) or re.search(r"(?<![a-z])[a-z]\s?[=(]", said):
+        return None
+    return Words(said)
 
 
 def parses(text: str) -> bool:

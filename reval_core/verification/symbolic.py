@@ -1,8 +1,8 @@
 """The symbolic tier: math-verify, with its known wrong acceptances vetoed. Runs in worker processes only.
 
 math-verify's own alarms are off (they work on main threads alone and cannot stop C code); the pool's
-hard limit replaces them. Only boxed LaTeX is given and only its LaTeX grammar is enabled, which leaves one path to
-sympy's parse_expr, the function that evaluates text: its number tokens. Importing this module puts `read_number`, which
+hard limit replaces them. Its extraction is passed by: a text is parsed whole or not at all, by its LaTeX grammar alone. That
+leaves one path to sympy's parse_expr, the function that evaluates text: number tokens. Importing this module puts `read_number`, which
 evaluates nothing, in the place of that function wherever these libraries hold it.
 """
 
@@ -19,12 +19,16 @@ import sympy
 import sympy.parsing
 import sympy.parsing.sympy_parser
 import sympy.physics.units  # its module reads the names of its prefixes with parse_expr
+from latex2sympy2_extended.latex2sympy2 import latex2sympy
+from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.sets import FiniteSet as LatexFiniteSet
+from math_verify.grader import should_treat_as_complex
 
 from reval_core.verification.confine import Confined
 
-_CONFIG = [math_verify.LatexExtractionConfig(boxed_match_priority=0)]
-_RELATIVE_GAP = 1e-5
+_NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
+_ROUNDED_GAP = 1e-6
+_EXACT_GAP = 1e-30
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns once that its alarms are off
 
@@ -53,38 +57,53 @@ for _module in (
 
 
 def compare(gold: str, answer: str) -> tuple[bool, str]:
-    """(equal, reason) for two normalised LaTeX texts. May take for ever; may raise anything."""
-    if any(mark in text for text in (gold, answer) for mark in ("\\ldots", "...")):
-        return False, "lists with dots are only compared as text"
-    golds, answers = _parse(gold), _parse(answer)
-    if not golds:
-        return False, "the gold is no LaTeX that math-verify reads, and the texts differ"
-    if not answers:
-        return False, "the answer is no LaTeX that math-verify reads, and the texts differ"
-    if not math_verify.verify(golds, answers, timeout_seconds=None):
+    """(equal, reason) for two normalised LaTeX texts that passed admission.py. May take for ever."""
+    wanted, found = _parse(gold), _parse(answer)
+    if wanted is None:
+        return False, "sympy does not read the gold, and the texts differ"
+    if found is None:
+        return False, "sympy does not read the answer, and the texts differ"
+    if not math_verify.verify([wanted], [found], timeout_seconds=None):
         return False, "math-verify: different"
-    reason = _veto(golds[0], answers[0])
+    reason = _veto(wanted, found, rounded="." in gold + answer)
     return (False, reason) if reason else (True, "math-verify: equal")
 
 
 def warm_up() -> None:
-    """Grade a few ordinary pairs, so that the first real one does not pay for cold caches."""
+    """Grade a few ordinary pairs, so that the first real one does not pay for cold caches.
+
+    Raises:
+        RuntimeError: one was judged wrongly: with these versions of the libraries every verdict would be worthless.
+    """
     for gold, answer in (
         (r"\frac{x}{7}+1", r"\frac{x+7}{7}"),
         (r"x<1", r"-x>-1"),
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
-        (r"(-\infty,2]\cup[3,\infty)", r"x\le 2 \text{ or } x\ge 3"),
+        (r"\{1,2,3\}", r"\{1\}\cup\{2,3\}"),
         (r"\log 8", r"3\log 2"),
     ):
-        compare(gold, answer)
+        if not compare(gold, answer)[0]:
+            raise RuntimeError(f"math-verify does not find {gold} and {answer} equal; are its versions those required?")
 
 
-def _parse(text: str) -> list[Any]:
-    parsed = math_verify.parse("\\boxed{" + text + "}", _CONFIG, fallback_mode="no_fallback", parsing_timeout=None)
-    return [part for part in parsed if not isinstance(part, str)]
+def _parse(text: str) -> Any:
+    """The whole text as sympy reads it, None when it does not: never a part of it."""
+    try:
+        return latex2sympy(
+            normalize_latex(text, _NORMALIZATION),
+            is_real=not should_treat_as_complex(text),
+            convert_degrees=False,
+            normalization_config=None,
+        )
+    except Confined:
+        raise
+    except MemoryError:
+        raise
+    except Exception:  # whatever a parser of a hundred thousand lines raises, it has not read the text
+        return None
 
 
-def _veto(gold: Any, answer: Any) -> str | None:
+def _veto(gold: Any, answer: Any, *, rounded: bool) -> str | None:
     """Why an acceptance by math-verify is not believed, or None."""
     kinds = [_kind(value) for value in (gold, answer)]
     if set(kinds) == {"interval", "finite"}:
@@ -92,9 +111,13 @@ def _veto(gold: Any, answer: Any) -> str | None:
     if _says_nothing(answer) and not _says_nothing(gold):
         return "the answer holds for every value"
     if kinds == ["number", "number"]:
-        left, right = (sympy.N(value, 50) for value in (gold, answer))
+        left, right = (sympy.N(value.doit(), 50) for value in (gold, answer))
+        if left == right:
+            return None
         gap = abs(left - right)
-        if gap > _RELATIVE_GAP * max(abs(left), abs(right)):
+        if not (gap.is_comparable and left.is_finite and right.is_finite):
+            return "no finite numbers"
+        if gap > (_ROUNDED_GAP if rounded else _EXACT_GAP) * sympy.Max(abs(left), abs(right)):
             return "the numbers differ at 50 digits"
     return None
 
@@ -107,6 +130,8 @@ def _says_nothing(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, sympy.Union) and all(isinstance(part, sympy.FiniteSet) for part in value.args):
+        return "finite"
     if isinstance(value, sympy.Interval | sympy.Union):
         return "interval"
     if isinstance(value, sympy.FiniteSet | LatexFiniteSet):

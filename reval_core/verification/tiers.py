@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from reval_core.verification import choices, exact, limits, reading, structure
+from reval_core.verification import admission, choices, exact, limits, reading, structure
 from reval_core.verification.extraction import adjacent, boxes
-from reval_core.verification.normalise import compact, normalise, printable, strip_delimiters
+from reval_core.verification.normalise import closed, compact, normalise, printable, strip_delimiters
 from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.readings import Reading, Scalar
 from reval_core.verification.verdict import GradingPolicy, Verdict, decided, failed
 
 _MAX_RAW = 20_000
@@ -78,7 +79,7 @@ class Case:
         return normalise(self.answer)
 
     @cached_property
-    def readings(self) -> tuple[reading.Reading, reading.Reading]:
+    def readings(self) -> tuple[Reading, Reading]:
         """What gold and answer are."""
         return reading.read(self.left), reading.read(self.right)
 
@@ -92,11 +93,11 @@ def decide(gold: str, answer: str, policy: GradingPolicy) -> Verdict | None:
     """Judge an answer by every tier but the symbolic one; None when undecided. Never slow."""
     begun = time.perf_counter()
     case = case_of(gold, answer, policy)
-    for tier in TIERS.values():
-        verdict = tier(case)
-        if verdict is not None:
-            return dataclasses.replace(verdict, seconds=time.perf_counter() - begun)
-    return None
+    try:
+        verdict = next((found for tier in TIERS.values() if (found := tier(case)) is not None), None)
+    except (ArithmeticError, RecursionError, ValueError) as error:  # of this pair alone: its batch goes on
+        return failed("error", case.answer[:200], "limits", f"{type(error).__name__}: {error}"[:200])
+    return None if verdict is None else dataclasses.replace(verdict, seconds=time.perf_counter() - begun)
 
 
 def _size(case: Case) -> Verdict | None:
@@ -142,6 +143,8 @@ def _exact(case: Case) -> Verdict | None:
 def _limits(case: Case) -> Verdict | None:
     """What would be dear to evaluate is refused before anything evaluates it."""
     reason = limits.check(case.right)
+    if reason is None and not closed(case.right) and closed(case.left):
+        reason = "braces that do not match"
     if reason:
         return failed("rejected", case.answer[:200], "limits", reason)
     unusable = limits.check(case.left) if exact.whole_number(case.left) is None else None
@@ -161,6 +164,17 @@ def _structure(case: Case) -> Verdict | None:
     return decided(equal, case.answer, _tier(*case.readings), "equal" if equal else "different")
 
 
+def _admission(case: Case) -> Verdict | None:
+    """What the symbolic tier would not read whole is different text; what would be dear is refused."""
+    sides = symbolic_text(case.gold), symbolic_text(case.answer)
+    for name, side in zip(("gold", "answer"), sides, strict=True):
+        mark = admission.unread(side)
+        if mark:
+            return decided(False, case.answer, "admission", f"the {name} holds {mark}, which sympy would not read")
+    reason = admission.dear(*sides)
+    return failed("rejected", case.answer[:200], "admission", reason) if reason else None
+
+
 TIERS: dict[str, Callable[[Case], Verdict | None]] = {
     "size": _size,
     "choice": _choice,
@@ -168,6 +182,7 @@ TIERS: dict[str, Callable[[Case], Verdict | None]] = {
     "exact": _exact,
     "limits": _limits,
     "structure": _structure,
+    "admission": _admission,
 }
 """In the order in which they judge; each says nothing (None) unless it is sure."""
 
@@ -176,14 +191,14 @@ def symbolic_text(text: str) -> str:
     """What the symbolic tier is given: normalised, without units and names of what is asked."""
     text = normalise(text)
     read = reading.read(text)
-    if isinstance(read, reading.Scalar):
+    if isinstance(read, Scalar):
         return read.text + ("\\%" if read.percent else "")
     exact_part = text.split("\\approx")[0].strip() or text
     return exact_part.replace("%", "\\%")
 
 
-def _tier(gold: reading.Reading, answer: reading.Reading) -> str:
-    if not isinstance(gold, reading.Scalar) or not isinstance(answer, reading.Scalar):
+def _tier(gold: Reading, answer: Reading) -> str:
+    if not isinstance(gold, Scalar) or not isinstance(answer, Scalar):
         return "structure"
     try:
         exact.rational(parse(gold.text))

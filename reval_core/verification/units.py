@@ -1,96 +1,268 @@
-"""Units after a value: what is cut off, and which units contradict each other."""
+"""Units after a value: what is cut off, what two units have to do with each other.
+
+A unit is read by a closed table (SI with prefixes, imperial, time, angle, money, energy) and its compounds, or it is the name of
+what is counted: plain words that say nothing about the value. Words that do, such as `million`, `squared`, `or five`, are never
+dropped: they leave the text unread.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
-_NAMES: dict[str, str] = {
-    spelling: canonical
-    for canonical, spellings in {
-        "millimetre": "mm millimeter millimeters millimetre millimetres",
-        "centimetre": "cm centimeter centimeters centimetre centimetres",
-        "metre": "m meter meters metre metres",
-        "kilometre": "km kilometer kilometers kilometre kilometres",
-        "inch": "in inch inches",
-        "foot": "ft foot feet",
-        "yard": "yd yard yards",
-        "mile": "mi mile miles",
-        "gram": "g gram grams",
-        "kilogram": "kg kilogram kilograms",
-        "pound": "lb lbs pound pounds",
-        "ounce": "oz ounce ounces",
-        "second": "s sec secs second seconds",
-        "minute": "min mins minute minutes",
-        "hour": "h hr hrs hour hours",
-        "day": "day days",
-        "week": "week weeks",
-        "month": "month months",
-        "year": "yr yrs year years",
-        "litre": "l liter liters litre litres",
-        "millilitre": "ml milliliter milliliters",
-        "degree": "deg degree degrees °",
-        "radian": "rad radian radians",
-        "dollar": "dollar dollars usd",
-        "cent": "cent cents",
-        "mph": "mph",
-        "am": "am",
-        "pm": "pm",
-    }.items()
-    for spelling in spellings.split()
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a value is in: powers of base units, and how many of these one is. `counted` names what has no table entry."""
+
+    powers: tuple[tuple[str, int], ...]
+    factor: Fraction = Fraction(1)
+    counted: str = ""
+
+
+_F = Fraction
+_PREFIXES = {
+    "n": _F(1, 10**9), "μ": _F(1, 10**6), "\\mu": _F(1, 10**6), "m": _F(1, 1000), "c": _F(1, 100), "d": _F(1, 10),
+    "k": _F(1000), "M": _F(10**6), "G": _F(10**9), "T": _F(10**12),
+    "nano": _F(1, 10**9), "micro": _F(1, 10**6), "milli": _F(1, 1000), "centi": _F(1, 100), "deci": _F(1, 10),
+    "kilo": _F(1000), "mega": _F(10**6), "giga": _F(10**9),
+}  # fmt: skip
+_PREFIXED = {
+    "length": "m meter meters metre metres",
+    "mass": "g gram grams",
+    "volume": "L l liter liters litre litres",
+    "time": "s sec second seconds",
+    "force": "N newton newtons",
+    "energy": "J joule joules",
+    "power": "W watt watts",
+    "voltage": "V volt volts",
+    "current": "A amp amps ampere amperes",
+    "charge": "C coulomb coulombs",
+    "resistance": "\\Omega ohm ohms",
+    "capacitance": "F farad farads",
+    "induction": "H henry henries",
+    "field": "T tesla",
+    "frequency": "Hz hertz",
+    "pressure": "Pa pascal pascals",
+    "electronvolt": "eV",
+    "amount": "mol mole moles",
+    "information": "B byte bytes",
+    "calorie": "cal calorie calories",
 }
-_SUFFIX = re.compile(
-    r"^(?P<value>.*[\d.)}%a-zA-Z])\s*\\text\s*\{(?P<unit>[A-Za-z°µ .,/'-]{0,60})\}(?P<power> ?\^ ?\{?\d\}?)?$"
+_PLAIN: dict[str, tuple[str, Fraction, str]] = {
+    "inch": ("length", _F(254, 10000), "in inch inches"),
+    "foot": ("length", _F(3048, 10000), "ft foot feet"),
+    "yard": ("length", _F(9144, 10000), "yd yard yards"),
+    "mile": ("length", _F(1609344, 1000), "mi mile miles"),
+    "furlong": ("length", _F(201168, 1000), "furlong furlongs"),
+    "angstrom": ("length", _F(1, 10**10), "angstrom angstroms"),
+    "lightyear": ("lightyear", _F(1), "ly lightyear lightyears"),
+    "hectare": ("hectare", _F(1), "ha hectare hectares"),
+    "acre": ("acre", _F(1), "acre acres"),
+    "gallon": ("gallon", _F(1), "gal gallon gallons"),
+    "quart": ("gallon", _F(1, 4), "qt quart quarts"),
+    "pint": ("gallon", _F(1, 8), "pt pint pints"),
+    "cup": ("gallon", _F(1, 16), "cup cups"),
+    "pound": ("pound", _F(1), "lb lbs pound pounds"),
+    "ounce": ("pound", _F(1, 16), "oz ounce ounces"),
+    "ton": ("ton", _F(1), "ton tons tonne tonnes"),
+    "minute": ("time", _F(60), "min mins minute minutes"),
+    "hour": ("time", _F(3600), "h hr hrs hour hours"),
+    "day": ("time", _F(86400), "day days"),
+    "week": ("time", _F(604800), "week weeks"),
+    "month": ("month", _F(1), "month months"),
+    "year": ("month", _F(12), "yr yrs year years"),
+    "degree": ("degree", _F(1), "deg degree degrees"),
+    "celsius": ("celsius", _F(1), "celsius"),
+    "fahrenheit": ("fahrenheit", _F(1), "fahrenheit"),
+    "kelvin": ("kelvin", _F(1), "K kelvin kelvins"),
+    "radian": ("radian", _F(1), "rad rads radian radians"),
+    "dollar": ("dollar", _F(1), "dollar dollars usd USD"),
+    "cent": ("dollar", _F(1, 100), "cent cents"),
+    "euro": ("euro", _F(1), "euro euros EUR"),
+    "sterling": ("sterling", _F(1), "\\pounds GBP"),
+    "yen": ("yen", _F(1), "yen JPY"),
+    "rupee": ("rupee", _F(1), "rupee rupees Rs Rs. INR"),
+    "bit": ("information", _F(1, 8), "bit bits"),
+    "am": ("am", _F(1), "am a.m. a.m"),
+    "pm": ("pm", _F(1), "pm p.m. p.m"),
+}
+_COMPOUND = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour"), "rpm": ("", "minute")}
+
+
+def _table() -> dict[str, tuple[str, Fraction]]:
+    known: dict[str, tuple[str, Fraction]] = {}
+    for kind, spellings in _PREFIXED.items():
+        for spelling in spellings.split():
+            known[spelling] = (kind, _F(1))
+            short = len(spelling) <= 3 and spelling != "sec" and spelling != "amp" or spelling == "\\Omega"
+            for prefix, factor in _PREFIXES.items():
+                if (len(prefix.lstrip("\\")) <= 2) == short:
+                    known[prefix + spelling] = (kind, factor)
+    for kind, factor, spellings in _PLAIN.values():
+        known |= dict.fromkeys(spellings.split(), (kind, factor))
+    return known
+
+
+_KNOWN = _table()
+LETTERS = frozenset(name for name in _KNOWN if len(name) == 1)
+"""Units of one letter, which may as well be variables."""
+
+_SAYS_VALUE = frozenset(
+    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million billion"
+    " trillion dozen dozens score half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths"
+    " hundredth hundredths thousandth thousandths squared cubed factorial plus minus times over divided mod modulo base"
+    " power powers root percent twice double triple or and not maybe either but is are no nor negative to than less more"
+    " about roughly approximately between if except without isn't wrong unless perhaps probably also then equals even odd"
+    " sin cos tan log sqrt exp ln pi".split()
 )
-_MATHEMATICS = frozenset(["sin", "cos", "tan", "log", "sqrt", "exp", "mod"])
-_NO_UNIT = frozenset(["or", "and", "not", "maybe", "either", "but"])
-_DEGREES = re.compile(r"^(?P<value>[^\\]*[\d.)}]|.*\d|.*\\pi)\s*\^\s*\\circ(?:\s*[CF])?$")
-_PLAIN = re.compile(r"^(?P<value>.*[\d}%)])\s*(?P<unit>[a-zA-Z]{2,20}(?: [a-zA-Z]{2,20})*)(?P<power>\^\{?[23]\}?)?$")
-_TRAILING_WORDS = re.compile(r"(?<=[\d}%)])\s+[A-Za-z]+(?:\s+[A-Za-z]+){0,11}$")
-_METRES = re.compile(r"^(?P<value>\d[\d.]*)\s?m\s?\^\{?(?P<power>[23])\}?$")
+_MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")
+_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
+_NAME = re.compile(r"(?P<name>\\?[A-Za-z.]+)\s?(?:\^\s?\{?\s?(?P<power>-?\d)\s?\}?)?")
+_VALUE = r"(?P<value>.*[\d.)}%!]|.*\\pi|.*\\infty)"
+_SUFFIX = re.compile(
+    rf"^(?:{_VALUE}|(?P<letters>.*[a-zA-Z]))\s*(?P<unit>\\frac\s?\{{\s?\\text[^$]*|\\text\s?\{{.*)$", re.DOTALL
+)
+_DEGREES = re.compile(
+    r"^(?P<value>[^\\]*[\d.)}]|(?:(?!\\(?:sin|cos|tan|sec|csc|cot)).)*(?:[\d}]|\\pi))\s?\^\s?\{?\s?(?:\\circ|o)\s?\}?"
+    r"\s*(?:\\text\s?\{\s?)?(?P<scale>[CF]|Celsius|Fahrenheit)?(?:\s?\})?$"
+)
+_PLAIN_SUFFIX = re.compile(
+    rf"^{_VALUE}\s*(?P<unit>(?:[A-Za-z]{{2,}}|\\(?:pounds|euro|yen|rupee|Omega))[A-Za-z /^\d{{}}.'-]*)$"
+)
+_SLASHED = re.compile(rf"^{_VALUE}\s?(?P<unit>[A-Za-z]{{1,10}}\s?/\s?[A-Za-z]{{1,10}}(?:\^\{{?\d\}}?)?)$")
+_LETTER = re.compile(rf"^{_VALUE}\s*(?P<unit>[A-Za-z])(?P<power>\s?\^\s?\{{?[23]\}}?)?$")
+_CURRENCY_FIRST = re.compile(r"^(?P<sign>-?)\s?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?(?P<value>\d.*)$")
+_NEUTRAL = {"unit", "square unit", "sq unit", "cubic unit", "cu unit"}
+_MEASURES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
-def split(text: str) -> tuple[str, str]:
-    """(value, unit) of a normalised scalar; the unit is "" when there is none.
+def split(text: str) -> tuple[str, Unit | None]:
+    """(value, unit) of a normalised scalar; the unit is None when there is none that can be cut off.
 
-    A unit is \\text{} after a value, the degree sign, or a known unit word or plain English words
-    after a number. `5x` has no unit, `5 m` neither: a single letter may be a variable.
+    `5x` has no unit, `5 m` neither: a single letter may be a variable (`split_letter`).
     """
-    match = _SUFFIX.match(text)
-    if match and "\\text" not in match["value"] and not _NO_UNIT & set(match["unit"].casefold().split()):
-        return match["value"].strip(), _canonical(match["unit"], match["power"])
+    first = _CURRENCY_FIRST.match(text)
+    if first:
+        return first["sign"] + first["value"], read(first["unit"])
     match = _DEGREES.match(text)
     if match and "\\circ" not in match["value"]:
-        return match["value"].strip(), "degree"
-    match = _METRES.match(text)
-    if match:
-        return match["value"], "metre^" + match["power"]
-    match = _PLAIN.match(text)
-    if match and _is_unit(match["unit"]):
-        return match["value"].strip(), _canonical(match["unit"], match["power"])
-    return text, ""
+        scale = {"C": "celsius", "F": "fahrenheit"}.get((match["scale"] or "d")[0], "degree")
+        return match["value"].strip(), read(scale)
+    match = _SUFFIX.match(text) or _PLAIN_SUFFIX.match(text) or _SLASHED.match(text)
+    if not match or "\\text" in (match["value"] or match.groupdict().get("letters") or ""):
+        return text, None
+    value = (match["value"] or match["letters"]).strip()
+    written = match["unit"].strip()
+    words = plain(written).casefold().split()
+    if words and words[0] in _MULTIPLES and re.fullmatch(r"[\d.]+", value):
+        value, words = f"({value})\\cdot {_MULTIPLES[words[0]]}", words[1:]
+        written = " ".join(words)
+        if not written:
+            return value, None
+    unit = read(written)
+    if unit is None or (match.groupdict().get("letters") and unit.counted):
+        return text, None
+    return value, unit
 
 
-def compatible(gold: str, answer: str, *, drop: bool) -> bool:
-    """Whether the units allow equality: the same, one missing (if `drop`), or one unknown."""
+def split_letter(text: str) -> tuple[str, Unit | None]:
+    """As `split` for a unit of one letter, `12 m`: for a value that is compared with one without variables."""
+    match = _LETTER.match(text)
+    if match is None or match["unit"] not in LETTERS:
+        return text, None
+    return match["value"].strip(), read(match["unit"] + (match["power"] or ""))
+
+
+def plain(text: str) -> str:
+    """A unit as it is written, without \\text{} and TeX's spaces."""
+    text = re.sub(r"\\frac\s?\{(.*)\}\s?\{(.*)\}$", r"\1/\2", text)
+    text = _TEXT.sub(r" \1 ", text).replace("\\cdot", "*").replace("~", " ").replace("\\,", " ")
+    return " ".join(re.sub(r"[(){}](?![\d-])|(?<![\d])[}]", " ", text).split()).strip(" .,")
+
+
+@lru_cache(maxsize=1024)
+def read(text: str) -> Unit | None:
+    """The unit of a text, None when the words say something about the value or are no words."""
+    text = plain(text)
+    if not text or len(text) > 80:
+        return None
+    known = _compound(text)
+    if known is not None:
+        return known
+    if not _WORDS.fullmatch(text) or "-" in text[:1]:
+        return None
+    words = re.split(r"[ ,]+", text.casefold())
+    if _SAYS_VALUE & {part for word in words for part in word.split("-")} or all(len(word) < 3 for word in words):
+        return None
+    return Unit((), counted=" ".join(word.rstrip("s") for word in words))
+
+
+def _compound(text: str) -> Unit | None:
+    """Known units joined by products and quotients, such as `m/s^2`, `miles per hour`, `square cm`."""
+    text = re.sub(r"\bper\b", "/", text)
+    parts = text.split("/")
+    if len(parts) > 3 or not all(part.strip() for part in parts):
+        return None
+    powers: dict[str, int] = {}
+    factor = Fraction(1)
+    for index, part in enumerate(parts):
+        sign = -1 if index else 1
+        found = _product(part.strip())
+        if found is None:
+            return None
+        for kind, scale, power in found:
+            powers[kind] = powers.get(kind, 0) + sign * power
+            factor *= scale ** (sign * power)
+    return Unit(tuple(sorted((kind, power) for kind, power in powers.items() if power)), factor)
+
+
+def _product(text: str) -> list[tuple[str, Fraction, int]] | None:
+    found: list[tuple[str, Fraction, int]] = []
+    measure = 1
+    words = text.replace("*", " ").replace(" ^", "^").replace("^ ", "^").split()
+    for word in words:
+        match = _NAME.fullmatch(word)
+        if match is None:
+            return None
+        name = match["name"]
+        if name.rstrip(".").casefold() in _MEASURES:
+            measure = _MEASURES[name.rstrip(".").casefold()]
+            continue
+        if name in ("squared", "cubed") and found:
+            kind, scale, _ = found.pop()
+            found.append((kind, scale, 2 if name == "squared" else 3))
+            continue
+        pair = _COMPOUND.get(name.casefold())
+        entries = [(pair[0], 1), (pair[1], -1)] if pair else [(name, 1)]
+        for entry, sign in entries:
+            if not entry:
+                continue
+            known = _KNOWN.get(entry) or _KNOWN.get(entry.casefold()) or _KNOWN.get(entry.rstrip("."))
+            if known is None:
+                return None
+            found.append((known[0], known[1], sign * measure * int(match["power"] or 1)))
+        measure = 1
+    return found or None
+
+
+def ratio(gold: Unit | None, answer: Unit | None, *, drop: bool) -> Fraction | None:
+    """By what the answer's value is multiplied to be in the gold's unit; None when the units forbid equality.
+
+    One that is missing is ignored if `drop`; names of what is counted never contradict each other.
+    """
     if gold == answer:
-        return True
-    if not gold or not answer:
-        return drop
-    known = [unit.partition("^")[0] in _NAMES.values() for unit in (gold, answer)]
-    return not all(known)
-
-
-def _is_unit(text: str) -> bool:
-    words = text.casefold().split()
-    known = all(word in _NAMES or len(word) >= 3 for word in words)
-    return known and not _NO_UNIT & set(words) and text not in _MATHEMATICS
-
-
-def _canonical(unit: str, power: str | None) -> str:
-    name = " ".join(unit.replace(".", " ").split()).casefold()
-    for prefix, exponent in (("square ", "2"), ("sq ", "2"), ("cubic ", "3")):
-        if name.startswith(prefix):
-            name, power = name.removeprefix(prefix), exponent
-    digits = "".join(char for char in power or "" if char.isdigit())
-    name = _NAMES.get(name) or _NAMES.get(name.replace(" ", ""), name)
-    return f"{name}^{digits}" if digits else name
+        return Fraction(1)
+    if gold is None or answer is None:
+        return Fraction(1) if drop else None
+    if (gold.counted and answer.counted) or {gold.counted, answer.counted} & _NEUTRAL:
+        return Fraction(1)
+    if gold.counted or answer.counted:
+        return None
+    angles = {gold.powers, answer.powers}
+    if (("degree", 1),) in angles and angles & {(("celsius", 1),), (("fahrenheit", 1),)}:
+        return Fraction(1)
+    return answer.factor / gold.factor if gold.powers == answer.powers else None

@@ -49,6 +49,7 @@ class GradingPolicy:
     percent_equals_fraction: 50% equals 1/2.
     percent_sign_optional: 50% equals 50 (golds often drop the sign that the question implies).
     drop_units: a unit on one side only is ignored; two known units that differ are never equal.
+    open_equals_closed: intervals with the same ends are equal whatever their brackets.
     ordered_lists: a list without brackets (`1, 2, 3`) must keep the gold's order. Tuples always do.
     join_boxes: several boxes in the last lines, one per element of a list gold, are read as one list.
     rounded_digits: a decimal equals an exact value (1/3, sqrt(2)) when it is that value rounded or
@@ -61,6 +62,7 @@ class GradingPolicy:
     percent_equals_fraction: bool = True
     percent_sign_optional: bool = True
     drop_units: bool = True
+    open_equals_closed: bool = False
     ordered_lists: bool = False
     join_boxes: bool = True
     rounded_digits: int = 6

@@ -19,6 +19,7 @@ from reval_core.verification import choices, reading
 from reval_core.verification.extraction import closing_boxes, extract, extract_box, final_part
 from reval_core.verification.normalise import compact
 from reval_core.verification.pool import Outcome, WorkerPool
+from reval_core.verification.readings import Group
 from reval_core.verification.tiers import clean_gold, decide, symbolic_text
 from reval_core.verification.verdict import (
     EXTRACTIONS,
@@ -96,7 +97,7 @@ class Verifier:
         part = final_part(completion)
         if self.policy.join_boxes and part.count("boxed") > 1:
             wanted = reading.read(clean_gold(gold)) if len(gold) <= 2_000 else None
-            if isinstance(wanted, reading.Group) and wanted.kind in ("list", "set"):
+            if isinstance(wanted, Group) and wanted.kind in ("list", "set"):
                 joined = closing_boxes(part, len(wanted.items))
                 if joined:
                     return joined

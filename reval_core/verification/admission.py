@@ -1,0 +1,110 @@
+"""What may be handed to the symbolic tier: text that it reads whole, and that is cheap to work with.
+
+math-verify drops what its grammar does not know (primes, subscripts of numbers, \\text, accents), so such text would be
+judged by the rest. And sympy's algorithms have no bounds of their own. Both are told here by linear scans over the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+_READ = frozenset(
+    "frac sqrt pi infty cdot times div pm sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp lg"
+    " binom le ge ne in cup cap setminus emptyset begin end mathbb lfloor rfloor lceil rceil sum prod int lim to max min"
+    " gcd lcm det alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma"
+    " tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell deg Re Im".split()
+)
+_COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
+_SUBSCRIPT = re.compile(r"(\\[a-zA-Z]+|[^\s])\s*_")
+_TAKES_SUBSCRIPT = frozenset({"log", "sum", "prod", "int", "lim", "max", "min"})
+_UNREAD_SIGNS = re.compile(r"['\"`@#;?~]|(?<![\\a-zA-Z]):|\d\s+\d|\d\s*\{\s*\d|\}\s*\{\s*\d+\s*\}\s*\{|!\s*!")
+_WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
+_EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
+_FACTORIAL = re.compile(r"(\d+)\s*!")
+_CALL = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|\w+h|ln|log|exp|sqrt|frac|max|min|gcd|lcm)(?![a-zA-Z])")
+_POWER = re.compile(r"\^\s*\{?\s*-?\s*(\d+)")
+_POWER_OF_GROUP = re.compile(r"([)\]}|])\s*\^\s*\{?\s*-?\s*(\d+)")
+_NUMBER = re.compile(r"\d+")
+_MOST_CHARACTERS = 600
+_MOST_TERMS = 60
+_MOST_CALLS = 24
+_MOST_LETTERS = 80
+_MOST_NESTING = 14
+
+
+def unread(text: str) -> str | None:
+    """What of a normalised text the symbolic tier would drop or misread, or None."""
+    if not text.isascii():
+        return "a character outside ASCII"
+    for match in _COMMAND.finditer(text):
+        name = match[1]
+        if name.isalpha() and name not in _READ:
+            return f"\\{name}"
+        if not name.isalpha() and name not in "{}|\\":
+            return f"\\{name}"
+    found = _UNREAD_SIGNS.search(text)
+    if found:
+        return repr(found.group())
+    if "\\begin" not in text and ("&" in text or "\\\\" in text):
+        return "rows outside a matrix"
+    for match in _SUBSCRIPT.finditer(text):
+        base = match[1]
+        if not (base.isalpha() or base.lstrip("\\") in _TAKES_SUBSCRIPT or base.lstrip("\\") in _READ):
+            return "a subscript of what is no name"
+    word = _WORD.search(text)
+    return f"the word {word.group()}" if word else None
+
+
+def dear(gold: str, answer: str) -> str | None:
+    """Why working with the answer could take for ever, or None. What the gold has, the answer may have too."""
+    for command in _EVALUATED:
+        if command in answer and command not in gold:
+            return f"{command} is not evaluated"
+    return _size(answer) or _powers(answer) or _counts(answer)
+
+
+def _size(text: str) -> str | None:
+    if len(text) > _MOST_CHARACTERS:
+        return f"longer than {_MOST_CHARACTERS} characters"
+    terms = sum(text.count(sign) for sign in ("+", "-", "=", ",", "&", "\\cdot", "\\times", "<", ">"))
+    if terms > _MOST_TERMS:
+        return f"more than {_MOST_TERMS} terms"
+    if len(_CALL.findall(text)) > _MOST_CALLS:
+        return f"more than {_MOST_CALLS} functions"
+    if sum(char.isalpha() for char in _COMMAND.sub("", text)) > _MOST_LETTERS:
+        return f"more than {_MOST_LETTERS} letters"
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return f"nested deeper than {_MOST_NESTING}" if deepest > _MOST_NESTING else None
+
+
+def _powers(text: str) -> str | None:
+    for match in _POWER_OF_GROUP.finditer(text):
+        if len(match[2]) > 2 or int(match[2]) > 12:
+            return f"a sum or product to the power of {match[2][:20]}"
+    for match in _POWER.finditer(text):
+        before = text[: match.start()].rstrip()
+        if before[-1:].isdigit() and (len(match[1]) > 3 or int(match[1]) > 400):
+            return f"a number to the power of {match[1][:20]}"
+    return None
+
+
+def _counts(text: str) -> str | None:
+    for match in _FACTORIAL.finditer(text):
+        if len(match[1]) > 2 or int(match[1]) > 60:
+            return f"{match[1][:20]}!"
+    if "!" in text and re.search(r"[)\]}]\s*!", text) and _POWER.search(text):
+        return "a factorial of powers"
+    counting = any(command in text for command in ("\\binom", "\\sum", "\\prod", "\\lfloor", "\\lceil"))
+    if counting and any(len(n) > 4 or int(n) > 1_000 for n in _NUMBER.findall(text)):
+        return "counting with numbers above 1,000"
+    if "\\sum" in text or "\\prod" in text:
+        bounds = [int(n) for n in re.findall(r"\^\s*\{?\s*(\d{1,9})", text)]
+        if any(bound > 60 for bound in bounds) or ("\\prod" in text and "\\infty" in text):
+            return "a sum or product of many terms"
+    rows = text.count("\\\\") + 1
+    if ("\\det" in text or "vmatrix" in text) and rows > 3:
+        return "a determinant of more than 3 rows"
+    return None

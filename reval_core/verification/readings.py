@@ -1,0 +1,59 @@
+"""What an answer can be: a value, a group of parts, an equation, words; or text that is not read, or says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reval_core.verification.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value; `percent` when it was followed by %, `unit` what it is in, None for nothing said."""
+
+    text: str
+    percent: bool = False
+    unit: Unit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Parts in order. kind: list (no brackets), set, union, matrix, row, ratio, singleton, plusminus, or two brackets."""
+
+    kind: str
+    items: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """Sides joined by =; `label` is the first side when that only names what follows, else "".
+
+    An inequality in one variable is the equation of its name with an interval or a union of intervals.
+    """
+
+    label: str
+    sides: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """An answer in words, in lower case."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Text that denies or contradicts itself: equal to nothing but the same text."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Text that the strict grammar does not read."""
+
+    text: str
+
+
+Reading = Scalar | Group | Equation | Words | Refused | Opaque
