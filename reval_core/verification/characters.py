@@ -54,7 +54,7 @@ _SIGNS = {
     "∫": r"\int ",
     "∨": r"\vee ",
     "∧": r"\wedge ",
-    "Å": r"\text{angstrom}",
+    "Å": r"\AA ",
     "Ω": r"\Omega ",
     "£": r"\pounds ",
     "€": r"\euro ",

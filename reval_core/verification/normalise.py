@@ -28,10 +28,13 @@ _SIZING = re.compile(
 )
 _SPACING = re.compile(
     r"(?<!\\)\\[,;:> ]|\\(?:quad|qquad|hfill|enspace|thinspace|medspace|thickspace|space)(?![a-zA-Z])|~"
-    r"|\\(?:hspace|vspace|hskip|mspace)\*?\s?\{[^{}]*\}|\\mkern\s?-?[\d.]+\s?mu|\\[hv]?phantom\{\s*\}"
+    r"|\\neg(?:thin|med|thick)space(?![a-zA-Z])"
+    r"|\\(?:hspace|vspace|hskip|mspace|[hv]?phantom)\*?\s?\{[^{}]*\}|\\mkern\s?-?[\d.]+\s?mu"
 )
+_QUAD = re.compile(r"(?<=[\w})\]])\s*\\q?quad\s*(?=[\w(+\-\\])(?!\\(?:text|mathrm|quad|qquad))")
+_QUANTITY = re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}|\\unit\s?\{([^{}]*)\}")
 _END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
-_PERCENT = re.compile(r"\\%|(?<=[\d }]) ?\b(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}")
+_PERCENT = re.compile(r"\\%|(?<=[\d }]) ?(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}", re.IGNORECASE)
 _FUNCTIONS = (
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil deg dim"
     " ker sgn Re Im mod"
@@ -64,6 +67,8 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)", r"\\text"),
         (r"\\lbrace", r"\\{"),
         (r"\\rbrace", r"\\}"),
+        (r"\\lgroup", "("),
+        (r"\\rgroup", ")"),
         (r"\\(?:lbrack)", "["),
         (r"\\(?:rbrack)", "]"),
         (r"\\(?:lparen)", "("),
@@ -82,8 +87,27 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\colon", ":"),
         (r"\\(?:bmod|mod)", r"\\mod"),
         (r"\\(?:textsterling)", r"\\pounds"),
+        (r"\\langle", "("),
+        (r"\\rangle", ")"),
     )
 )  # fmt: skip
+_PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"(?<![\\a-zA-Z])sqrt\s?(\d+)", r"\\sqrt{\1}"),
+        (r"(?<![\\a-zA-Z])cbrt\s?\(([^()]*)\)", r"\\sqrt[3]{\1}"),
+        (r"(?<![\\a-zA-Z])(alpha|beta|gamma|delta|theta|lambda|omega|sigma|phi)(?![a-zA-Z])", r"\\\1 "),
+        (r"(?<![a-zA-Z])\\?(sin|cos|tan)\s?\^\s?\{\s?-1\s?\}", r"\\arc\1 "),
+        (r"^<([^<>]*,[^<>]*)>$", r"(\1)"),
+        (r"^(-?\d+)\s?(?:to|\\text\{\s?to\s?\})\s?(\d+)$", r"\1:\2"),
+        (r"^(?:\\overline\s?)?[({]\s?([0-9A-Z]+)\s?[)}]\s?_\s?\{?\s?(\d+)\s?\}?$", r"\1_\2"),
+        (
+            r"^([0-9A-Z]+)\s?_?\s?[({]?\s?(?:\\text\s?\{\s?)?\(?\s?(?:in )?base\s?(?:\}\s?)?\{?\s?(\d+)\s?\)?\s?\}?\)?$",
+            r"\1_\2",
+        ),
+        (r"_\s?\{\s?(\d+)\s?\}$", r"_\1"),
+    )
+)
 _FONT = r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underline|ensuremath|framebox|bbox|mathbin|mathrel"
 _FONTS = re.compile(_FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])")
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathds|mathbf|mathcal)\s?(?:\{\s?([RZQNC])\s?\}|\s([RZQNC])(?![a-zA-Z]))")
@@ -92,18 +116,23 @@ _OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("=>", r"\Rightarrow "), ("->", r"\to "))
 _PLUS_MINUS = re.compile(r"\+/?-(?=\s?[\d\\a-z(])|\\mp(?![a-zA-Z])")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_TEXT_POWER = re.compile(r"\\text\s?\{(?:[^{}]|\^\{-?\d\})*\^\{-?\d\}(?:[^{}]|\^\{-?\d\})*\}")
+_TEXT_DEGREES = re.compile(r"\\text\s?\{\s*\^\s?\\circ\s*([CF])\s*\}")
+_TEXT_QUANTITY = re.compile(r"^\\text\s?\{\s?(-?\d[^{}\\]*)\}$")
 _TEXT_NUMBER = re.compile(r"\\text\s*\{\s?(-?[\d.,/]*\d)\s?\}")
+_TEXT_MARK = re.compile(r"\\text\s*\{\s?([^\w\s{}\\]+)\s?\}")
 _TEXT_SUBSCRIPT = re.compile(r"_\s?\{\s?\\text\s?\{\s?(\w+)\s?\}\s?\}")
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{? ?\\text ?\{ ?(?:st|nd|rd|th) ?\} ?\}?")
-_DEGREE_SPELLINGS = re.compile(r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ")
+_DEGREE_SPELLINGS = re.compile(r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|\^\s?\\text\s?\{\s?o\s?\}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ")
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=[/*)}])")
 _UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{([ei])\}")
-_PERIOD = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s?(?:\{(\d+)\}|(\d))(?!\d)")
+_PERIOD = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s?(?:\{(\d+)\}|(\d))(?!\d)")
+_DOTTED = re.compile(r"(\d+)\.(\d*?)(?:(\d)\3\3+|(\d{2,6})\4+)\s?(?:\.\.\.|\\ldots)$")
 _PERIOD_BRACKET = re.compile(r"(?<![\w.])(-?\d+)\.(\d*)\((\d+)\)(?![\w(])")
 _LEADING = re.compile(r"^(?:=|:|\\approx|\\therefore|\\Rightarrow|\\to|\\implies)(?![a-zA-Z])\s*(?=\S)")
 _SCIENTIFIC = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
 _CHOOSE = re.compile(r"(?<![a-zA-Z\\])C\((\w+(?:[+-]\d+)?),\s?(\w+)\)|\{?\}?(?:\^\{?(\d+|[a-z])\}?|_\{?(\d+|[a-z])\}?)\s?C\s?_\{?(\d+|[a-z])\}?")
-_PAIRS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("`", "`"), ("*", "*"), ("_", "_"))
+_PAIRS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("`", "`"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"))
 
 
 def strip_delimiters(text: str) -> str:
@@ -157,8 +186,9 @@ def _normalise(text: str) -> str:
 
 def _tex(text: str) -> str:
     """What TeX says in many ways in one; fonts, sizes and spacing go."""
-    text = _END_MARKS.sub("", text)
-    text = _DOUBLED.sub(r"\\", text)
+    text = re.sub(r"(?<!\\)\{\s*\}", "", _END_MARKS.sub("", text))
+    text = _QUAD.sub(", ", _QUANTITY.sub(lambda found: (found[1] or "") + "\\text{ " + (found[2] or found[3]) + "}", text))
+    text = unwrap(_DOUBLED.sub(r"\\", text))
     text = _money(text)
     text = _THIN_GROUPS.sub("", text).replace("\\!", "")
     text = _INNER_DELIMITERS.sub(" ", _SPACING.sub(" ", _SIZING.sub("", text)))
@@ -167,7 +197,12 @@ def _tex(text: str) -> str:
     text = _NAMED_FUNCTION.sub(lambda found: f"\\{_FUNCTION_NAMES[found[1]]} ", text)
     for pattern, replacement in _ALIASES:
         text = pattern.sub(replacement, text)
+    if "\\text" in text:
+        text = _TEXT_POWER.sub(lambda found: found.group().replace("^{", "^").replace("}", "") + "}", text)
+        text = _TEXT_DEGREES.sub(r"^\\circ \1", text)
+        text = _TEXT_QUANTITY.sub(r"\1", text)
     text = _TEXT_SUBSCRIPT.sub(r"_{\1}", text)
+    text = _TEXT_MARK.sub(r"\1", text)
     text = _TEXT_NUMBER.sub(r" \1 ", text)
     text = _ORDINAL.sub("", text)
     text = _UPRIGHT_CONSTANT.sub(r" \1 ", text)
@@ -180,7 +215,9 @@ def _tex(text: str) -> str:
 
 def _plain(text: str) -> str:
     """What plain text says in many ways in one."""
+    text = text.replace("~", " ")
     if "." in text:
+        text = _DOTTED.sub(lambda found: _periodic_fraction(found[1], found[2], found[3] or found[4]), text)
         text = _PERIOD_BRACKET.sub(_periodic_bracket, _BARE_POINT.sub("", text))
     if text.isdecimal() and text.isascii():
         return text
@@ -188,6 +225,8 @@ def _plain(text: str) -> str:
         return re.sub(r"[_'.](?=\d{3})", "", text).replace(",", ".")
     if _DOT_GROUPS_COMMA.fullmatch(text):
         return text.replace(".", "").replace(",", ".")
+    for pattern, replacement in _PLAIN_ALIASES:
+        text = pattern.sub(replacement, text)
     text = _PLUS_MINUS.sub(r"\\pm ", text)
     text = _SCIENTIFIC.sub(r"\\times ", text)
     text = _INFINITY.sub(r"\\infty ", text)
@@ -199,6 +238,7 @@ def _plain(text: str) -> str:
 
 def _money(text: str) -> str:
     """\\$5 as 5 dollars when that is all; elsewhere the sign goes."""
+    text = re.sub(r"\\textdollar(?![a-zA-Z])|US\s?\\?\$", r"\\$", text)
     match = re.fullmatch(r"(-?)\s?\\\$\s?(-?[\d,]*\.?\d+)", text)
     if match:
         return f"{match[1]}{match[2]}\\text{{ dollars}}"
@@ -224,7 +264,7 @@ def _periodic_fraction(whole: str, start: str, period: str) -> str:
     whole = whole.lstrip("-")
     if len(start) + len(period) > 60:
         return f"{sign}{whole}.{start}{period}\\ldots"
-    above = int(whole + start + period) - int(whole + start)
+    above = int(whole + start + period) - int((whole + start) or "0")
     return f"{sign}\\frac{{{above}}}{{{'9' * len(period) + '0' * len(start)}}}"
 
 

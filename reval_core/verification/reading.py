@@ -14,11 +14,11 @@ from reval_core.verification.parser import Undecided, parse, symbols
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
 from reval_core.verification.relations import is_label, one_group, split_top
 
-_TEXT_LABEL = re.compile(r"\\text\{[^{}]*\}|[A-Za-z ]{1,60}")
+_TEXT_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ()]){1,60}")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,!?:;\"()])+")
 _CONNECTIVE = re.compile(
     r"\\text\{\s*(?:,?\s*(?:and|or)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|(?<=\d)(?:and|or)(?=[a-z\d])"
-    r"|\\(?:vee|wedge|lor|land|&)(?![a-zA-Z])|和|(?<=\w)\s?&\s?(?=\w)"
+    r"|\\(?:vee|wedge|lor|land)(?![a-zA-Z])|和|(?<=[\w)}])\s?\\?&\s?(?=[\w(\\-])"
 )
 _ENVIRONMENT = re.compile(
     r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}", re.DOTALL
@@ -28,11 +28,13 @@ _CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\en
 _ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a-zA-Z])")
 _UNREAD = ("\\ldots", "...", "\\to", "\\sum", "\\prod", "\\int", "\\lim")
 _DENIAL = re.compile(r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])")
-_CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\in|\\ge|\\le|\\ne|<|>)[^()]*)\)$")
+_CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
 _SAID_CONDITION = re.compile(r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$")
 _MODULUS = re.compile(r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$")
 _RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
 _NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
+_TEXTS = re.compile(r"\\text\{([^{}]*)\}")
+_LETTERED = re.compile(r"[A-Z]|[IVX]{1,5}")
 _NOTHING = frozenset({"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set",
                       "the empty set", "no integer solutions", "no such numbers"})  # fmt: skip
 
@@ -60,13 +62,16 @@ def _read(text: str, depth: int) -> Reading:
         return _read(text[1:-1].strip(), depth + 1)
     if "\\approx" in text:
         return _read_approximately(text, depth)
-    words = _read_words(text)
+    words = _read_letters(text) or _read_words(text)
     if words is not None:
         return words
     found = relations.read_set(text, lambda part: _read(part, depth + 1))
     if found is not None:
         return found
-    if any(mark in text for mark in _UNREAD):
+    if "\\Rightarrow" in text:
+        last = _read(text.rpartition("\\Rightarrow")[2].strip(), depth + 1)
+        return last if isinstance(last, Equation) and last.label else Opaque(text)
+    if any(mark in text for mark in _UNREAD) and "=" not in text:
         return Opaque(text)
     return _read_modular(text, depth) or _read_parts(text, depth)
 
@@ -110,11 +115,13 @@ def _read_parts(text: str, depth: int) -> Reading:
     condition = _CONDITION.match(text)
     if condition and not is_label(text):
         text = f"{condition[1]}, {condition[2]}"
-    text = _SAID_CONDITION.sub("", text) or text
+    claimed = _SAID_CONDITION.sub("", text)
+    if claimed and re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", claimed):
+        text = claimed
     related = relations.read_inequalities(text, lambda part: _read(part, depth + 1))
     if related is not None:
         return related
-    if _CONNECTIVE.search(text):
+    if "\\begin" not in text and _CONNECTIVE.search(text):
         text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", _CONNECTIVE.sub(",", text)).strip(" ,")
     if not text:
         return Opaque(text)
@@ -146,7 +153,7 @@ def _read_relation(text: str, depth: int) -> Reading | None:
         name, _, rest = text.partition("\\in ")
         name = name.strip()
         return Equation(compact(name), (_read(rest.strip(), depth + 1),)) if is_label(name) else Opaque(text)
-    if relations.INEQUALITY.search(text) or "\\ne " in text:
+    if relations.INEQUALITY.search(text) or relations.NOT_EQUAL.search(text):
         return Opaque(text)
     sides = split_top(text, "=")
     if len(sides) == 1:
@@ -167,10 +174,6 @@ def _read_brackets(text: str, depth: int) -> Reading | None:
     environment = _ENVIRONMENT.fullmatch(text)
     if environment:
         return Opaque(text) if "vmatrix" in environment[1].casefold() else _read_matrix(environment[2], depth)
-    if text.startswith("\\langle") and text.endswith("\\rangle"):
-        text = "(" + text[len("\\langle") : -len("\\rangle")].strip() + ")"
-    elif text[0] == "<" and text[-1] == ">" and "," in text:
-        text = "(" + text[1:-1] + ")"
     point = _NAMED_POINT.fullmatch(text)
     if point:
         text = point[1]
@@ -271,6 +274,14 @@ def _read_scalar(text: str) -> Reading:
     if not value or "\\text" in value or "\\pm" in value or value.endswith("%"):
         return Opaque(text)
     return Scalar(value, percent, unit)
+
+
+def _read_letters(text: str) -> Reading | None:
+    """`B and C`, `I, II` as a list of names."""
+    found = re.split(r"\s?,\s?and\s|\s?,\s?|\s?\\?&\s?|\s+and\s+", _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", ""))
+    if len(found) > 1 and all(_LETTERED.fullmatch(item.strip()) for item in found):
+        return Group("list", tuple(Words(item.strip().casefold()) for item in found))
+    return None
 
 
 def _read_words(text: str) -> Reading | None:

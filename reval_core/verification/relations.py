@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 
 from reval_core.verification import numeric, spans
 from reval_core.verification.normalise import compact
-from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.parser import Undecided, parse, symbols
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Scalar
 
 Read = Callable[[str], Reading]
 INEQUALITY = re.compile(r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>")
+NOT_EQUAL = re.compile(r"\\ne(?![a-zA-Z])")
 BRACKETS = frozenset({"()", "[]", "(]", "[)"})
 
 _GREEK = (
@@ -26,11 +27,12 @@ _GREEK = (
 _MARKED = r"(?:angle|triangle|overline|vec|hat|bar|widehat|measuredangle|overrightarrow|tilde)"
 _NAME = (
     rf"(?:\\{_MARKED} ?(?:\{{[A-Za-z\\]+\}}|[A-Za-z]+)|\\(?:{_GREEK}) ?|[A-Za-z]+)"
-    r"'*(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\((?!\d+[+\-*/^])[A-Za-z0-9,]{0,20}\))?"
+    r"'*(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\^\{?-1\}?)?(?:\((?!\d+[+\-*/^])[A-Za-z0-9,]{0,20}\))?"
 )
 _LABEL = re.compile(rf"\(?{_NAME}(?:[,:]{_NAME}){{0,8}}\)?|[\\|]?\|{_NAME}\|")
 _VARIABLE = re.compile(rf"(?:\\(?:{_GREEK})|[A-Za-z])'*(?:_(?:\{{[^{{}}]*\}}|[A-Za-z0-9]))?(?:\([a-z]\))?")
 _BUILDER = re.compile(r"\\\{\s?(?P<name>[^|:]{1,30}?)\s?(?:\\mid|\||:)\s?(?P<condition>.+)\\\}")
+_EVERY = re.compile(r"^(?:\\text\{\s?)?(?:for )?(?:all|any|every)(?: real)?\s?\}?\s(?=[a-z]\b)|^[a-z]\s?\\in\s?\\mathbb\{R\}\s?,\s?")
 _SIMPLE = re.compile(r"(?:\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;]))")  # fmt: skip
 _EXCEPT = re.compile(
     r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? (?:except|other than|but)(?: for)?(?: x)?\s?"
@@ -107,10 +109,13 @@ def about(exact: Reading, decimal: Reading) -> bool:
         exact = exact.sides[-1]
     while isinstance(decimal, Equation):
         decimal = decimal.sides[0]
-    if not isinstance(exact, Scalar) or not isinstance(decimal, Scalar) or exact.percent != decimal.percent:
-        return True
+    if not isinstance(exact, Scalar) or not isinstance(decimal, Scalar):
+        return isinstance(decimal, Opaque) or (isinstance(exact, Scalar) == isinstance(decimal, Scalar))
     try:
-        return numeric.within(parse(exact.text), parse(decimal.text), 0.01)
+        sides = parse(exact.text), parse(decimal.text)
+        if symbols(sides[0]):
+            return bool(symbols(sides[1]))
+        return exact.percent != decimal.percent or numeric.within(*sides, 0.01)
     except Undecided:
         return True
 
@@ -135,9 +140,9 @@ def read_set(text: str, read: Read) -> Reading | None:
 
 def read_inequalities(text: str, read: Read) -> Reading | None:
     """Inequalities in one variable as a named interval or union; None when the text has none, or more than that."""
-    if not INEQUALITY.search(text) and "\\ne " not in text:
+    if not INEQUALITY.search(text) and not NOT_EQUAL.search(text):
         return None
-    parts, joints = _joined(text)
+    parts, joints = _joined(_EVERY.sub("", text))
     found = [_inequality(part) for part in parts]
     if len(found) > 8 or any(one is None for one in found):
         return None
@@ -185,8 +190,8 @@ def _joined(text: str) -> tuple[list[str], list[str]]:
 def _inequality(text: str) -> tuple[str, list[spans.Span]] | None:
     """(variable, spans) of a < x <= b, x > a, a > x, |x - a| < b or x \\ne a; None for anything else."""
     try:
-        if "\\ne " in text:
-            name, _, points = text.partition("\\ne ")
+        if NOT_EQUAL.search(text):
+            name, points = NOT_EQUAL.split(text, maxsplit=1)
             if not is_variable(name.strip()):
                 name, points = points, name
             if not is_variable(name.strip()):

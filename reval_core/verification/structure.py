@@ -46,7 +46,7 @@ def _without_conditions(gold: Reading, answer: Reading) -> Reading:
     if not isinstance(answer, Group) or answer.kind != "list" or isinstance(gold, Group | Words):
         return answer
     first, *rest = answer.items
-    claims = isinstance(first, Scalar | Equation) and not relations.is_condition(first)
+    claims = isinstance(first, Scalar | Equation) and not relations.is_condition(first) and not _is_constant(first)
     return first if claims and all(relations.is_condition(item) for item in rest) else answer
 
 
@@ -98,6 +98,8 @@ def _equal_percent(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
     verdicts: list[bool | None] = []
     if policy.percent_sign_optional and not _is_proportion(other):
         verdicts.append(_equal_scalars(Scalar(marked.text), Scalar(other.text), policy))
+    if has_symbols(marked):
+        return None
     if policy.percent_equals_fraction:
         try:
             fraction = Apply("div", (parse(marked.text), Number(Fraction(100))))
@@ -238,7 +240,13 @@ def _conjunction(verdicts: Sequence[bool | None]) -> bool | None:
 
 
 def _table(gold: Group, answer: Group, policy: GradingPolicy) -> list[list[bool | None]]:
-    return [[equal(g, a, policy) for a in answer.items] for g in gold.items]
+    return [[_equal_elements(g, a, policy) for a in answer.items] for g in gold.items]
+
+
+def _equal_elements(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
+    """As `equal`, but a set of one element among elements is no element: {{1}, {2}} is not {1, 2}."""
+    nested = [isinstance(side, Group) and side.kind in ("set", "singleton") for side in (gold, answer)]
+    return False if nested[0] != nested[1] else equal(gold, answer, policy)
 
 
 def _one_to_one(gold: Group, answer: Group, policy: GradingPolicy) -> bool | None:
@@ -311,7 +319,7 @@ def _equal_equations(gold: Reading, answer: Reading, policy: GradingPolicy) -> b
         return False if isinstance(answer, Scalar) and _is_constant(answer) else None
     assert isinstance(answer, Equation)
     if isinstance(gold, Group) and gold.kind == "()" and answer.label.startswith("(") and len(answer.sides) == 1:
-        return equal(gold, _value(answer), policy)  # (x, y) = (1, 2)
+        return _equal_named_tuple(gold, answer, policy)
     consistent = _leads_to(answer, policy)
     return consistent if consistent is not True else equal(gold, _value(answer), policy)
 
@@ -319,10 +327,10 @@ def _equal_equations(gold: Reading, answer: Reading, policy: GradingPolicy) -> b
 def _equal_two_equations(gold: Equation, answer: Equation, policy: GradingPolicy) -> bool | None:
     if gold.label and answer.label:
         if gold.label != answer.label and not _same_name(gold, answer):
-            left, right = _value(gold), _value(answer)
-            if isinstance(left, Scalar) and isinstance(right, Scalar):
-                return _same_solutions(gold, answer)
-            return False if re.search(r"\d", gold.label + answer.label) or relations.is_condition(gold) else None
+            same = _same_solutions(gold, answer)
+            if same is not None:
+                return same
+            return False if equal(_value(gold), _value(answer), policy) is False or re.search(r"\d", gold.label + answer.label) or relations.is_condition(gold) else None
         if len(gold.sides) == len(answer.sides) > 1:
             return _conjunction([equal(g, a, policy) for g, a in zip(gold.sides, answer.sides, strict=True)])
         consistent = _leads_to(answer, policy)
@@ -336,6 +344,16 @@ def _equal_two_equations(gold: Equation, answer: Equation, policy: GradingPolicy
             return equal(_value(gold), _value(answer), policy) if consistent is True else consistent
         return False
     return _same_solutions(gold, answer)
+
+
+def _equal_named_tuple(gold: Group, answer: Equation, policy: GradingPolicy) -> bool | None:
+    """(x, y) = (1, 2) for (1, 2); (y, x) = (2, 1) says the same."""
+    names, value = answer.label.strip("()").split(","), _value(answer)
+    if not isinstance(value, Group) or len(value.items) != len(names):
+        return equal(gold, value, policy)
+    ordered = sorted(range(len(names)), key=names.__getitem__)
+    in_order = Group(value.kind, tuple(value.items[index] for index in ordered))
+    return equal(gold, in_order if len(set(names)) == len(names) else value, policy)
 
 
 def _same_name(gold: Equation, answer: Equation) -> bool:
@@ -364,10 +382,12 @@ def _leads_to(equation: Equation, policy: GradingPolicy) -> bool | None:
         return False
     verdicts: list[bool | None] = []
     for side in equation.sides[:-1]:
-        if isinstance(side, Scalar) and has_symbols(side) and _is_constant(last):
-            verdicts.append(True if named or _names_a_quantity(side) else False)
-        else:
-            verdicts.append(equal(last, side, policy))
+        verdict = equal(last, side, policy)
+        if verdict is not True and (isinstance(side, Opaque) or (isinstance(side, Scalar) and has_symbols(side))):
+            verdict = (named and _is_constant(last)) or _names_a_quantity(side)
+        elif verdict is None and isinstance(side, Scalar):
+            verdict = False
+        verdicts.append(verdict)
     if named and False in verdicts and True in verdicts and verdicts.count(False) == 1:
         computed = [isinstance(side, Scalar) and re.search(r"\d\s?[-+*/\\^]", side.text) for side in equation.sides[:-1]]
         if any(ok and bool(done) for ok, done in zip(verdicts, computed, strict=True)):
@@ -383,13 +403,15 @@ def _mentions(value: Scalar, label: str) -> bool:
         return False
 
 
-def _names_a_quantity(side: Scalar) -> bool:
+def _names_a_quantity(side: Scalar | Opaque) -> bool:
     """Whether a left side is what was asked for (x + y, \\sin\\theta) and no equation to be solved (x^2, 2x)."""
     try:
         tree = parse(side.text)
     except Undecided:
         return True
-    return len(symbols(tree)) > 1 or (isinstance(tree, Apply) and tree.op in ("sin", "cos", "tan", "abs"))
+    functions = ("sin", "cos", "tan", "abs", "ln", "floor", "ceil", "div")
+    asked = isinstance(tree, Apply) and tree.op in functions and not isinstance(tree.args[0], Number)
+    return len(symbols(tree)) > 1 or asked
 
 
 def _same_solutions(gold: Equation, answer: Equation) -> bool | None:

@@ -41,6 +41,8 @@ def read_number(text: str, *_: object, **__: object) -> sympy.Number:
     """
     if re.fullmatch(r"\d+", text, re.ASCII):
         return sympy.Integer(int(text))
+    if re.fullmatch(r"\d+/\d+", text, re.ASCII):
+        return sympy.Rational(*map(int, text.split("/")))
     if re.fullmatch(r"\d*\.\d+|\d+\.|\d*\.?\d+[eE][+-]?\d{1,4}", text, re.ASCII):
         return sympy.Float(text)
     raise Confined(f"sympy was asked to evaluate {text[:80]!r}")
@@ -81,6 +83,9 @@ def warm_up() -> None:
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&4\end{bmatrix}"),
         (r"\{1,2,3\}", r"\{1\}\cup\{2,3\}"),
         (r"\log 8", r"3\log 2"),
+        (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
+        (r"\sum_{i=1}^{4} i", "10"),
+        (r"\lim_{x \to 0} \frac{\sin x}{x}", "1"),
     ):
         if not compare(gold, answer)[0]:
             raise RuntimeError(f"math-verify does not find {gold} and {answer} equal; are its versions those required?")

@@ -57,7 +57,7 @@ _PLAIN: dict[str, tuple[str, Fraction, str]] = {
     "yard": ("length", _F(9144, 10000), "yd yard yards"),
     "mile": ("length", _F(1609344, 1000), "mi mile miles"),
     "furlong": ("length", _F(201168, 1000), "furlong furlongs"),
-    "angstrom": ("length", _F(1, 10**10), "angstrom angstroms"),
+    "angstrom": ("length", _F(1, 10**10), "\\AA angstrom angstroms"),
     "lightyear": ("lightyear", _F(1), "ly lightyear lightyears"),
     "hectare": ("hectare", _F(1), "ha hectare hectares"),
     "acre": ("acre", _F(1), "acre acres"),
@@ -81,10 +81,10 @@ _PLAIN: dict[str, tuple[str, Fraction, str]] = {
     "radian": ("radian", _F(1), "rad rads radian radians"),
     "dollar": ("dollar", _F(1), "dollar dollars usd USD"),
     "cent": ("dollar", _F(1, 100), "cent cents"),
-    "euro": ("euro", _F(1), "euro euros EUR"),
+    "euro": ("euro", _F(1), "\\euro euro euros EUR"),
     "sterling": ("sterling", _F(1), "\\pounds GBP"),
-    "yen": ("yen", _F(1), "yen JPY"),
-    "rupee": ("rupee", _F(1), "rupee rupees Rs Rs. INR"),
+    "yen": ("yen", _F(1), "\\yen yen JPY"),
+    "rupee": ("rupee", _F(1), "\\rupee rupee rupees Rs Rs. INR"),
     "bit": ("information", _F(1, 8), "bit bits"),
     "am": ("am", _F(1), "am a.m. a.m"),
     "pm": ("pm", _F(1), "pm p.m. p.m"),
@@ -111,7 +111,7 @@ LETTERS = frozenset(name for name in _KNOWN if len(name) == 1)
 """Units of one letter, which may as well be variables."""
 
 _SAYS_VALUE = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million billion"
+    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million billion millionth millionths billionth billionths googol"
     " trillion dozen dozens score half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths"
     " hundredth hundredths thousandth thousandths squared cubed factorial plus minus times over divided mod modulo base"
     " power powers root percent twice double triple or and not maybe either but is are no nor negative to than less more"
@@ -131,11 +131,14 @@ _DEGREES = re.compile(
     r"\s*(?:\\text\s?\{\s?)?(?P<scale>[CF]|Celsius|Fahrenheit)?(?:\s?\})?$"
 )
 _PLAIN_SUFFIX = re.compile(
-    rf"^{_VALUE}\s*(?P<unit>(?:[A-Za-z]{{2,}}|\\(?:pounds|euro|yen|rupee|Omega))[A-Za-z /^\d{{}}.'-]*)$"
+    rf"^{_VALUE}\s*(?P<unit>(?:[A-Za-z]{{2,}}|\\(?:pounds|euro|yen|rupee|Omega|AA))[A-Za-z /^\d{{}}.'-]*)$"
 )
 _SLASHED = re.compile(rf"^{_VALUE}\s?(?P<unit>[A-Za-z]{{1,10}}\s?/\s?[A-Za-z]{{1,10}}(?:\^\{{?\d\}}?)?)$")
 _LETTER = re.compile(rf"^{_VALUE}\s*(?P<unit>[A-Za-z])(?P<power>\s?\^\s?\{{?[23]\}}?)?$")
-_CURRENCY_FIRST = re.compile(r"^(?P<sign>-?)\s?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?(?P<value>\d.*)$")
+_BRACKETED = re.compile(rf"^{_VALUE}\s*\(\s?(?:in )?(?P<unit>\\text\{{[^{{}}]*\}}(?:\^\d)?|[A-Za-z][A-Za-z /^\d]*)\s?\)$")
+_CURRENCY_FIRST = re.compile(
+    r"^(?P<sign>-?)\s?(?:\\text\{\s?)?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?\}?\s?(?P<value>\d.*)$"
+)
 _NEUTRAL = {"unit", "square unit", "sq unit", "cubic unit", "cu unit"}
 _MEASURES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
@@ -152,6 +155,10 @@ def split(text: str) -> tuple[str, Unit | None]:
     if match and "\\circ" not in match["value"]:
         scale = {"C": "celsius", "F": "fahrenheit"}.get((match["scale"] or "d")[0], "degree")
         return match["value"].strip(), read(scale)
+    bracketed = _BRACKETED.match(text)
+    if bracketed and len(plain(bracketed["unit"])) > 1:
+        unit = read(bracketed["unit"])
+        return (bracketed["value"].strip(), unit) if unit else (text, None)
     match = _SUFFIX.match(text) or _PLAIN_SUFFIX.match(text) or _SLASHED.match(text)
     if not match or "\\text" in (match["value"] or match.groupdict().get("letters") or ""):
         return text, None
@@ -190,12 +197,15 @@ def read(text: str) -> Unit | None:
     text = plain(text)
     if not text or len(text) > 80:
         return None
+    text = re.sub(r"\b(units?)\s?\^\s?([23])$", r"\1", text)
     known = _compound(text)
     if known is not None:
         return known
     if not _WORDS.fullmatch(text) or "-" in text[:1]:
         return None
     words = re.split(r"[ ,]+", text.casefold())
+    if words[-1] == "times":
+        words[-1] = "time"
     if _SAYS_VALUE & {part for word in words for part in word.split("-")} or all(len(word) < 3 for word in words):
         return None
     return Unit((), counted=" ".join(word.rstrip("s") for word in words))

@@ -195,7 +195,7 @@ def _prepare(setup: Mapping[str, Any]) -> tuple[dict[str, Any], Handler]:
             except Exception as error:  # math-verify raises anything where it cannot compare; warm_up shows it works
                 equal, reason = False, f"not to be compared: {describe(error)}"
             if refusals:
-                return {"error": f"the grading process was refused {refusals[0]}"}
+                return {"equal": False, "reason": f"not to be compared: the process was refused {refusals[0]}"}
             return {"equal": equal, "reason": reason}
 
         return {}, compare
