@@ -127,7 +127,9 @@ def _under_root(gold: str) -> str | None:
 
 
 def _spaced(gold: str) -> str | None:
-    return None if "\\text" in gold or "\\begin" in gold else re.sub(r"(?<=[\w}])([+=,]|-)(?=[\w\\])", r" \1 ", gold)
+    if "\\text" in gold or "\\begin" in gold or re.search(r"\d,\d{3}", gold):
+        return None
+    return re.sub(r"(?<=[\w}])([+=,]|-)(?=[\w\\])", r" \1 ", gold)
 
 
 _RULES: dict[str, Callable[[str], str | None]] = {

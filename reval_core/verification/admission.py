@@ -49,8 +49,8 @@ def unread(text: str) -> str | None:
         return "rows outside a matrix"
     for match in _SUBSCRIPT.finditer(text):
         base = match[1]
-        if text[: match.start()].endswith("^") and any(command in text for command in _EVALUATED):
-            continue  # \\int^1_0
+        if any(command in text for command in _EVALUATED) and (base == "}" or text[: match.start()].endswith("^")):
+            continue  # \int^1_0, \sum^{3}_{k=1}
         if not (base.isalpha() or base.lstrip("\\") in _TAKES_SUBSCRIPT or base.lstrip("\\") in _READ):
             return "a subscript of what is no name"
     word = _WORD.search(text)

@@ -31,13 +31,13 @@ _SPACING = re.compile(
     r"|\\neg(?:thin|med|thick)space(?![a-zA-Z])"
     r"|\\(?:hspace|vspace|hskip|mspace|[hv]?phantom)\*?\s?\{[^{}]*\}|\\mkern\s?-?[\d.]+\s?mu"
 )
-_QUAD = re.compile(r"(?<=[\w})\]])\s*\\q?quad\s*(?=[\w(+\-\\])(?!\\(?:text|mathrm|quad|qquad))")
+_QUAD = re.compile(r"\\q?quad(?=[a-zA-Z](?![a-zA-Z]))|(?<=[\w})\]])\s*\\q?quad\s*(?=[\w(+\-\\])(?!\\(?:text|mathrm|quad|qquad))")
 _QUANTITY = re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}|\\unit\s?\{([^{}]*)\}")
 _END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
 _PERCENT = re.compile(r"\\%|(?<=[\d }]) ?(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}", re.IGNORECASE)
 _FUNCTIONS = (
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil deg dim"
-    " ker sgn Re Im mod"
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil"
+    " sgn Re Im mod"
 ).split()
 _FUNCTION_NAMES = {name: name for name in _FUNCTIONS} | {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc",
@@ -67,6 +67,11 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)", r"\\text"),
         (r"\\lbrace", r"\\{"),
         (r"\\rbrace", r"\\}"),
+        (r"\\ulcorner", r"\\lceil"),
+        (r"\\urcorner", r"\\rceil"),
+        (r"\\llcorner", r"\\lfloor"),
+        (r"\\lrcorner", r"\\rfloor"),
+        (r"\\exponentialE", "e"),
         (r"\\lgroup", "("),
         (r"\\rgroup", ")"),
         (r"\\(?:lbrack)", "["),
@@ -112,6 +117,8 @@ _FONT = r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underlin
 _FONTS = re.compile(_FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])")
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathds|mathbf|mathcal)\s?(?:\{\s?([RZQNC])\s?\}|\s([RZQNC])(?![a-zA-Z]))")
 _SIGN_GROUP = re.compile(r"\{\s?([-+=:<>,])\s?\}")
+_BARE_OVER = re.compile(r"^([^{}=,]*)\\over ([^{}=,]*)$")
+_BAR = re.compile(r"\\bar(?![a-zA-Z])")
 _OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("=>", r"\Rightarrow "), ("->", r"\to "))
 _PLUS_MINUS = re.compile(r"\+/?-(?=\s?[\d\\a-z(])|\\mp(?![a-zA-Z])")
@@ -125,7 +132,8 @@ _TEXT_SUBSCRIPT = re.compile(r"_\s?\{\s?\\text\s?\{\s?(\w+)\s?\}\s?\}")
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{? ?\\text ?\{ ?(?:st|nd|rd|th) ?\} ?\}?")
 _DEGREE_SPELLINGS = re.compile(r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|\^\s?\\text\s?\{\s?o\s?\}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ")
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=[/*)}])")
-_UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{([ei])\}")
+_UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{\s?([eid]|\\[a-zA-Z]+)\s?\}")
+_TEXT_AFTER_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}\s*\\text\s?\{")
 _PERIOD = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s?(?:\{(\d+)\}|(\d))(?!\d)")
 _DOTTED = re.compile(r"(\d+)\.(\d*?)(?:(\d)\3\3+|(\d{2,6})\4+)\s?(?:\.\.\.|\\ldots)$")
 _PERIOD_BRACKET = re.compile(r"(?<![\w.])(-?\d+)\.(\d*)\((\d+)\)(?![\w(])")
@@ -150,6 +158,8 @@ def strip_delimiters(text: str) -> str:
             inner = text[text.index("{") + 1 : -1]
             if closed(inner):
                 text = unwrap(inner)
+        if text[:1] == "{" and text[-1:] == "}" and closed(text[1:-1]):
+            text = text[1:-1]
         if text == before:
             break
     return text
@@ -201,6 +211,7 @@ def _tex(text: str) -> str:
         text = _TEXT_POWER.sub(lambda found: found.group().replace("^{", "^").replace("}", "") + "}", text)
         text = _TEXT_DEGREES.sub(r"^\\circ \1", text)
         text = _TEXT_QUANTITY.sub(r"\1", text)
+    text = _TEXT_AFTER_TEXT.sub(r"\\text{\1", text)
     text = _TEXT_SUBSCRIPT.sub(r"_{\1}", text)
     text = _TEXT_MARK.sub(r"\1", text)
     text = _TEXT_NUMBER.sub(r" \1 ", text)
@@ -208,9 +219,11 @@ def _tex(text: str) -> str:
     text = _UPRIGHT_CONSTANT.sub(r" \1 ", text)
     text = _DEGREE_SPELLINGS.sub(r"^\\circ", text)
     text = _SIGN_GROUP.sub(r"\1", text)
-    if "\\over" in text or "\\choose" in text:
+    if "{" in text and ("\\over" in text or "\\choose" in text):
         text = _OVER.sub(_fraction_of, text)
-    return _PERIOD.sub(_periodic, text)
+    elif "\\over " in text:
+        text = _BARE_OVER.sub(r"\\frac{\1}{\2}", text)
+    return _BAR.sub(r"\\overline", _PERIOD.sub(_periodic, text))
 
 
 def _plain(text: str) -> str:
@@ -273,14 +286,18 @@ def _binomial(match: re.Match[str]) -> str:
     return f"\\binom{{{above}}}{{{below}}}"
 
 
+_SEPARATING = re.compile(r"(?<=[\d.])\s+(?=[\d.])|(\\[a-zA-Z]+)\s+(?=[a-zA-Z])")
+
+
 def compact(text: str) -> str:
     """Normalised text without spaces and without \\text{}: equal strings are the same answer.
 
-    A space between two digits or two letters separates and stays: 1 1/2 is not 11/2.
+    A space between two digits separates and stays: 1 1/2 is not 11/2.
     """
     text = _TEXT.sub(r" \1 ", normalise(text)) if "\\text" in text else normalise(text)
     text = re.sub(r"\\(frac|sqrt)\s*(\d)\s*(?=\d)", r"\\\1{\2}", text)
-    return re.sub(r"(?<![a-zA-Z\d.])\s+|\s+(?![a-zA-Z\d.])", "", text.strip())
+    text = _SEPARATING.sub(lambda found: (found[1] or "") + "\0", text.strip())
+    return "".join(text.split()).replace("\0", " ")
 
 
 def words_of(text: str) -> str:

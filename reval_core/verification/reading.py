@@ -99,7 +99,7 @@ def _read_modular(text: str, depth: int) -> Reading | None:
     if sign and is_label(name.strip()):
         value = residues.strip()
     elif not modulus:
-        return Opaque(text) if "\\equiv" in text or "\\mod" in text else None
+        return Opaque(text) if "=" not in text and ("\\equiv" in text or "\\mod" in text) else None
     found = _read(value, depth + 1)
     if not modulus:
         return found
@@ -198,7 +198,8 @@ def _read_group(text: str, depth: int) -> Reading:
     parts = split_top(inner, ",;")
     if len(parts) == 1:
         found = _read(inner, depth + 1)
-        return found if text[0] + text[-1] in ("()", "{}") else Group("singleton", (found,))
+        bare = text[0] + text[-1] in ("()", "{}") or (isinstance(found, Group) and found.kind == "matrix")
+        return found if bare else Group("singleton", (found,))
     if text[0] == "{":
         return Group("list", tuple(_read(part, depth + 1) for part in parts if part))
     if not all(parts):
@@ -268,7 +269,7 @@ def _read_scalar(text: str) -> Reading:
         return Group("plusminus", both)
     if text == "\\emptyset":
         return Group("set", ())
-    value, unit = units.split(text)
+    value, unit = units.split(text.replace("\\mid", "|"))
     percent = value.endswith("%")
     value = value.removesuffix("%").strip()
     if not value or "\\text" in value or "\\pm" in value or value.endswith("%"):

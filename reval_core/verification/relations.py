@@ -75,6 +75,7 @@ def one_group(text: str) -> bool:
 
 def is_label(text: str) -> bool:
     """Whether text only names what an equation gives: x, f(x), S_{ABC}, \\angle ABC, (p,q,r)."""
+    text = text[1:-1] if re.fullmatch(r"\{[A-Za-z]\}", text) else text
     return (
         0 < len(text) <= 60
         and text not in _WORD_NAMES - {"d"}
@@ -115,9 +116,19 @@ def about(exact: Reading, decimal: Reading) -> bool:
         sides = parse(exact.text), parse(decimal.text)
         if symbols(sides[0]):
             return bool(symbols(sides[1]))
-        return exact.percent != decimal.percent or numeric.within(*sides, 0.01)
+        shown = re.fullmatch(r"-?\d*\.(\d+)", decimal.text)
+        if exact.percent != decimal.percent or numeric.within(*sides, 0.01):
+            return True
+        return shown is not None and _rounds(exact.text, decimal.text, len(shown[1]))
     except Undecided:
         return True
+
+
+def _rounds(exact: str, decimal: str, decimals: int) -> bool:
+    """Whether a decimal is within one unit of its last digit: 1/2187 \\approx 0.0005."""
+    gap, unit = f"({exact})-({decimal})", f"10^{{-{decimals}}}"
+    above, below = parse(f"{gap}-{unit}"), parse(f"-({gap})-{unit}")
+    return numeric.less(above, parse("0")) and numeric.less(below, parse("0"))
 
 
 def read_set(text: str, read: Read) -> Reading | None:

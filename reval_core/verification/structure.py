@@ -148,19 +148,21 @@ def _equal_groups(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
     if "singleton" in kinds and kinds & (_LOOSE | relations.BRACKETS):
         return None if len(gold.items) == len(answer.items) else False
     if "set" in kinds and kinds & relations.BRACKETS:
-        return False
+        bracketed = gold if gold.kind in relations.BRACKETS else answer
+        return _matching(gold, answer, policy) if len(bracketed.items) > 2 else False
     return None
 
 
 def _equal_lists(gold: Group, answer: Group, policy: GradingPolicy) -> bool | None:
     """Lists and sets: by their labels where they have any, in order where policy or labels say so."""
     names = [_labels(group) for group in (gold, answer)]
-    if names[0] and names[1]:
+    if names[0] and names[1] and len(set(names[0])) > 1:
         if len(set(names[0])) == len(names[0]) and set(names[0]) == set(names[1]) and len(names[1]) == len(names[0]):
             return _all_pairs(_ordered(gold), _ordered(answer), policy)
     elif any(name and len(set(name)) == len(name) for name in names):
         return _all_pairs(gold, answer, policy)
-    if {gold.kind, answer.kind} == {"list"}:
+    points = all(isinstance(item, Group) for group in (gold, answer) for item in group.items)
+    if {gold.kind, answer.kind} == {"list"} and not points:
         return _all_pairs(gold, answer, policy) if policy.ordered_lists else _one_to_one(gold, answer, policy)
     return _matching(gold, answer, policy)
 
@@ -194,7 +196,7 @@ def _equal_ratios(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
     """a:b:c up to a common factor; what may be a time of day only part by part."""
     if len(gold.items) != len(answer.items):
         return False
-    if _is_clock(gold) or _is_clock(answer):
+    if _is_clock(gold):
         return _all_pairs(gold, answer, policy)
     verdicts = [
         equal(_quotient(gold, index), _quotient(answer, index), policy) for index in range(1, len(gold.items))
@@ -289,7 +291,7 @@ def _equal_mixed(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool 
         only = group.items[0]
         return equal(scalar, only, policy) if scalar is gold else equal(only, scalar, policy)
     if group.kind == "ratio":
-        if len(group.items) != 2 or _is_clock(group):
+        if len(group.items) != 2 or (group is gold and _is_clock(group)):
             return False if parses(scalar.text) else None
         value = _quotient(group)
         return equal(scalar, value, policy) if scalar is gold else equal(value, scalar, policy)
@@ -358,7 +360,12 @@ def _equal_named_tuple(gold: Group, answer: Equation, policy: GradingPolicy) -> 
 
 def _same_name(gold: Equation, answer: Equation) -> bool:
     """y = and f(x) = name the same where the values have at most the function's own variable."""
-    return {gold.label, answer.label} <= {"y", "f(x)", "y(x)", "f"} or gold.label.casefold() == answer.label.casefold()
+    names = gold.label, answer.label
+    if set(names) <= {"y", "f(x)", "y(x)", "f"} or names[0].casefold() == names[1].casefold():
+        return True
+    calls = [re.fullmatch(r"(\w+)\([a-z]\)", name) for name in names]
+    constant = _is_constant(_value(gold)) and _is_constant(_value(answer))
+    return constant and calls[0] is not None and calls[1] is not None and calls[0][1] == calls[1][1]
 
 
 def _value(equation: Equation) -> Reading:

@@ -23,6 +23,9 @@ _HEDGE = re.compile(
 """Words or numbers inside \\text{}, beyond a plain `or`: math-verify would drop them and see one value."""
 
 
+_OPEN_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{")
+
+
 def check_gold(gold: str) -> None:
     """Refuse a gold that no answer could ever be graded against.
 
@@ -54,7 +57,7 @@ def clean_gold(gold: str) -> str:
     found = boxes(gold) if "boxed" in gold or "fbox" in gold else []
     if len(found) > 1 and adjacent(gold, found):
         return ", ".join(content for _, _, content in found)
-    return found[-1][2] if found else gold
+    return found[-1][2] if found else _OPEN_BOX.sub("", gold)
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ def symbolic_text(text: str) -> str:
     read = reading.read(text)
     if isinstance(read, Scalar):
         return read.text + ("\\%" if read.percent else "")
+    text = text.replace("\\mid", "|")
     exact_part = text.split("\\approx")[0].strip() or text
     return exact_part.replace("%", "\\%")
 

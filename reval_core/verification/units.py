@@ -139,7 +139,7 @@ _BRACKETED = re.compile(rf"^{_VALUE}\s*\(\s?(?:in )?(?P<unit>\\text\{{[^{{}}]*\}
 _CURRENCY_FIRST = re.compile(
     r"^(?P<sign>-?)\s?(?:\\text\{\s?)?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?\}?\s?(?P<value>\d.*)$"
 )
-_NEUTRAL = {"unit", "square unit", "sq unit", "cubic unit", "cu unit"}
+_UNITS = re.compile(r"(?:(?:square|sq|cubic|cu)\.? )?units?(?:\s?\^\s?\{?\d\}?| squared| cubed)?")
 _MEASURES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
@@ -197,7 +197,8 @@ def read(text: str) -> Unit | None:
     text = plain(text)
     if not text or len(text) > 80:
         return None
-    text = re.sub(r"\b(units?)\s?\^\s?([23])$", r"\1", text)
+    if _UNITS.fullmatch(text):
+        return Unit((), counted="unit")
     known = _compound(text)
     if known is not None:
         return known
@@ -268,7 +269,7 @@ def ratio(gold: Unit | None, answer: Unit | None, *, drop: bool) -> Fraction | N
         return Fraction(1)
     if gold is None or answer is None:
         return Fraction(1) if drop else None
-    if (gold.counted and answer.counted) or {gold.counted, answer.counted} & _NEUTRAL:
+    if (gold.counted and answer.counted) or "unit" in (gold.counted, answer.counted):
         return Fraction(1)
     if gold.counted or answer.counted:
         return None
