@@ -1,7 +1,7 @@
 """Unicode mathematics as ASCII and LaTeX: signs, digits of every script, roots, fractions, super- and subscripts.
 
-One table of single characters and a few runs. Nothing is guessed: a character without an entry stays, and what is not ASCII
-after this is outside the strict grammar.
+One table of single characters and a few runs. Nothing is guessed: a character without an entry stays, and what is not
+ASCII after this is outside the strict grammar.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ _SPACING = re.compile(
     r"|\\neg(?:thin|med|thick)space(?![a-zA-Z])"
     r"|\\(?:hspace|vspace|hskip|mspace|[hv]?phantom)\*?\s?\{[^{}]*\}|\\mkern\s?-?[\d.]+\s?mu"
 )
-_QUAD = re.compile(r"\\q?quad(?=[a-zA-Z](?![a-zA-Z]))|(?<=[\w})\]])\s*\\q?quad\s*(?=[\w(+\-\\])(?!\\(?:text|mathrm|quad|qquad))")
+_QUAD = re.compile(
+    r"\\q?quad(?=[a-zA-Z](?![a-zA-Z]))|(?<=[\w})\]])\s*\\q?quad\s*(?=[\w(+\-\\])(?!\\(?:text|mathrm|quad|qquad))"
+)
 _QUANTITY = re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}|\\unit\s?\{([^{}]*)\}")
 _END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
 _PERCENT = re.compile(r"\\%|(?<=[\d }]) ?(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}", re.IGNORECASE)
@@ -41,7 +43,7 @@ _FUNCTIONS = (
 ).split()
 _FUNCTION_NAMES = {name: name for name in _FUNCTIONS} | {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc",
-    "sh": "sinh", "ch": "cosh", "th": "tanh", "Log": "log", "Ln": "ln", "sign": "sgn", "Det": "det",
+    "Log": "log", "Ln": "ln", "sign": "sgn", "Det": "det",
 }  # fmt: skip
 _NAMED_FUNCTION = re.compile(
     r"\\(?:operatorname\*?|mathrm|text|mathop|textrm)\s?\{\s?("
@@ -64,8 +66,8 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\lt", "<"),
         (r"\\gt", ">"),
         (r"\\not\s?=|\\neq", r"\\ne"),
-        (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)", r"\\text"),
-        (r"\\lbrace", r"\\{"),
+        (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)",
+        r"\\text"), (r"\\lbrace", r"\\{"),
         (r"\\rbrace", r"\\}"),
         (r"\\ulcorner", r"\\lceil"),
         (r"\\urcorner", r"\\rceil"),
@@ -107,14 +109,18 @@ _PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(-?\d+)\s?(?:to|\\text\{\s?to\s?\})\s?(\d+)$", r"\1:\2"),
         (r"^(?:\\overline\s?)?[({]\s?([0-9A-Z]+)\s?[)}]\s?_\s?\{?\s?(\d+)\s?\}?$", r"\1_\2"),
         (
-            r"^([0-9A-Z]+)\s?_?\s?[({]?\s?(?:\\text\s?\{\s?)?\(?\s?(?:in )?base\s?(?:\}\s?)?\{?\s?(\d+)\s?\)?\s?\}?\)?$",
-            r"\1_\2",
+            r"^([0-9A-Z]+)\s?_?\s?[({]?\s?(?:\\text\s?\{\s?)?\(?\s?(?:in
+            )?base\s?(?:\}\s?)?\{?\s?(\d+)\s?\)?\s?\}?\)?$", r"\1_\2",
         ),
         (r"_\s?\{\s?(\d+)\s?\}$", r"_\1"),
     )
 )
-_FONT = r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underline|ensuremath|framebox|bbox|mathbin|mathrel"
-_FONTS = re.compile(_FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])")
+_FONT = (
+    r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underline|ensuremath|framebox|bbox|mathbin|mathrel"
+)
+_FONTS = re.compile(
+    _FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])"
+)
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathds|mathbf|mathcal)\s?(?:\{\s?([RZQNC])\s?\}|\s([RZQNC])(?![a-zA-Z]))")
 _SIGN_GROUP = re.compile(r"\{\s?([-+=:<>,])\s?\}")
 _BARE_OVER = re.compile(r"^([^{}=,]*)\\over ([^{}=,]*)$")
@@ -130,7 +136,9 @@ _TEXT_NUMBER = re.compile(r"\\text\s*\{\s?(-?[\d.,/]*\d)\s?\}")
 _TEXT_MARK = re.compile(r"\\text\s*\{\s?([^\w\s{}\\]+)\s?\}")
 _TEXT_SUBSCRIPT = re.compile(r"_\s?\{\s?\\text\s?\{\s?(\w+)\s?\}\s?\}")
 _ORDINAL = re.compile(r"(?<=\d) ?\^ ?\{? ?\\text ?\{ ?(?:st|nd|rd|th) ?\} ?\}?")
-_DEGREE_SPELLINGS = re.compile(r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|\^\s?\\text\s?\{\s?o\s?\}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ")
+_DEGREE_SPELLINGS = re.compile(
+    r"\^\s?\{\s?(?:\\text\s?\{\s?)?(?:\\circ|o)\s?\}{1,2}|\^\s?\\text\s?\{\s?o\s?\}|(?<=\d)\s?\^\s?o(?![a-z])|(?<=\d)\s?\\circ"
+)
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=[/*)}])")
 _UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{\s?([eid]|\\[a-zA-Z]+)\s?\}")
 _TEXT_AFTER_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}\s*\\text\s?\{")
@@ -139,8 +147,21 @@ _DOTTED = re.compile(r"(\d+)\.(\d*?)(?:(\d)\3\3+|(\d{2,6})\4+)\s?(?:\.\.\.|\\ldo
 _PERIOD_BRACKET = re.compile(r"(?<![\w.])(-?\d+)\.(\d*)\((\d+)\)(?![\w(])")
 _LEADING = re.compile(r"^(?:=|:|\\approx|\\therefore|\\Rightarrow|\\to|\\implies)(?![a-zA-Z])\s*(?=\S)")
 _SCIENTIFIC = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
-_CHOOSE = re.compile(r"(?<![a-zA-Z\\])C\((\w+(?:[+-]\d+)?),\s?(\w+)\)|\{?\}?(?:\^\{?(\d+|[a-z])\}?|_\{?(\d+|[a-z])\}?)\s?C\s?_\{?(\d+|[a-z])\}?")
-_PAIRS = (("**", "**"), ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("`", "`"), ("*", "*"), ("_", "_"), ('"', '"'), ("'", "'"))
+_CHOOSE = re.compile(
+    r"(?<![a-zA-Z\\])C\((\w+(?:[+-]\d+)?),\s?(\w+)\)|\{?\}?(?:\^\{?(\d+|[a-z])\}?|_\{?(\d+|[a-z])\}?)\s?C\s?_\{?(\d+|[a-z])\}?"
+)
+_PAIRS = (
+    ("**", "**"),
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("`", "`"),
+    ("*", "*"),
+    ("_", "_"),
+    ('"', '"'),
+    ("'", "'"),
+)
 
 
 def strip_delimiters(text: str) -> str:
@@ -197,7 +218,9 @@ def _normalise(text: str) -> str:
 def _tex(text: str) -> str:
     """What TeX says in many ways in one; fonts, sizes and spacing go."""
     text = re.sub(r"(?<!\\)\{\s*\}", "", _END_MARKS.sub("", text))
-    text = _QUAD.sub(", ", _QUANTITY.sub(lambda found: (found[1] or "") + "\\text{ " + (found[2] or found[3]) + "}", text))
+    text = _QUAD.sub(
+        ", ", _QUANTITY.sub(lambda found: (found[1] or "") + "\\text{ " + (found[2] or found[3]) + "}", text)
+    )
     text = unwrap(_DOUBLED.sub(r"\\", text))
     text = _money(text)
     text = _THIN_GROUPS.sub("", text).replace("\\!", "")

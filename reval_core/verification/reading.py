@@ -21,7 +21,8 @@ _CONNECTIVE = re.compile(
     r"|\\(?:vee|wedge|lor|land)(?![a-zA-Z])|和|(?<=[\w)}])\s?\\?&\s?(?=[\w(\\-])"
 )
 _ENVIRONMENT = re.compile(
-    r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}", re.DOTALL
+    r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}",
+    re.DOTALL,
 )
 _ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equation\*?)\}(.*)\\end\{\1\}", re.DOTALL)
 _CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\end\{(?:cases|array)\}\.?", re.DOTALL)
@@ -29,8 +30,12 @@ _ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a
 _UNREAD = ("\\ldots", "...", "\\to", "\\sum", "\\prod", "\\int", "\\lim")
 _DENIAL = re.compile(r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])")
 _CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
-_SAID_CONDITION = re.compile(r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$")
-_MODULUS = re.compile(r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$")
+_SAID_CONDITION = re.compile(
+    r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$"
+)
+_MODULUS = re.compile(
+    r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$"
+)
 _RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
 _NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
 _TEXTS = re.compile(r"\\text\{([^{}]*)\}")
@@ -83,7 +88,9 @@ def _read_approximately(text: str, depth: int) -> Reading:
         return _read(rest, depth + 1)
     exact_part = exact_part.removesuffix("\\text{ or }").strip()
     found = _read(exact_part, depth + 1)
-    return found if relations.about(found, _read(rest, depth + 1)) else Refused("what stands behind \\approx is far off")
+    return (
+        found if relations.about(found, _read(rest, depth + 1)) else Refused("what stands behind \\approx is far off")
+    )
 
 
 def _read_modular(text: str, depth: int) -> Reading | None:
@@ -107,7 +114,9 @@ def _read_modular(text: str, depth: int) -> Reading | None:
     if isinstance(found, Scalar):
         return Scalar(found.text, found.percent, unit)
     if isinstance(found, Group) and found.kind == "list":
-        return Group("list", tuple(Scalar(i.text, i.percent, unit) if isinstance(i, Scalar) else i for i in found.items))
+        return Group(
+            "list", tuple(Scalar(i.text, i.percent, unit) if isinstance(i, Scalar) else i for i in found.items)
+        )
     return found
 
 
@@ -222,7 +231,9 @@ def _read_reversed(text: str, depth: int) -> Reading | None:
 
 def _read_matrix(body: str, depth: int) -> Reading:
     rows = [row for row in _ROW.split(body.replace("\\hline", " ")) if row.strip()]
-    return Group("matrix", tuple(Group("row", tuple(_read(c.strip(), depth + 1) for c in row.split("&"))) for row in rows))
+    return Group(
+        "matrix", tuple(Group("row", tuple(_read(c.strip(), depth + 1) for c in row.split("&"))) for row in rows)
+    )
 
 
 def _read_negated(text: str, depth: int) -> Reading | None:
@@ -279,7 +290,10 @@ def _read_scalar(text: str) -> Reading:
 
 def _read_letters(text: str) -> Reading | None:
     """`B and C`, `I, II` as a list of names."""
-    found = re.split(r"\s?,\s?and\s|\s?,\s?|\s?\\?&\s?|\s+and\s+", _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", ""))
+    found = re.split(
+        r"\s?,\s?and\s|\s?,\s?|\s?\\?&\s?|\s+and\s+",
+        _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", ""),
+    )
     if len(found) > 1 and all(_LETTERED.fullmatch(item.strip()) for item in found):
         return Group("list", tuple(Words(item.strip().casefold()) for item in found))
     return None

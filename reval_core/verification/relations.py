@@ -1,8 +1,8 @@
 """Sets and relations in one variable: names, inequalities, set-builders, and what follows of joining them.
 
-    x < 1 or x > 5        the union of two intervals, named x
-    \\{x \\mid 2 < x < 5\\}    an interval
-    \\mathbb{R} \\setminus \\{3\\}, x \\ne 3, all real numbers except 3        a union of two
+x < 1 or x > 5        the union of two intervals, named x
+\\{x \\mid 2 < x < 5\\}    an interval
+\\mathbb{R} \\setminus \\{3\\}, x \\ne 3, all real numbers except 3        a union of two
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ _NAME = (
 _LABEL = re.compile(rf"\(?{_NAME}(?:[,:]{_NAME}){{0,8}}\)?|[\\|]?\|{_NAME}\|")
 _VARIABLE = re.compile(rf"(?:\\(?:{_GREEK})|[A-Za-z])'*(?:_(?:\{{[^{{}}]*\}}|[A-Za-z0-9]))?(?:\([a-z]\))?")
 _BUILDER = re.compile(r"\\\{\s?(?P<name>[^|:]{1,30}?)\s?(?:\\mid|\||:)\s?(?P<condition>.+)\\\}")
-_EVERY = re.compile(r"^(?:\\text\{\s?)?(?:for )?(?:all|any|every)(?: real)?\s?\}?\s(?=[a-z]\b)|^[a-z]\s?\\in\s?\\mathbb\{R\}\s?,\s?")
-_SIMPLE = re.compile(r"(?:\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;]))")  # fmt: skip
-_EXCEPT = re.compile(
-    r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? (?:except|other than|but)(?: for)?(?: x)?\s?"
-    r"(?:=\s?)?\}?(?P<points>.+)"
+_EVERY = re.compile(
+    r"^(?:\\text\{\s?)?(?:for )?(?:all|any|every)(?: real)?\s?\}?\s(?=[a-z]\b)|^[a-z]\s?\\in\s?\\mathbb\{R\}\s?,\s?"
+)
+_SIMPLE =
+re.compile(r"(?:\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;]))")  # fmt: skip _EXCEPT = re.compile(
+    r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? (?:except|other
+    than|but)(?: for)?(?: x)?\s?" r"(?:=\s?)?\}?(?P<points>.+)"
 )
 _REALS = frozenset(
     {"all real numbers", "all reals", "any real number", "every real number", "real numbers", "all real number",
@@ -184,10 +186,16 @@ def _joined(text: str) -> tuple[list[str], list[str]]:
     parts, joints, start = [], [], 0
     for match in _SIMPLE.finditer(text):
         before = text[: match.start()]
-        if before.count("(") + before.count("[") + before.count("{") > before.count(")") + before.count("]") + before.count("}"):
+        if before.count("(") + before.count("[") + before.count("{") > before.count(")") + before.count(
+            "]"
+        ) + before.count("}"):
             continue
         piece = text[start : match.start()].strip()
-        word = match["a"] or match["b"] or {"vee": "or", "lor": "or", "wedge": "and", "land": "and"}.get(match["c"] or "", ",")
+        word = (
+            match["a"]
+            or match["b"]
+            or {"vee": "or", "lor": "or", "wedge": "and", "land": "and"}.get(match["c"] or "", ",")
+        )
         start = match.end()
         if not piece and joints:
             joints[-1] = word if joints[-1] == "," else joints[-1]
@@ -245,7 +253,10 @@ def _absolute(sides: list[str], sign: str) -> tuple[str, list[spans.Span]] | Non
     inside = [spans.Span(spans.end(low, closed), spans.end(high, closed))]
     if sign in ("<", "\\le"):
         return compact(match["name"]), inside
-    outside = [spans.Span(spans.everything().low, spans.end(low, closed)), spans.Span(spans.end(high, closed), spans.everything().high)]
+    outside = [
+        spans.Span(spans.everything().low, spans.end(low, closed)),
+        spans.Span(spans.end(high, closed), spans.everything().high),
+    ]
     return compact(match["name"]), outside
 
 

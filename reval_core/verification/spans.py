@@ -105,7 +105,9 @@ def equal(left: Sequence[Span], right: Sequence[Span]) -> bool:
     """Whether two unions (of `union`) are the same numbers. Raises Undecided."""
     if len(left) != len(right):
         return False
-    pairs = [pair for one, other in zip(left, right, strict=True) for pair in ((one.low, other.low), (one.high, other.high))]
+    pairs = [
+        pair for one, other in zip(left, right, strict=True) for pair in ((one.low, other.low), (one.high, other.high))
+    ]
     return all(one.closed == other.closed and _compare(one, other) == 0 for one, other in pairs)
 
 

@@ -198,9 +198,7 @@ def _equal_ratios(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
         return False
     if _is_clock(gold):
         return _all_pairs(gold, answer, policy)
-    verdicts = [
-        equal(_quotient(gold, index), _quotient(answer, index), policy) for index in range(1, len(gold.items))
-    ]
+    verdicts = [equal(_quotient(gold, index), _quotient(answer, index), policy) for index in range(1, len(gold.items))]
     return False if False in verdicts else None if None in verdicts else True
 
 
@@ -332,7 +330,13 @@ def _equal_two_equations(gold: Equation, answer: Equation, policy: GradingPolicy
             same = _same_solutions(gold, answer)
             if same is not None:
                 return same
-            return False if equal(_value(gold), _value(answer), policy) is False or re.search(r"\d", gold.label + answer.label) or relations.is_condition(gold) else None
+            return (
+                False
+                if equal(_value(gold), _value(answer), policy) is False
+                or re.search(r"\d", gold.label + answer.label)
+                or relations.is_condition(gold)
+                else None
+            )
         if len(gold.sides) == len(answer.sides) > 1:
             return _conjunction([equal(g, a, policy) for g, a in zip(gold.sides, answer.sides, strict=True)])
         consistent = _leads_to(answer, policy)
@@ -380,8 +384,8 @@ def _leads_to(equation: Equation, policy: GradingPolicy) -> bool | None:
     """Whether the sides before the last are ways to it: 17 = 42 and x^2 = 42 are no ways to say 42.
 
     Constant sides must equal the last one; where one slips, another that was computed must still support the
-    last (x = 5+5+1 = 7 = 11). A formula with variables may come before a number that it gives, if a name stands first or
-    the formula has several variables: A = \\pi r^2 = 25\\pi, x + y = 5.
+    last (x = 5+5+1 = 7 = 11). A formula with variables may come before a number that it gives, if a name stands first
+    or the formula has several variables: A = \\pi r^2 = 25\\pi, x + y = 5.
     """
     last = _value(equation)
     named = bool(equation.label)
@@ -396,7 +400,9 @@ def _leads_to(equation: Equation, policy: GradingPolicy) -> bool | None:
             verdict = False
         verdicts.append(verdict)
     if named and False in verdicts and True in verdicts and verdicts.count(False) == 1:
-        computed = [isinstance(side, Scalar) and re.search(r"\d\s?[-+*/\\^]", side.text) for side in equation.sides[:-1]]
+        computed = [
+            isinstance(side, Scalar) and re.search(r"\d\s?[-+*/\\^]", side.text) for side in equation.sides[:-1]
+        ]
         if any(ok and bool(done) for ok, done in zip(verdicts, computed, strict=True)):
             return True
     return _conjunction(verdicts)

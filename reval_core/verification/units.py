@@ -1,7 +1,8 @@
 """Units after a value: what is cut off, what two units have to do with each other.
 
-A unit is read by a closed table (SI with prefixes, imperial, time, angle, money, energy) and its compounds, or it is the name of
-what is counted: plain words that say nothing about the value. Words that do, such as `million`, `squared`, `or five`, are never
+A unit is read by a closed table (SI with prefixes, imperial, time, angle, money, energy) and its compounds, or it is
+the name of what is counted: plain words that say nothing about the value. Words that do, such as `million`,
+`squared`, `or five`, are never
 dropped: they leave the text unread.
 """
 
@@ -111,12 +112,12 @@ LETTERS = frozenset(name for name in _KNOWN if len(name) == 1)
 """Units of one letter, which may as well be variables."""
 
 _SAYS_VALUE = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million billion millionth millionths billionth billionths googol"
-    " trillion dozen dozens score half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths"
-    " hundredth hundredths thousandth thousandths squared cubed factorial plus minus times over divided mod modulo base"
-    " power powers root percent twice double triple or and not maybe either but is are no nor negative to than less more"
-    " about roughly approximately between if except without isn't wrong unless perhaps probably also then equals even odd"
-    " sin cos tan log sqrt exp ln pi".split()
+    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million
+    billion millionth millionths billionth billionths googol" " trillion dozen dozens score half halves third thirds
+    quarter quarters fourth fourths fifth fifths tenth tenths" " hundredth hundredths thousandth thousandths squared
+    cubed factorial plus minus times over divided mod modulo base" " power powers root percent twice double triple or
+    and not maybe either but is are no nor negative to than less more" " about roughly approximately between if except
+    without isn't wrong unless perhaps probably also then equals even odd" " sin cos tan log sqrt exp ln pi".split()
 )
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")
@@ -135,7 +136,9 @@ _PLAIN_SUFFIX = re.compile(
 )
 _SLASHED = re.compile(rf"^{_VALUE}\s?(?P<unit>[A-Za-z]{{1,10}}\s?/\s?[A-Za-z]{{1,10}}(?:\^\{{?\d\}}?)?)$")
 _LETTER = re.compile(rf"^{_VALUE}\s*(?P<unit>[A-Za-z])(?P<power>\s?\^\s?\{{?[23]\}}?)?$")
-_BRACKETED = re.compile(rf"^{_VALUE}\s*\(\s?(?:in )?(?P<unit>\\text\{{[^{{}}]*\}}(?:\^\d)?|[A-Za-z][A-Za-z /^\d]*)\s?\)$")
+_BRACKETED = re.compile(
+    rf"^{_VALUE}\s*\(\s?(?:in )?(?P<unit>\\text\{{[^{{}}]*\}}(?:\^\d)?|[A-Za-z][A-Za-z /^\d]*)\s?\)$"
+)
 _CURRENCY_FIRST = re.compile(
     r"^(?P<sign>-?)\s?(?:\\text\{\s?)?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?\}?\s?(?P<value>\d.*)$"
 )

@@ -1,0 +1,226 @@
+"""Classes of answers that graders get wrong: for each, what is the same answer and what only looks like it.
+
+The last three lines of defence are tested elsewhere: extraction in test_extraction.py, values in test_numeric.py, cost in
+test_limits.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from reval_core.verification import GradingPolicy, Verifier
+
+pytestmark = pytest.mark.slow
+
+CLASSES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
+    "what a space separates": (
+        [("11/2", "5 1/2"), ("1234567", "1 234 567"), ("90^\\circ", "90 ^ { \\circ }")],
+        [("11/2", "1 1/2"), ("12", "1 2"), ("12", "1\\quad 2"), ("\\frac{12}{5}", "\\frac{1 2}{5}"), ("56", "5\\$6")],
+    ),
+    "equations that say something else": (
+        [
+            ("5", "x = 5"),
+            ("25\\pi", "A = \\pi r^2 = 25\\pi"),
+            ("7", "x + y = 7"),
+            ("\\frac12", "\\sin\\theta = \\frac12"),
+            ("11", "x = 5+6 = 10 = 11"),
+            ("(1,2)", "(y,x) = (2,1)"),
+            ("\\frac52", "2x = 5 \\Rightarrow x = \\frac52"),
+        ],
+        [
+            ("5", "2x = 5"),
+            ("5", "x^2 = 5"),
+            ("5", "-x = 5"),
+            ("5", "x \\not= 5"),
+            ("42", "17 = 42"),
+            ("2x+1", "3y = 2x+1"),
+            ("2x+1", "x = 2x+1"),
+            ("0.56 = 56\\%", "0.26 = 56\\%"),
+            ("(1,2)", "17 = (1,2)"),
+            ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "x^2 = \\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+            ("f(1)=0", "f(0)=1"),
+        ],
+    ),
+    "approximations that are far off": (
+        [("\\frac13", "\\frac13 \\approx 0.33"), ("\\frac{1}{2048}", "\\frac{1}{2048} \\approx 0.0005")],
+        [("3", "3 \\approx 5"), ("(2,1)", "(2,1) \\approx 7"), ("x+1", "x+1 \\approx 7")],
+    ),
+    "units": (
+        [
+            ("12", "12\\text{ cm}^2"),
+            ("12\\text{ cm}", "12"),
+            ("5\\text{ m}", "500\\text{ cm}"),
+            ("9.8", "9.8 \\mathrm{~m/s^2}"),
+            ("30", "30\\,\\frac{\\text{km}}{\\text{h}}"),
+            ("12", "12 m"),
+            ("36\\pi", "36π cm²"),
+            ("\\$18.90", "18.90"),
+            ("5", "€5"),
+            ("\\$20", "2000\\text{ cents}"),
+            ("3\\text{ million}", "3000000"),
+            ("8", "8\\text{ red apples}"),
+            ("50^\\circ", "50\\text{ degrees}"),
+            ("5", "5\\text{ (ways)}"),
+        ],
+        [
+            ("5", "5\\text{ squared}"),
+            ("5", "5\\text{ million}"),
+            ("5", "5\\text{ and a half}"),
+            ("3", "3\\text{ or five}"),
+            ("5", "5\\mathrm{x}"),
+            ("5", "5\\text{ base six}"),
+            ("5\\text{ cm}", "5\\text{ m}"),
+            ("5\\text{ m/s}", "5\\text{ km/h}"),
+            ("50^\\circ C", "50^\\circ F"),
+            ("20\\text{ dollars}", "20\\text{ euros}"),
+            ("8m", "8n"),
+            ("\\cos 40^\\circ", "\\cos 40"),
+        ],
+    ),
+    "marks that sympy would drop": (
+        [("f'(x)", "f'( x )"), ("12_3", "12_{3}"), ("1204_9", "(1204)_{9}"), ("1204_9", "1204\\text{ (base 9)}")],
+        [
+            ("5", "5'"),
+            ("5", "5_7"),
+            ("f'(x)", "f(x)"),
+            ("5", "\\phantom{5}"),
+            ("30^\\circ 15'", "30^\\circ 15''"),
+            ("3\\text{ hours }20\\text{ minutes}", "3\\text{ hours }25\\text{ minutes}"),
+        ],
+    ),
+    "text of which sympy would read a part": (
+        [],
+        [
+            ("\\frac53", "\\det(\\frac53)+1"),
+            ("\\frac53", "\\frac72 \\& \\frac53"),
+            ("\\frac53", "\\vec{\\frac53}"),
+            ("\\frac53", "\\frac53 \\to 17"),
+            ("5", "5 } 17"),
+            ("2007+\\frac{\\pi}{2}", "2000+\\frac{\\pi}{2}"),
+        ],
+    ),
+    "intervals, unions and inequalities": (
+        [
+            ("(-\\infty,-3)\\cup(3,\\infty)", "|x|>3"),
+            ("(-\\infty,-3)\\cup(3,\\infty)", "x<-3 \\text{ or } x>3"),
+            ("[-2,7]", "x\\ge -2, x\\le 7"),
+            ("[-2,7]", "-2 \\leq x \\leq 7"),
+            ("(-\\infty,0)\\cup(0,\\infty)", "x \\ne 0"),
+            ("(-\\infty,0)\\cup(0,\\infty)", "\\mathbb{R}\\setminus\\{0\\}"),
+            ("(-\\infty,3)\\cup(3,\\infty)", "\\text{all real numbers except } 3"),
+            ("(2,5)", "\\{x \\mid 2<x<5\\}"),
+            ("(0,9)\\cup(9,36)", "0<x<36, x\\ne 9"),
+            ("(-\\infty,5]", "(-inf, 5]"),
+            ("(-\\infty,\\infty)", "\\mathbb{R}"),
+            ("[1,8]", "[1,5]\\cup[3,8]"),
+            ("[3,5]", "[1,5]\\cap[3,8]"),
+        ],
+        [
+            ("(-\\infty,-3)\\cup(3,\\infty)", "x<-3"),
+            ("x<1 \\text{ or } x>5", "x<1 \\text{ and } x>5"),
+            ("x<5", "x\\le 5"),
+            ("[1,8]", "[1,8)"),
+            ("(2,5)", "\\{2,5\\}"),
+            ("(-\\infty,3)\\cup(3,\\infty)", "(-\\infty,3)\\cup(3,\\infty)\\cup\\{3\\}"),
+            ("(-\\infty,\\infty)", "\\mathbb{Q}"),
+        ],
+    ),
+    "sets, lists and tuples": (
+        [
+            ("1,2,3", "3, 1, 2"),
+            ("\\{1,2,3\\}", "\\{1\\}\\cup\\{2,3\\}"),
+            ("\\{2,3\\}", "\\{1,2,3\\}\\cap\\{2,3,4\\}"),
+            ("x=1, y=2", "y=2, x=1"),
+            ("(1,2)", "x=1, y=2"),
+            ("\\pm 8", "8, -8"),
+            ("0, \\pm i\\sqrt6", "x=0, x=\\pm i\\sqrt6"),
+            ("\\text{B,C}", "C and B"),
+            ("2, 3, 5", "2 \\quad 3 \\quad 5"),
+            ("(3,4)", "\\langle 3, 4\\rangle"),
+        ],
+        [
+            ("x=1, y=2", "2, 1"),
+            ("(1,2)", "y=1, x=2"),
+            ("2,2,3", "2,3"),
+            ("1,2", "2,2"),
+            ("\\{1,2\\}", "\\{\\{1\\},\\{2\\}\\}"),
+            ("(1,2)", "(2,1)"),
+        ],
+    ),
+    "ratios, percent, residues": (
+        [
+            ("1:8:27", "2:16:54"),
+            ("5:6", "5\\text{ to }6"),
+            ("35\\%", "0.35"),
+            ("2", "17 \\bmod 5"),
+            ("10", "10 \\pmod{12}"),
+            ("\\frac73", "2.\\overline{3}"),
+            ("\\frac73", "2.333..."),
+        ],
+        [("2:30", "1/15"), ("0.5", "0.5\\%"), ("\\frac12", "\\frac12\\%"), ("1:2:3", "\\frac16"), ("\\frac73", "2.3")],
+    ),
+    "matrices": (
+        [
+            ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{bmatrix} 1 & 2 \\\\[4pt] 3 & 4 \\end{bmatrix}"),
+            ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "[[1,2],[3,4]]"),
+            ("\\begin{pmatrix}1\\\\4\\end{pmatrix}", "(1,4)"),
+            (
+                "\\begin{pmatrix}3\\\\7\\end{pmatrix}",
+                "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}\\begin{pmatrix}1\\\\1\\end{pmatrix}",
+            ),
+        ],
+        [
+            ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&3\\\\2&4\\end{pmatrix}"),
+            ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "(1,2,3,4)"),
+        ],
+    ),
+    "spellings of TeX, plain text and Unicode": (
+        [
+            ("\\frac{5}{12}", "{5 \\over 12}"),
+            ("\\frac{5}{12}", "\\boldsymbol{\\frac{5}{12}}"),
+            ("\\frac{5}{12}", "\\textcolor{blue}{\\frac{5}{12}}"),
+            ("2\\sqrt{3}", "√12"),
+            ("2\\sqrt[3]{5}", "2∛5"),
+            ("\\frac73", "2⅓"),
+            ("34", "٣٤"),
+            ("x", "𝑥"),
+            ("\\arcsin(x)", "\\sin^{-1}(x)"),
+            ("\\binom{10}{3}", "C(10,3)"),
+            ("4.8\\times10^{8}", "4.8 x 10^8"),
+            ("\\emptyset", "\\text{no solution}"),
+            ("42", "= 42"),
+            ("42", "\\text{42}"),
+            ("2^{n}-1", "2^n-1, n\\ge1"),
+            ("(3,4)", "(3,~4)"),
+        ],
+        [
+            ("\\frac{5}{12}", "{12 \\over 5}"),
+            ("2\\sqrt{3}", "√3"),
+            ("34", "٤٣"),
+            ("\\emptyset", "0"),
+            ("42", "\\text{not } 42"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_same_answer_is_accepted(boxed: Verifier, name: str) -> None:
+    pairs = CLASSES[name][0]
+    verdicts = boxed.verify_many([(gold, f"So it is \\boxed{{{answer}}}.") for gold, answer in pairs])
+    refused = [(pair, verdict) for pair, verdict in zip(pairs, verdicts, strict=True) if not verdict.correct]
+    assert refused == []
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_what_only_looks_like_it_is_refused(boxed: Verifier, name: str) -> None:
+    for gold, answer in CLASSES[name][1]:
+        verdict = boxed.grade(gold, answer)
+        assert not verdict.correct, (gold, answer, verdict)
+        assert verdict.status in ("incorrect", "rejected", "no_answer"), (gold, answer, verdict)
+
+
+def test_open_equals_closed_is_an_option() -> None:
+    with Verifier(policy=GradingPolicy(open_equals_closed=True)) as verifier:
+        assert verifier.grade("[1,2)", "(1,2]").correct
+        assert not verifier.grade("[1,2)", "(1,3]").correct
