@@ -46,5 +46,5 @@ def show(steps: Sequence[Step], verdict: Verdict, console: Console, *, as_json: 
         console.print()
     answer = "" if verdict.answer is None else f", answer {verdict.answer[:200]!r}"
     took = f", {1000 * verdict.seconds:.1f} ms" if verdict.seconds else ""
-    told = f"{verdict.status}: {verdict.details} (tier {verdict.tier}{answer}{took})"
-    console.print(told, markup=False, soft_wrap=True)
+    line = f"{verdict.status}: {verdict.details} (tier {verdict.tier}{answer}{took})"
+    console.print(line, markup=False, soft_wrap=True)

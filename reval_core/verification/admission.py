@@ -1,8 +1,7 @@
 """What may be handed to the symbolic tier: text that it reads whole, and that is cheap to work with.
 
-math-verify drops what its grammar does not know (primes, subscripts of numbers, \\text, accents), so such text would be
-judged by the rest. And sympy's algorithms have no bounds of their own. Both are told here by linear scans over the
-text.
+math-verify drops what its grammar does not know (primes, subscripts of numbers, \\text, accents), so such text would
+be judged by the rest. And sympy's algorithms have no bounds of their own. Both are told here by linear scans.
 """
 
 from __future__ import annotations
@@ -10,10 +9,15 @@ from __future__ import annotations
 import re
 
 _READ = frozenset(
-    "frac sqrt pi infty cdot times div pm sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp lg"
-    " binom le ge ne in cup cap setminus emptyset begin end mathbb lfloor rfloor lceil rceil sum prod int lim to max
-    min" " gcd lcm det alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi
-    rho sigma" " tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell deg Re Im".split()
+    re.findall(
+        r"\S+",
+        """
+        frac sqrt pi infty cdot times div pm sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp lg
+        binom le ge ne in cup cap setminus emptyset begin end mathbb lfloor rfloor lceil rceil sum prod int lim to max
+        min gcd lcm det alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
+        sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell Re Im
+        """,
+    )
 )
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
 _SUBSCRIPT = re.compile(r"(\\[a-zA-Z]+|[^\s])\s*_")

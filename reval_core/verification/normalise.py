@@ -37,10 +37,11 @@ _QUAD = re.compile(
 _QUANTITY = re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}|\\unit\s?\{([^{}]*)\}")
 _END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
 _PERCENT = re.compile(r"\\%|(?<=[\d }]) ?(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}", re.IGNORECASE)
-_FUNCTIONS = (
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil"
-    " sgn Re Im mod"
-).split()
+_FUNCTIONS = re.findall(
+    r"\S+",
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil sgn"
+    " Re Im mod",
+)
 _FUNCTION_NAMES = {name: name for name in _FUNCTIONS} | {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc",
     "Log": "log", "Ln": "ln", "sign": "sgn", "Det": "det",
@@ -66,8 +67,8 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\lt", "<"),
         (r"\\gt", ">"),
         (r"\\not\s?=|\\neq", r"\\ne"),
-        (r"\\(?:textbf|textit|textsc|textrm|textnormal|texttt|textsf|emph|mbox|hbox|mathrm|operatorname\*?)",
-        r"\\text"), (r"\\lbrace", r"\\{"),
+        (r"\\(?:text(?:bf|it|sc|rm|normal|tt|sf)|emph|mbox|hbox|mathrm|operatorname\*?)", r"\\text"),
+        (r"\\lbrace", r"\\{"),
         (r"\\rbrace", r"\\}"),
         (r"\\ulcorner", r"\\lceil"),
         (r"\\urcorner", r"\\rceil"),
@@ -109,8 +110,9 @@ _PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^(-?\d+)\s?(?:to|\\text\{\s?to\s?\})\s?(\d+)$", r"\1:\2"),
         (r"^(?:\\overline\s?)?[({]\s?([0-9A-Z]+)\s?[)}]\s?_\s?\{?\s?(\d+)\s?\}?$", r"\1_\2"),
         (
-            r"^([0-9A-Z]+)\s?_?\s?[({]?\s?(?:\\text\s?\{\s?)?\(?\s?(?:in
-            )?base\s?(?:\}\s?)?\{?\s?(\d+)\s?\)?\s?\}?\)?$", r"\1_\2",
+            r"^([0-9A-Z]+)\s?_?\s?[({]?\s?(?:\\text\s?\{\s?)?\(?\s?(?:in )?base\s?(?:\}\s?)?\{?\s?(\d+)"
+            r"\s?\)?\s?\}?\)?$",
+            r"\1_\2",
         ),
         (r"_\s?\{\s?(\d+)\s?\}$", r"_\1"),
     )

@@ -70,9 +70,9 @@ def _read(text: str, depth: int) -> Reading:
     words = _read_letters(text) or _read_words(text)
     if words is not None:
         return words
-    found = relations.read_set(text, lambda part: _read(part, depth + 1))
-    if found is not None:
-        return found
+    numbers = relations.read_set(text, lambda part: _read(part, depth + 1))
+    if numbers is not None:
+        return numbers
     if "\\Rightarrow" in text:
         last = _read(text.rpartition("\\Rightarrow")[2].strip(), depth + 1)
         return last if isinstance(last, Equation) and last.label else Opaque(text)

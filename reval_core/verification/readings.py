@@ -18,7 +18,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parts in order. kind: list (no brackets), set, union, matrix, row, ratio, singleton, plusminus, or two brackets."""
+    """Parts in order. kind: list (no brackets), set, union, matrix, row, ratio, singleton, plusminus, two brackets."""
 
     kind: str
     items: tuple[Reading, ...]

@@ -35,10 +35,13 @@ _BUILDER = re.compile(r"\\\{\s?(?P<name>[^|:]{1,30}?)\s?(?:\\mid|\||:)\s?(?P<con
 _EVERY = re.compile(
     r"^(?:\\text\{\s?)?(?:for )?(?:all|any|every)(?: real)?\s?\}?\s(?=[a-z]\b)|^[a-z]\s?\\in\s?\\mathbb\{R\}\s?,\s?"
 )
-_SIMPLE =
-re.compile(r"(?:\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;]))")  # fmt: skip _EXCEPT = re.compile(
-    r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? (?:except|other
-    than|but)(?: for)?(?: x)?\s?" r"(?:=\s?)?\}?(?P<points>.+)"
+_JOINT = re.compile(
+    r"\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])"
+    r"|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;])"
+)
+_EXCEPT = re.compile(
+    r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? "
+    r"(?:except|other than|but)(?: for)?(?: x)?\s?(?:=\s?)?\}?(?P<points>.+)"
 )
 _REALS = frozenset(
     {"all real numbers", "all reals", "any real number", "every real number", "real numbers", "all real number",
@@ -183,8 +186,10 @@ def spans_of(read: Reading) -> list[spans.Span] | None:
 
 def _joined(text: str) -> tuple[list[str], list[str]]:
     """The parts between connectives outside brackets, and the connectives: or, and, or a comma."""
-    parts, joints, start = [], [], 0
-    for match in _SIMPLE.finditer(text):
+    parts: list[str] = []
+    joints: list[str] = []
+    start = 0
+    for match in _JOINT.finditer(text):
         before = text[: match.start()]
         if before.count("(") + before.count("[") + before.count("{") > before.count(")") + before.count(
             "]"

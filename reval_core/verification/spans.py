@@ -1,4 +1,4 @@
-"""Sets of real numbers as sorted spans: unions, intersections and complements of intervals and points with constant ends."""
+"""Sets of real numbers as sorted spans: unions, intersections and complements of intervals with constant ends."""
 
 from __future__ import annotations
 

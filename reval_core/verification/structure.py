@@ -384,8 +384,8 @@ def _leads_to(equation: Equation, policy: GradingPolicy) -> bool | None:
     """Whether the sides before the last are ways to it: 17 = 42 and x^2 = 42 are no ways to say 42.
 
     Constant sides must equal the last one; where one slips, another that was computed must still support the
-    last (x = 5+5+1 = 7 = 11). A formula with variables may come before a number that it gives, if a name stands first
-    or the formula has several variables: A = \\pi r^2 = 25\\pi, x + y = 5.
+    last (x = 5+5+1 = 7 = 11). A formula with variables may come before a number that it gives, if a name stands
+    first or the formula has several variables: A = \\pi r^2 = 25\\pi, x + y = 5.
     """
     last = _value(equation)
     named = bool(equation.label)

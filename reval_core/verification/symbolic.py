@@ -1,9 +1,9 @@
 """The symbolic tier: math-verify, with its known wrong acceptances vetoed. Runs in worker processes only.
 
-math-verify's own alarms are off (they work on main threads alone and cannot stop C code); the pool's
-hard limit replaces them. Its extraction is passed by: a text is parsed whole or not at all, by its LaTeX grammar
-alone. That leaves one path to sympy's parse_expr, the function that evaluates text: number tokens. Importing this
-module puts `read_number`, which evaluates nothing, in the place of that function wherever these libraries hold it.
+math-verify's own alarms are off (they work on main threads alone and cannot stop C code); the pool's hard limit
+replaces them. Its extraction is passed by: a text is parsed whole or not at all, by its LaTeX grammar alone. That
+leaves one path to sympy's parse_expr, the function that evaluates text: number tokens. Importing this module puts
+`read_number`, which evaluates nothing, in the place of that function wherever these libraries hold it.
 """
 
 from __future__ import annotations

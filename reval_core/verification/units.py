@@ -1,9 +1,8 @@
 """Units after a value: what is cut off, what two units have to do with each other.
 
 A unit is read by a closed table (SI with prefixes, imperial, time, angle, money, energy) and its compounds, or it is
-the name of what is counted: plain words that say nothing about the value. Words that do, such as `million`,
-`squared`, `or five`, are never
-dropped: they leave the text unread.
+the name of what is counted: plain words that say nothing about the value. Words that do, such as `million`, `squared`,
+`or five`, are never dropped: they leave the text unread.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from functools import lru_cache
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a value is in: powers of base units, and how many of these one is. `counted` names what has no table entry."""
+    """What a value is in: powers of base units, how many of these one is; `counted` names what has no table entry."""
 
     powers: tuple[tuple[str, int], ...]
     factor: Fraction = Fraction(1)
@@ -98,7 +97,7 @@ def _table() -> dict[str, tuple[str, Fraction]]:
     for kind, spellings in _PREFIXED.items():
         for spelling in spellings.split():
             known[spelling] = (kind, _F(1))
-            short = len(spelling) <= 3 and spelling != "sec" and spelling != "amp" or spelling == "\\Omega"
+            short = (len(spelling) <= 3 and spelling not in ("sec", "amp")) or spelling == "\\Omega"
             for prefix, factor in _PREFIXES.items():
                 if (len(prefix.lstrip("\\")) <= 2) == short:
                     known[prefix + spelling] = (kind, factor)
@@ -112,12 +111,17 @@ LETTERS = frozenset(name for name in _KNOWN if len(name) == 1)
 """Units of one letter, which may as well be variables."""
 
 _SAYS_VALUE = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million
-    billion millionth millionths billionth billionths googol" " trillion dozen dozens score half halves third thirds
-    quarter quarters fourth fourths fifth fifths tenth tenths" " hundredth hundredths thousandth thousandths squared
-    cubed factorial plus minus times over divided mod modulo base" " power powers root percent twice double triple or
-    and not maybe either but is are no nor negative to than less more" " about roughly approximately between if except
-    without isn't wrong unless perhaps probably also then equals even odd" " sin cos tan log sqrt exp ln pi".split()
+    re.findall(
+        r"\S+",
+        """
+        zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million
+        billion trillion millionth millionths billionth billionths googol dozen dozens score half halves third thirds
+        quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth thousandths squared
+        cubed factorial plus minus times over divided mod modulo base power powers root percent twice double triple or
+        and not maybe either but is are no nor negative to than less more about roughly approximately between if except
+        without isn't wrong unless perhaps probably also then equals even odd sin cos tan log sqrt exp ln pi
+        """,
+    )
 )
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")

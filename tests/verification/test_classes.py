@@ -1,7 +1,6 @@
 """Classes of answers that graders get wrong: for each, what is the same answer and what only looks like it.
 
-The last three lines of defence are tested elsewhere: extraction in test_extraction.py, values in test_numeric.py, cost in
-test_limits.py.
+Tested elsewhere: extraction in test_extraction.py, values in test_numeric.py, cost in test_limits.py.
 """
 
 from __future__ import annotations
