@@ -29,6 +29,8 @@ MAX_REPLY_BYTES = 1 << 24
 ORDER = struct.Struct(">cI")
 """What the server is told, and a process id: F 0 with a socket forks, K PID kills and is answered when that is done."""
 _END_LIMIT_S = 5.0
+_NEEDED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV")
+"""What mathematics needs of the environment: keys and passwords stay with the process above."""
 
 
 class EndedWhileStarting(Exception):
@@ -51,8 +53,9 @@ class ForkServer:
         self._control, theirs = socket.socketpair()
         self._lock = threading.Lock()
         paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+        inherited = os.environ if setup["serve"] != "math" else {k: os.environ[k] for k in _NEEDED if k in os.environ}
         environment = {
-            **os.environ,
+            **inherited,
             "PYTHONPATH": os.pathsep.join(paths),
             "OMP_NUM_THREADS": "1",  # each thread of a numerical library reserves address space
             "OPENBLAS_NUM_THREADS": "1",

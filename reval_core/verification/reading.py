@@ -61,8 +61,8 @@ def _read(text: str, depth: int) -> Reading:
         return Refused("it denies or strikes something out")
     aligned = _ALIGNED.fullmatch(text)
     if aligned:
-        last = [row for row in _ROW.split(aligned[2]) if row.strip(" &")][-1:]
-        return _read(last[0].replace("&", "").strip(), depth + 1) if last else Opaque(text)
+        rows = [row for row in _ROW.split(aligned[2]) if row.strip(" &")]
+        return _read(rows[-1].replace("&", "").strip(), depth + 1) if rows else Opaque(text)
     if text[0] == "{" and text[-1] == "}" and one_group(text) and "\\cup" in text:
         return _read(text[1:-1].strip(), depth + 1)
     if "\\approx" in text:

@@ -31,8 +31,8 @@ from reval_core.verification.verdict import (
     math_identity,
 )
 
-CACHE_SIZE = 100_000
-_MAX_CACHED_TEXT = 4_000
+CACHE_CHARACTERS = 20_000_000
+"""Golds and answers whose verdicts are kept, together: about 100 MB at most."""
 _NOTHING = failed("no_answer", None, "extraction", "no answer was found in the completion")
 _Key = tuple[str, str]
 
@@ -66,6 +66,7 @@ class Verifier:
         self.policy = policy or GradingPolicy()
         self.pool = WorkerPool({"serve": "math"}, workers=workers, timeout_s=timeout_s, memory_gb=memory_gb)
         self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
+        self._cached_characters = 0
         self._lock = threading.Lock()
         self._finalizer = weakref.finalize(self, self.pool.close)
 
@@ -153,13 +154,16 @@ class Verifier:
 
     def _remember(self, pair: _Key, verdict: Verdict) -> None:
         """Keep a verdict; a worker's death says nothing about the answer and is not kept."""
-        if verdict.status == "error" or len(pair[0]) + len(pair[1]) > _MAX_CACHED_TEXT:
+        size = len(pair[0]) + len(pair[1])
+        if verdict.status == "error" or size > CACHE_CHARACTERS // 1000:
             return
         with self._lock:
             if pair not in self._cache:
                 self._cache[pair] = dataclasses.replace(verdict, seconds=0.0)
-            while len(self._cache) > CACHE_SIZE:
-                self._cache.popitem(last=False)
+                self._cached_characters += size
+            while self._cached_characters > CACHE_CHARACTERS:
+                (gold, answer), _ = self._cache.popitem(last=False)
+                self._cached_characters -= len(gold) + len(answer)
 
 
 def _symbolic_verdict(answer: str, outcome: Outcome) -> Verdict:
