@@ -92,6 +92,8 @@ def _size(text: str) -> str | None:
 
 
 def _powers(text: str) -> str | None:
+    if re.search(r"\d\s*\^\s*\{?\s*\d+\s*\^", text):
+        return "a power of powers"
     for match in _POWER_OF_GROUP.finditer(text):
         if len(match[2]) > 2 or int(match[2]) > 12:
             return f"a sum or product to the power of {match[2][:20]}"
@@ -111,6 +113,14 @@ def _counts(text: str) -> str | None:
     counting = any(command in text for command in ("\\binom", "\\sum", "\\prod", "\\lfloor", "\\lceil"))
     if counting and any(len(n) > 4 or int(n) > 1_000 for n in _NUMBER.findall(text)):
         return "counting with numbers above 1,000"
+    if (
+        "\\binom" in text
+        and any(len(n) > 2 for n in _NUMBER.findall(text))
+        and re.search(r"[a-z]", _COMMAND.sub("", text))
+    ):
+        return "a binomial coefficient of a variable and a number above 99"
+    if "\\infty" in text and "\\sum" in text and _CALL.search(text.replace("\\frac", "")):
+        return "an infinite sum of functions"
     if "\\sum" in text or "\\prod" in text:
         bounds = [int(n) for n in re.findall(r"\^\s*\{?\s*(\d{1,9})", text)]
         if any(bound > 60 for bound in bounds) or ("\\prod" in text and "\\infty" in text):

@@ -99,7 +99,7 @@ def is_condition(read: Reading) -> bool:
     if isinstance(read, Equation) and read.label and len(read.sides) == 1:
         side = read.sides[0]
         return isinstance(side, Group) and (side.kind in BRACKETS or side.kind == "union")
-    return isinstance(read, Opaque) and bool(
+    return isinstance(read, Opaque) and re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", read.text) is not None and bool(
         INEQUALITY.search(read.text) or re.search(r"\\(?:ne|in|neq|forall)(?![a-zA-Z])", read.text)
     )
 
@@ -251,7 +251,7 @@ def _absolute(sides: list[str], sign: str) -> tuple[str, list[spans.Span]] | Non
     centre = match["centre"] or "0"
     centre = f"-({centre})" if match["sign"] == "+" else centre
     radius = sides[1]
-    if not numeric.less(parse("0"), parse(radius)):
+    if symbols(parse(radius)) or not numeric.less(parse("0"), parse(radius)):
         raise Undecided("a radius that is not positive")
     low, high = f"({centre})-({radius})", f"({centre})+({radius})"
     closed = sign in ("\\le", "\\ge")

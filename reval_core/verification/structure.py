@@ -293,6 +293,8 @@ def _equal_mixed(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool 
             return False if parses(scalar.text) else None
         value = _quotient(group)
         return equal(scalar, value, policy) if scalar is gold else equal(value, scalar, policy)
+    if group.kind == "matrix" and "\\begin" not in scalar.text:
+        return False
     if group.kind in ("()", "[]", "(]", "[)", "union", "list", "plusminus", "set"):
         return False if parses(scalar.text) else None
     return None

@@ -98,7 +98,7 @@ def decide(gold: str, answer: str, policy: GradingPolicy) -> Verdict | None:
     case = case_of(gold, answer, policy)
     try:
         verdict = next((found for tier in TIERS.values() if (found := tier(case)) is not None), None)
-    except (ArithmeticError, RecursionError, ValueError) as error:  # of this pair alone: its batch goes on
+    except (ArithmeticError, LookupError, RecursionError, ValueError) as error:  # of this pair alone: its batch goes on
         return failed("error", case.answer[:200], "limits", f"{type(error).__name__}: {error}"[:200])
     return None if verdict is None else dataclasses.replace(verdict, seconds=time.perf_counter() - begun)
 
