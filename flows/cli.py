@@ -30,7 +30,7 @@ from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
-from tasks.progress import Progress
+from tasks.progress import Progress, Terminal
 from tasks.services import configure
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _leave(code: int) -> NoReturn:
 
 def _log_warnings() -> None:
     """Warnings on the terminal; everything else only in the attempt's log file."""
-    handler = RichHandler(console=Console(stderr=True, emoji=False), show_path=False, show_time=False)
+    handler = RichHandler(console=Terminal(stderr=True, emoji=False), show_path=False, show_time=False)
     handler.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
 

@@ -17,13 +17,21 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Crashed, State
+from prefect.states import AwaitingRetry, Cancelled, Crashed, State
 
 from reval_core.home import find_home
-from reval_core.store import Store
+from reval_core.store import Store, runs
 from tasks.ended import Ended, read_record, record_path
+from tasks.services import TAG
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +80,25 @@ def show_crashed(store: Store, run_id: str, attempt: int, flow_run_id: str | Non
                 continue
             if state is not None and state.is_running():
                 client.set_flow_run_state(UUID(row["flow_run_id"]), Crashed(message=row["message"]), force=True)
+
+
+def show_gone(client: SyncPrefectClient, store: Store) -> None:
+    """Let Prefect know of runs whose process is gone, as after a power failure, so that it offers their Retry at once.
+
+    Those of other machines, and those that had not opened their run yet, are found by their missing heartbeats.
+    """
+    ours = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])),
+        tags=FlowRunFilterTags(all_=[TAG]),
+    )
+    for flow_run in client.read_flow_runs(flow_run_filter=ours):
+        with store.read() as connection:
+            process = runs.process_of(connection, str(flow_run.id))
+        if process is None or process.is_alive() is not False:
+            continue
+        asked = flow_run.state is not None and flow_run.state.type == StateType.CANCELLING
+        message = f"Process {process.pid} is gone, and could not say how it ended."
+        client.set_flow_run_state(flow_run.id, (Cancelled if asked else Crashed)(message=message), force=True)
 
 
 def _ended(tags: Iterable[str]) -> Ended | None:
