@@ -154,7 +154,9 @@ def test_every_other_deployment_works_on_what_the_store_holds(site: Site, traine
     assert value(site.home, "SELECT count(*) FROM replay WHERE run_id = $r", r=run_id_of(learned)) == 2 * BATCH
     assert run_id_of(site.done("generate/rollouts", policy="latest")).startswith("generate-")
     site.done("rescore/verdicts", trajectories=f"run:{run_id}", overrides=["reward.extraction=lenient"])
-    site.done("evaluate/newest-checkpoint")
+    evaluated = site.done("evaluate/newest-checkpoint")
+    assert evaluated["name"] == "evaluate latest"
+    wait_for(lambda: any(line.startswith("evaluated pol_") for line in site.log(evaluated["id"])))
     base = str(next((site.home.root / "policies").iterdir()).name)
     site.done("compare/policies", first=base, second="latest", samples=2)
     same = site.done("rerun/stage", run_id=run_id, from_stage="verify", iteration=1)
