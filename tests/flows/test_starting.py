@@ -194,6 +194,7 @@ def test_a_form_has_every_setting_with_its_limits_and_none_has_to_be_given() -> 
     switch = schema["$defs"]["EvaluationSettings"]["properties"]["before"]
     assert switch["enum"] == ["on", "off"]
     assert "default" not in beta
+    assert schema["$defs"]["LimitsSettings"]["properties"]["memory_gb"]["title"] == "memory_gb"
     for section, field in Config.model_fields.items():
         if section != "offline" and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             name = schema["properties"][section]["$ref"].rpartition("/")[2]
