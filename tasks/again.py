@@ -20,11 +20,16 @@ from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed, State
 
@@ -65,6 +70,7 @@ def show_crashed(store: Store, run_id: str, attempt: int, flow_run_id: str | Non
     """
     if flow_run_id is None:
         return
+    _crash_stages(UUID(flow_run_id))
     found = store.query_live(
         "SELECT flow_run_id, message FROM attempts WHERE run_id = $run_id AND attempt = $before "
         "AND status IN ('failed', 'crashed') AND flow_run_id IS NOT NULL AND flow_run_id <> $mine",
@@ -80,6 +86,20 @@ def show_crashed(store: Store, run_id: str, attempt: int, flow_run_id: str | Non
                 continue
             if state is not None and state.is_running():
                 client.set_flow_run_state(UUID(row["flow_run_id"]), Crashed(message=row["message"]), force=True)
+
+
+def _crash_stages(flow_run_id: UUID) -> None:
+    """Of a flow run that is tried again: stages that a killed process was in would be shown as running for ever."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.run_count <= 1:
+        return
+    running = TaskRunFilterStateType(any_=[StateType.RUNNING])
+    with get_client(sync_client=True) as client:
+        for stage in client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+            task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=running)),
+        ):
+            client.set_task_run_state(stage.id, Crashed(message="Its process was killed."), force=True)
 
 
 def show_gone(client: SyncPrefectClient, store: Store) -> None:

@@ -64,6 +64,8 @@ def test_retry_of_a_killed_run_goes_on_without_sampling_again(site: Site) -> Non
     site.set_state(flow_run, "SCHEDULED", "AwaitingRetry")
     ended = site.until(flow_run, "COMPLETED")
     assert ended["run_count"] == 2
+    stuck = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    assert site.call("POST", "/task_runs/filter", stuck).json() == []
     after = rows(site.home, "SELECT trajectory_id FROM run_trajectories WHERE run_id = $r", r=run_id)
     assert len(after) == 30 * BATCH
     assert before <= {row["trajectory_id"] for row in after}
