@@ -51,7 +51,7 @@ def test_a_training_is_named_tagged_logged_and_stored(site: Site, trained: dict[
 
 
 def test_retry_of_a_killed_run_goes_on_without_sampling_again(site: Site) -> None:
-    flow_run = site.start("train/quickstart", settings={"run": {"seed": 11, "iterations": 30}})
+    flow_run = site.start("train/quickstart", settings={"run": {"seed": 11, "iterations": 15}})
     process = site.process_of(flow_run)
     run_id = site.run_id(flow_run)
     wait_for(lambda: site.rounds(run_id) >= 2)
@@ -67,11 +67,11 @@ def test_retry_of_a_killed_run_goes_on_without_sampling_again(site: Site) -> Non
     stuck = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
     assert site.call("POST", "/task_runs/filter", stuck).json() == []
     after = rows(site.home, "SELECT trajectory_id FROM run_trajectories WHERE run_id = $r", r=run_id)
-    assert len(after) == 30 * BATCH
+    assert len(after) == 15 * BATCH
     assert before <= {row["trajectory_id"] for row in after}
     assert (
         value(site.home, "SELECT count(DISTINCT trajectory_id) FROM run_trajectories WHERE run_id = $r", r=run_id)
-        == 30 * BATCH
+        == 15 * BATCH
     )
 
 

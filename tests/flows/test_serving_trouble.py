@@ -121,7 +121,7 @@ def test_what_was_switched_or_added_in_the_ui_outlasts_a_new_start_and_a_changed
 
 
 def test_kill_9_of_serve_leaves_nothing_running_and_its_run_is_retried_after_the_next_start(site: Site) -> None:
-    flow_run = site.start("train/quickstart", settings={"run": {"seed": 61, "iterations": 40}})
+    flow_run = site.start("train/quickstart", settings={"run": {"seed": 61, "iterations": 15}})
     process = site.process_of(flow_run)
     run_id = site.run_id(flow_run)
     wait_for(lambda: site.rounds(run_id) >= 2)
@@ -131,11 +131,11 @@ def test_kill_9_of_serve_leaves_nothing_running_and_its_run_is_retried_after_the
     site.process.wait(LIMIT_S)
     _, left = psutil.wait_procs(family, timeout=2 * GRACE_S)
     assert left == []
-    assert site.rounds(run_id) < 40
+    assert site.rounds(run_id) < 15
 
     site.bring_up()
     site.until(flow_run, "CRASHED")
     site.set_state(flow_run, "SCHEDULED", "AwaitingRetry")
     assert run_id_of(site.until(flow_run, "COMPLETED")) == run_id
     stored = "SELECT count(*) AS n, count(DISTINCT trajectory_id) AS d FROM run_trajectories WHERE run_id = $r"
-    assert value(site.home, f"SELECT n = d AND n = {40 * BATCH} FROM ({stored})", r=run_id)
+    assert value(site.home, f"SELECT n = d AND n = {15 * BATCH} FROM ({stored})", r=run_id)
