@@ -27,6 +27,7 @@ from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
+from tasks.progress import Terminal
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
@@ -175,9 +176,8 @@ def _plain(table: pa.Table) -> pa.Table:
 def show(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
     """Show the first ``limit`` rows as a table; ``more`` says how to get the others."""
     if not console.is_terminal:
-        console = Console(
-            width=PIPE_WIDTH, highlight=False, emoji=False
-        )  # a pipe has no width; do not fold what a program reads
+        # a pipe has no width; do not fold what a program reads
+        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
     table = Table(show_edge=False, header_style="bold")
     for field in result.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)

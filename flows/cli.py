@@ -30,7 +30,7 @@ from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import RevalError
 from reval_core.home import Home, find_home
-from tasks.progress import Progress
+from tasks.progress import Progress, Terminal
 from tasks.services import configure
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Entry point: errors that are the user's to mend are printed without a traceback."""
+    _fill_closed_streams()
     _log_warnings()
     try:
         code = app(standalone_mode=False)  # typer returns the code of an Exit, and 130 in the place of Ctrl-C
@@ -79,6 +80,16 @@ def main() -> None:
         sys.exit(2)
     if code:
         sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """Let standard streams that the caller has closed, as by ``>&-``, lead nowhere: a file would take their place."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(nowhere, True)
+    os.close(nowhere)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _forget_frames(error: BaseException | None) -> None:
@@ -103,7 +114,7 @@ def _leave(code: int) -> NoReturn:
 
 def _log_warnings() -> None:
     """Warnings on the terminal; everything else only in the attempt's log file."""
-    handler = RichHandler(console=Console(stderr=True, emoji=False), show_path=False, show_time=False)
+    handler = RichHandler(console=Terminal(stderr=True, emoji=False), show_path=False, show_time=False)
     handler.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
 

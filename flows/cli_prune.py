@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from flows.terminal import console
 from reval_core.errors import ConfigError
 from reval_core.home import find_home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-console = Console(highlight=False, emoji=False)
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]

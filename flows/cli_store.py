@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from flows.terminal import console
 from reval_core.home import Home, find_home
 from tasks.progress import Progress
 
 app = typer.Typer(help="What the store holds, and its upkeep: size, snapshot, backup.", no_args_is_help=True)
-console = Console(highlight=False, emoji=False)
 
 
 @app.command()

@@ -36,7 +36,13 @@ PRUNE_WAIT_S = 60.0
 """Seconds to wait for another process that archives or prunes."""
 
 
-@flow(name="train", validate_parameters=True, on_failure=[try_again], on_crashed=[try_again])
+@flow(
+    name="train",
+    flow_run_name="train {config}",
+    validate_parameters=True,
+    on_failure=[try_again],
+    on_crashed=[try_again],
+)
 def train(
     config: ConfigFile = "configs/quickstart.yaml",
     continue_from: Words | None = None,
@@ -58,7 +64,7 @@ def train(
         continue_from: latest (the run of this name that was started last), best (the policy that is best at the first
             benchmark), a run id, or RUN@ROUND. Empty: the run that the configuration names.
         add_iterations: Rounds on top of those that are there. Empty: until run.iterations.
-        only_new_problems: Train only if the problem sources have something that the run has not had.
+        only_new_problems: Train only if the problem sources have something that no round of the run has drawn.
         fork_from: RUN@ROUND to branch off, sharing every row before it.
         force: generate@ROUND: sample that round anew, in a fork.
     """
@@ -94,7 +100,13 @@ def train(
         return plain(train_flow.fn(start.config, home, progress, start.fork))
 
 
-@flow(name="learn", validate_parameters=True, on_failure=[try_again], on_crashed=[try_again])
+@flow(
+    name="learn",
+    flow_run_name="learn {config}",
+    validate_parameters=True,
+    on_failure=[try_again],
+    on_crashed=[try_again],
+)
 def learn(
     trajectories: Words,
     parameters: dict[str, str] | None = None,
@@ -123,7 +135,7 @@ def learn(
         return plain(learn_stored.fn(chosen, home, progress))
 
 
-@flow(name="generate", validate_parameters=True)
+@flow(name="generate", flow_run_name="generate {policy}", validate_parameters=True)
 def generate(
     policy: Words = LATEST,
     rounds: Count = 1,
@@ -150,7 +162,13 @@ def generate(
         return plain(done)
 
 
-@flow(name="rerun", validate_parameters=True, on_failure=[try_again], on_crashed=[try_again])
+@flow(
+    name="rerun",
+    flow_run_name="rerun {from_stage} of round {iteration} of {run_id}",
+    validate_parameters=True,
+    on_failure=[try_again],
+    on_crashed=[try_again],
+)
 def rerun(
     run_id: Words,
     from_stage: StageName = "verify",
@@ -184,7 +202,7 @@ def rerun(
         return plain(train_flow.fn(plan.config, home, progress, plan.fork)) | {"why": plan.why}
 
 
-@flow(name="maintain", validate_parameters=True)
+@flow(name="maintain", flow_run_name="maintain the store", validate_parameters=True)
 def maintain(
     snapshot: bool = True,
     vacuum: bool = False,
@@ -205,7 +223,8 @@ def maintain(
         if prune:
             store = Store(home.database)
             with archive.alone(store, PRUNE_WAIT_S):
-                pruning.carry_out(home, store, pruning.rules_of(store), progress=progress.step)
+                done = pruning.carry_out(home, store, pruning.rules_of(store), progress=progress.step)
+            progress.say(str(done) or "nothing to prune")
         if vacuum:
             storing.vacuum(home, wait=True, progress=progress)
         if snapshot:

@@ -87,7 +87,7 @@ def evaluation_of(
             name: {"path": name, "fields": fields} for name in benchmarks or [] if name not in BENCHMARKS
         }
     if not tree["evaluation"].get("benchmarks"):
-        raise ConfigError("Nothing to evaluate on: give --benchmarks arithmetic, or aime24,math500, or a problem file.")
+        raise ConfigError("Nothing to evaluate on: name --benchmarks, as arithmetic or aime24, or a problem file.")
     return parse_config(_overridden(tree, overrides)), policy_id
 
 

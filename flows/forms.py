@@ -54,10 +54,11 @@ def form_of(section: type[Section], *, without: Collection[str] = ()) -> type[Ba
             continue
         if isinstance(kind, type) and issubclass(kind, Section):
             inner: Any = form_of(kind)
-            fields[name] = (inner, Field(default_factory=inner, description=_first_line(kind.__doc__)))
+            fields[name] = (inner, Field(title=name, default_factory=inner, description=_first_line(kind.__doc__)))
         else:
             told = f"{field.description}{_limits(field)}"
-            left_out = Field(default=None, description=told, json_schema_extra=_no_default)
+            # by its own name, as in files, overrides and messages; Pydantic would make Memory Gb of memory_gb
+            left_out = Field(title=name, default=None, description=told, json_schema_extra=_no_default)
             fields[name] = (_may_be_left_out(kind, field), left_out)
     name = f"{section.__name__.removesuffix('Config')}Settings"
     return create_model(name, __base__=_Form, __doc__=section.__doc__, **fields)

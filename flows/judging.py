@@ -7,10 +7,10 @@ from typing import Any
 
 from prefect import flow
 
-from flows import choosing
+from flows import choosing, closing
 from flows.compare import compare as paired
 from flows.evaluate import evaluate_flow, evaluation_of, rows
-from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain
+from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain, tell
 from flows.opening import LATEST
 from flows.rescore import rescore as rescore_flow
 from flows.starting import policy_named, resolved
@@ -20,7 +20,7 @@ from reval_core.home import Home
 from tasks.context import flow_run_id
 
 
-@flow(name="rescore", validate_parameters=True)
+@flow(name="rescore", flow_run_name="rescore {trajectories}", validate_parameters=True)
 def rescore(
     trajectories: Words,
     parameters: dict[str, str] | None = None,
@@ -39,11 +39,12 @@ def rescore(
         what = choosing.whole_names(home, trajectories)
         reward = choosing.reward_of(home, what, Path(config) if config else None, overrides or [])
         found = rescore_flow.fn(reward, home, progress, what, parameters or {})
+        tell(progress, f"rescored {what}", lambda console: closing.show_rescored(found, console))
         changed = {f"{before} to {now}": count for (before, now), count in found.changed.items()}
         return plain(found) | {"changed": changed}
 
 
-@flow(name="evaluate", validate_parameters=True)
+@flow(name="evaluate", flow_run_name="evaluate {policy}", validate_parameters=True)
 def evaluate(
     policy: Words = LATEST,
     benchmarks: list[str] | None = None,
@@ -72,10 +73,12 @@ def evaluate(
         asked = {"policy": policy, "benchmarks": benchmarks, "samples": samples, "limit": limit, "config": config}
         start = resolved(home, flow_run_id(), "evaluate", asked, mean)
         done = evaluate_flow.fn(parse_config(start["config"]), home, progress, start["policy_id"])
-        return {"policy_id": start["policy_id"], "metrics": [list(row) for row in rows(done)]}
+        told, name = rows(done), start["policy_id"] or policy
+        tell(progress, f"evaluated {name}", lambda console: closing.show_evaluations(told, console))
+        return {"policy_id": start["policy_id"], "metrics": [list(row) for row in told]}
 
 
-@flow(name="compare", validate_parameters=True)
+@flow(name="compare", flow_run_name="compare {first} {second}", validate_parameters=True)
 def compare(
     first: Words,
     second: Words = LATEST,
@@ -111,7 +114,10 @@ def compare(
         sides = [
             evaluate_flow.fn(parse_config(side["config"]), home, progress, side["policy_id"]) for side in start["sides"]
         ]
-        return {"differences": [plain(row) for row in paired(home, *sides)]}
+        found = paired(home, *sides)
+        names = [side["policy_id"] or word for side, word in zip(start["sides"], (first, second), strict=True)]
+        tell(progress, f"first {names[0]}, second {names[1]}", lambda console: closing.show_comparison(found, console))
+        return {"differences": [plain(row) for row in found]}
 
 
 def _evaluation(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
+from rich.console import Console
 
 from reval_core.home import Home, find_home
 from tasks.progress import Progress
@@ -20,6 +22,8 @@ Answer = dict[str, Any]
 ConfigFile = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Words = Annotated[str, Field(min_length=1)]
+WIDE = 110
+"""Columns of what is shown in a log."""
 
 
 @contextmanager
@@ -31,6 +35,13 @@ def at_work() -> Iterator[tuple[Home, Progress]]:
         logging.getLogger(name).setLevel(logging.INFO)
     with Progress(into_log=True) as progress:
         yield home, progress
+
+
+def tell(progress: Progress, what: str, show: Callable[[Console], None]) -> None:
+    """Put what the command of the same name prints at its end into the run's log, under a line that says what it is."""
+    page = io.StringIO()
+    show(Console(file=page, width=WIDE))
+    progress.say(f"{what}\n{page.getvalue().strip(chr(10))}")
 
 
 def plain(done: Any) -> Answer:

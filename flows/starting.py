@@ -93,7 +93,7 @@ def training(
         home: the root.
         continue_from: ``latest``, ``best``, a run id, or RUN@ROUND; None for the run that the configuration names.
         add_iterations: rounds on top of those that are there; None: until ``run.iterations``.
-        only_new_problems: train only if the sources have problems that the run has not had.
+        only_new_problems: train only if the sources have problems that no round of the run has drawn.
         fork_from: RUN@ROUND to branch off.
         force: generate@ROUND to sample anew.
 
@@ -181,12 +181,12 @@ def _done(home: Home, run_id: str) -> int | None:
 
 
 def _has_new(home: Home, config: Config, run_id: str, fork: Fork | None) -> bool:
-    """Whether the sources have problems that the run, or the one it is forked from, has not had; True for a new one."""
+    """Whether the sources have problems that no round of the run's chain has learned from; True for a new run."""
     problems, _ = read_problems(config)
+    done = _done(home, run_id)
+    known, until = (fork.parent_run_id, fork.iteration) if done is None and fork is not None else (run_id, done or 0)
     with Store(home.database).read() as connection:
-        known = run_id if runs.find(connection, run_id) is not None or fork is None else fork.parent_run_id
-        new_run = runs.find(connection, known) is None
-        return new_run or bool(schedule.unknown(connection, known, problems))
+        return not problems.keys() <= schedule.drawn(connection, known, until)
 
 
 def policy_named(home: Home, word: str, config: str | None) -> str:

@@ -23,7 +23,7 @@ from reval_core.store.backup import Backup, Extent
 from reval_core.store.connection import Connections, explain
 from reval_core.store.files import Tally, size_of
 from reval_core.store.space import size
-from tasks.progress import Progress
+from tasks.progress import Progress, Terminal
 
 UNLISTED = "(indexes, long texts)"
 """Blocks of the file that DuckDB lists under no table."""
@@ -145,7 +145,7 @@ def show_stats(home: Home, console: Console, *, as_json: bool) -> None:
         print(json.dumps(asdict(found), indent=2))
         return
     if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH, highlight=False, emoji=False)
+        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
     console.print(f"root {found.root}", markup=False, soft_wrap=True)
     console.print(_tables(found))
     console.print()

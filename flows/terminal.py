@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from reval_core.home import Home
-from tasks.progress import Progress
+from tasks.progress import Progress, Terminal
 from tasks.services import prefect_server
 
-console = Console(highlight=False, emoji=False)
+console = Terminal(highlight=False, emoji=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
 Overrides = Annotated[

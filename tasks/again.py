@@ -17,13 +17,26 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Crashed, State
+from prefect.states import AwaitingRetry, Cancelled, Crashed, State
 
 from reval_core.home import find_home
-from reval_core.store import Store
+from reval_core.store import Store, runs
 from tasks.ended import Ended, read_record, record_path
+from tasks.services import TAG
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +70,7 @@ def show_crashed(store: Store, run_id: str, attempt: int, flow_run_id: str | Non
     """
     if flow_run_id is None:
         return
+    _crash_stages(UUID(flow_run_id))
     found = store.query_live(
         "SELECT flow_run_id, message FROM attempts WHERE run_id = $run_id AND attempt = $before "
         "AND status IN ('failed', 'crashed') AND flow_run_id IS NOT NULL AND flow_run_id <> $mine",
@@ -72,6 +86,39 @@ def show_crashed(store: Store, run_id: str, attempt: int, flow_run_id: str | Non
                 continue
             if state is not None and state.is_running():
                 client.set_flow_run_state(UUID(row["flow_run_id"]), Crashed(message=row["message"]), force=True)
+
+
+def _crash_stages(flow_run_id: UUID) -> None:
+    """Of a flow run that is tried again: stages that a killed process was in would be shown as running for ever."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.run_count <= 1:
+        return
+    running = TaskRunFilterStateType(any_=[StateType.RUNNING])
+    with get_client(sync_client=True) as client:
+        for stage in client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+            task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=running)),
+        ):
+            client.set_task_run_state(stage.id, Crashed(message="Its process was killed."), force=True)
+
+
+def show_gone(client: SyncPrefectClient, store: Store) -> None:
+    """Let Prefect know of runs whose process is gone, as after a power failure, so that it offers their Retry at once.
+
+    Those of other machines, and those that had not opened their run yet, are found by their missing heartbeats.
+    """
+    ours = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])),
+        tags=FlowRunFilterTags(all_=[TAG]),
+    )
+    for flow_run in client.read_flow_runs(flow_run_filter=ours):
+        with store.read() as connection:
+            process = runs.process_of(connection, str(flow_run.id))
+        if process is None or process.is_alive() is not False:
+            continue
+        asked = flow_run.state is not None and flow_run.state.type == StateType.CANCELLING
+        message = f"Process {process.pid} is gone, and could not say how it ended."
+        client.set_flow_run_state(flow_run.id, (Cancelled if asked else Crashed)(message=message), force=True)
 
 
 def _ended(tags: Iterable[str]) -> Ended | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,25 @@ PATIENCE_S = 10.0
 """Seconds between two plain lines about one piece of work."""
 
 
+class Terminal(Console):
+    """A console whose reader may leave, as in ``reval train ... | head``: what is written then goes nowhere."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the program here. The other standard stream goes, too, where both are the same pipe."""
+        gone = os.fstat(self.file.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout.fileno(), sys.stderr.fileno()):
+            if os.path.samestat(os.fstat(stream), gone):
+                os.dup2(nowhere, stream)
+        os.close(nowhere)
+
+
+class _Lines(Terminal):
+    def on_broken_pipe(self) -> None:
+        super().on_broken_pipe()
+        log.warning("nobody reads the output any more; the work goes on without it")
+
+
 class Progress:
     """Shows what a run is doing.
 
@@ -32,7 +52,7 @@ class Progress:
     """
 
     def __init__(self, *, quiet: bool = False, into_log: bool = False) -> None:
-        self.console = Console(quiet=quiet or into_log, stderr=False, highlight=False, emoji=False)
+        self.console = _Lines(quiet=quiet or into_log, highlight=False, emoji=False)
         self._into_log = into_log
         self._live = not quiet and not into_log and sys.stdout.isatty()
         self._bars: Bars | None = None

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import duckdb
+
 from reval_core.config import Config
 from reval_core.errors import ProblemError, StoreError
 from reval_core.home import Home
@@ -186,12 +188,19 @@ class Here:
             rest = schedule.scheduled(connection, run.run_id, first, reach)
             if came or (self.begins_fork and not run.problems.keys() >= set(rest)):
                 first = reach  # the epoch that was under way ends here
+            if reach < first + count:
+                came |= self._not_drawn_yet(connection, since)
             while reach < first + count:
                 order = epoch_order(sorted(pool), run.config.run.seed, epoch)
                 order.sort(key=lambda name: name not in came)  # what is new comes first
                 schedule.plan_epoch(connection, run.run_id, self.iteration, epoch, reach, order)
                 reach, epoch, came = reach + len(order), epoch + 1, set()
             return schedule.plan_round(connection, run.run_id, self.iteration, first, count)
+
+    def _not_drawn_yet(self, connection: duckdb.DuckDBPyConnection, since: Mapping[str, int]) -> set[str]:
+        """Problems that came in while the run was under way and that no round has drawn."""
+        late = {name for name, first_round in since.items() if 0 < first_round <= self.iteration}
+        return late - schedule.drawn(connection, self.run.run_id, self.iteration) if late else late
 
     @cached_property
     def prompts(self) -> list[Prompt]:

@@ -11,22 +11,28 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from prefect import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, RRule, Schedule
+from prefect.variables import Variable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reval_core.errors import ConfigError, RevalError
+from tasks.services import TAG
 
 POLL_S = 2.0
 """Seconds between two looks for runs that are due."""
+TOLD = "reval_schedules"
+"""Prefect variable: which schedules the file said were on, when it was last deployed."""
 
 
 class _Part(BaseModel):
@@ -122,15 +128,47 @@ def read_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def _make_way(name: str) -> None:
-    """Remove a deployment of that name that `prefect deploy` made for a work pool: a runner cannot run it."""
+def _as_left(made: RunnerDeployment, told: Mapping[str, bool]) -> None:
+    """Give a deployment the schedules of the server's: what somebody switched or added in the UI stays.
+
+    One that `prefect deploy` made for a work pool is removed: a runner cannot run it.
+
+    Args:
+        made: the deployment as the file has it; gets the schedules.
+        told: schedule, as FLOW/DEPLOYMENT/SLUG, to what the file said of it at the last start. Where it says something
+            else now, the file is followed.
+    """
     with get_client(sync_client=True) as client:
         try:
-            known = client.read_deployment_by_name(name)
+            known = client.read_deployment_by_name(f"{made.flow_name}/{made.name}")
         except ObjectNotFound:
             return
         if known.work_pool_name is not None:
             client.delete_deployment(known.id)
+            return
+    ours = {schedule.slug: schedule for schedule in made.schedules or []}
+    for there in known.schedules:
+        here = ours.get(there.slug)
+        if here is None:
+            kept = there.model_dump(include={"schedule", "active", "parameters", "slug"})
+            made.schedules = [*(made.schedules or []), DeploymentScheduleCreate(**kept)]
+        elif told.get(f"{made.flow_name}/{made.name}/{there.slug}") == here.active:
+            here.active = there.active
+
+
+def _deployments(entries: list[Entry]) -> list[RunnerDeployment]:
+    """The deployments of the file, and what the file says of their schedules kept on the server for the next start."""
+    deployments = [entry.made() for entry in entries]
+    told = {
+        f"{made.flow_name}/{made.name}/{schedule.slug}": schedule.active
+        for made in deployments
+        for schedule in made.schedules or []
+    }
+    before: dict[str, bool] = Variable.get(TOLD, default={})
+    for made in deployments:
+        _as_left(made, before)
+    Variable.set(TOLD, told, tags=[TAG], overwrite=True)
+    return deployments
 
 
 def main() -> None:
@@ -145,10 +183,8 @@ def main() -> None:
     except RevalError as error:
         sys.exit(str(error))
     runner = Runner(name="reval", limit=given.limit, pause_on_shutdown=False, query_seconds=POLL_S)
-    for entry in entries:
-        made = entry.made()
-        _make_way(f"{made.flow_name}/{made.name}")
-        runner.add_deployment(made)
+    for deployment in _deployments(entries):
+        runner.add_deployment(deployment)
     if given.ready is not None:
         given.ready.touch()
     asyncio.run(runner.start())

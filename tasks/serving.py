@@ -22,7 +22,9 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home
+from reval_core.store import Store
 from reval_core.store.stages import ProcessIdentity
+from tasks.again import show_gone
 from tasks.automations import install
 from tasks.runner import read_entries
 from tasks.served import Served, announce, served_at, withdraw
@@ -91,6 +93,9 @@ def serving(
         mlflow = stack.enter_context(_mlflow_ui(home, mlflow_port))
         with SyncPrefectClient(api) as client:
             install(client, webhook=webhook, heartbeat_s=HEARTBEAT_S, dead_after_s=DEAD_AFTER_S)
+            store = Store(home.database)
+            store.prepare()
+            show_gone(client, store)
         runner = stack.enter_context(_runner(home, deployments, grace_s, limit))
         served = Served(api, api.removesuffix("/api"), mlflow, ProcessIdentity.mine())
         announce(home, served)

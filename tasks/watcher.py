@@ -165,22 +165,36 @@ def end(worker: psutil.Process, line: Line, setup: Mapping[str, Any], stage: Sta
         "last_log_lines": last_lines(Path(setup["log"])),
     }
     write(Path(setup["record"]), record)
+    children = family(worker)
     with suppress(psutil.NoSuchProcess):
         worker.terminate()
     deadline = now + setup["grace_s"]
     while line.open and is_there(worker) and time.monotonic() < deadline:
         line.messages(min(LOOK_S, max(0.0, deadline - time.monotonic())))
-    if not line.open or not is_there(worker):
+    if not line.open:  # closed in order, or by the end of the worker, which then is a moment away
+        psutil.wait_procs([worker], timeout=LOOK_S)
+    if not is_there(worker):
+        end_children(children)  # it may have had no time to end them, and one that holds a device would keep it
+        return
+    if not line.open:
         return
     write(Path(setup["record"]), record | {"killed": True, "last_log_lines": last_lines(Path(setup["log"]))})
     kill(worker)
 
 
 def kill(worker: psutil.Process) -> None:
-    """Kill the worker, and its children when they do not follow it by themselves; psutil refuses a number used anew."""
+    """Kill the worker, and its children when they do not follow it by themselves."""
     children = family(worker)
     with suppress(psutil.NoSuchProcess):
         worker.kill()
+    end_children(children)
+
+
+def end_children(children: list[psutil.Process]) -> None:
+    """Give the children of a worker that is gone time to follow it, and kill the others.
+
+    A number that was used anew is another process to psutil, which then kills nothing.
+    """
     _, left = psutil.wait_procs(children, timeout=END_S)
     for child in left:
         with suppress(psutil.NoSuchProcess):

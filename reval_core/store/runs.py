@@ -80,6 +80,12 @@ def running_attempts(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict
     return {row.pop("attempt"): ProcessIdentity(**row) for row in rows}
 
 
+def process_of(connection: duckdb.DuckDBPyConnection, flow_run_id: str) -> ProcessIdentity | None:
+    """The process of the newest attempt that a flow run of Prefect made; None where it has made none."""
+    row = sql.record(connection, "runs", "process_of", flow_run_id=flow_run_id)
+    return None if row is None else ProcessIdentity(**row)
+
+
 def start_attempt(
     connection: duckdb.DuckDBPyConnection,
     run_id: str,

@@ -1,7 +1,8 @@
 """Which problems a run may draw, since when, and the order in which its rounds draw them.
 
 An epoch is planned when its first problem is due, and shared along the chain. Problems that come into the sources while
-a run is under way are drawn first in an epoch that begins with the next round.
+a run is under way are drawn first, in an epoch that begins with the next round; so are those that came before and that
+no round has drawn yet.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ def welcome(connection: duckdb.DuckDBPyConnection, run_id: str, problem_ids: Col
 def since(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, int]:
     """The first round that may draw it, of every problem that the run's sources have had; above 0 for latecomers."""
     return dict(sql.rows(connection, "schedule", "since", run_id=run_id))
+
+
+def drawn(connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int) -> set[str]:
+    """Problems that rounds before the iteration have drawn, along the chain."""
+    return {row[0] for row in sql.rows(connection, "schedule", "drawn", run_id=run_id, iteration=iteration)}
 
 
 def scheduled(connection: duckdb.DuckDBPyConnection, run_id: str, first: int, until: int) -> list[str]:

@@ -41,6 +41,10 @@ UPDATE store.runs SET mlflow_run_id = $mlflow_run_id WHERE run_id = $run_id;
 -- name: running_attempts
 SELECT attempt, pid, host, process_started FROM store.attempts WHERE run_id = $run_id AND status = 'running';
 
+-- name: process_of
+-- The process of the newest attempt that a flow run of Prefect made.
+SELECT pid, host, process_started FROM store.attempts WHERE flow_run_id = $flow_run_id ORDER BY started_at DESC LIMIT 1;
+
 -- name: add_attempt
 INSERT INTO store.attempts BY NAME
 SELECT

@@ -68,5 +68,13 @@ LEFT JOIN (
 ON CONFLICT DO NOTHING
 RETURNING problem_id, since;
 
+-- name: drawn
+-- The problems that rounds before $iteration have drawn, along the chain.
+SELECT DISTINCT s.problem_id
+FROM store.chain_rounds AS r
+JOIN store.chain_schedule AS s
+  ON s.run_id = r.run_id AND s.position >= r.first_position AND s.position < r.until_position
+WHERE r.run_id = $run_id AND r.iteration < $iteration;
+
 -- name: since
 SELECT problem_id, since FROM store.chain_problems WHERE run_id = $run_id;

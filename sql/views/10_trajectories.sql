@@ -7,7 +7,8 @@ SELECT
     t.batch_id,
     b.purpose,
     t.run_id,
-    r.name AS run_name,
+    -- of a run that an export comes from nothing is known but its id, which is its name and eight digits
+    coalesce(r.name, regexp_replace(t.run_id, '-[0-9a-f]{8}$', '')) AS run_name,
     r.config,
     CASE WHEN b.purpose = 'training' THEN b.round END AS iteration,
     b.policy_id,

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,34 @@ class Site:
 
     home: Home
     folder: Path
-    process: subprocess.Popen[str]
+    ports: tuple[int, int]
     api: httpx.Client
+    process: subprocess.Popen[str] = field(init=False)
+
+    def bring_up(self, *options: str) -> None:
+        """Start `reval serve` on what is there, and wait until it is up."""
+        log = self.folder / "serve.log"
+        kept = {name: told for name, told in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+        port, mlflow_port = self.ports
+        with open(log, "w") as output:
+            self.process = subprocess.Popen(
+                reval(
+                    *("serve", "--deployments", self.folder / "prefect.yaml", "--port", port),
+                    *("--mlflow-port", mlflow_port, "--grace", GRACE_S, *options),
+                ),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=ROOT,
+                env={**kept, "REVAL_HOME": str(self.home.root), "PYTHONPATH": str(ROOT)},
+            )
+        wait_for(lambda: "Ctrl-C" in log.read_text() or self.process.poll() is not None)
+        assert self.process.poll() is None, log.read_text()
+
+    def bring_down(self) -> None:
+        """End it in order."""
+        self.process.terminate()
+        self.process.wait(LIMIT_S)
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """As Prefect's own clients do, again where SQLite was busy."""
@@ -138,7 +164,7 @@ def run_id_of(found: dict[str, Any]) -> str:
 
 
 @contextmanager
-def serving(small: Config, benchmark_file: Path, problem_file: Path, folder: Path) -> Iterator[Site]:
+def serving(small: Config, benchmark_file: Path, problem_file: Path, folder: Path, *options: str) -> Iterator[Site]:
     """Everything up, with ReVal's own deployments on the small run's configuration."""
     problems = folder / "problems"
     problems.mkdir()
@@ -150,23 +176,9 @@ def serving(small: Config, benchmark_file: Path, problem_file: Path, folder: Pat
         if "config" in deployment.get("parameters", {}):
             deployment["parameters"]["config"] = str(folder / "small.yaml")
     (folder / "prefect.yaml").write_text(yaml.safe_dump(offered), encoding="utf-8")
-    home, port = Home(folder / "root"), free_port()
-    kept = {name: told for name, told in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    process = subprocess.Popen(
-        reval(
-            *("serve", "--deployments", folder / "prefect.yaml"),
-            *("--port", port, "--mlflow-port", free_port(), "--grace", GRACE_S),
-        ),
-        stdout=open(folder / "serve.log", "w"),  # noqa: SIM115
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env={**kept, "REVAL_HOME": str(home.root), "PYTHONPATH": str(ROOT)},
-    )
+    port = free_port()
     with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=60) as api:
-        made = Site(home, folder, process, api)
-        wait_for(lambda: "Ctrl-C" in (folder / "serve.log").read_text() or process.poll() is not None)
-        assert process.poll() is None, (folder / "serve.log").read_text()
+        made = Site(Home(folder / "root"), folder, (port, free_port()), api)
+        made.bring_up(*options)
         yield made
-    process.terminate()
-    process.wait(LIMIT_S)
+        made.bring_down()

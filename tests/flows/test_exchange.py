@@ -95,6 +95,9 @@ def test_a_run_of_the_same_settings_takes_what_came_in_for_its_own(
     assert code == 0
     total = ROUNDS * BATCH
     assert f"{tmp_path / 'out'} ({ROUNDS} files): {total} rows read, {total} new, 0 known, 0 refused" in text
+    named = "SELECT count(*) FROM trajectories WHERE run_name = $name AND run_id = $run"
+    run = {"name": finished.config.run.name, "run": finished.outcome.run_id}
+    assert value(home, named, **run) == total  # the run itself did not come along
     with sampled(monkeypatch) as seen:
         outcome = train(changed(small, "evaluation.after=false"), home)
     assert seen == []

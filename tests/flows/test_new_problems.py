@@ -55,6 +55,17 @@ def test_what_is_new_is_drawn_next_and_then_with_the_others(config: Config, fold
     assert len({*third, *fourth}) == 2 * PROMPTS
 
 
+def test_what_no_round_has_drawn_yet_stays_new(config: Config, folder: Path, home: Home) -> None:
+    run_id = train(config, home).run_id
+    new = put(folder / "b.jsonl", 20, 26)
+    train(changed(config, "run.iterations=3"), home)
+    left = set(new) - set(drawn(home, run_id, 2))
+    assert len(left) == 2
+    newer = put(folder / "c.jsonl", 30, 32)
+    train(changed(config, "run.iterations=4"), home)
+    assert set(drawn(home, run_id, 3)) == left | set(newer)
+
+
 def test_rows_that_are_known_by_their_content_are_not_new(config: Config, folder: Path, home: Home) -> None:
     run_id = train(config, home).run_id
     (folder / "again.jsonl").write_bytes((folder / "a.jsonl").read_bytes())

@@ -51,7 +51,7 @@ def test_a_training_is_named_tagged_logged_and_stored(site: Site, trained: dict[
 
 
 def test_retry_of_a_killed_run_goes_on_without_sampling_again(site: Site) -> None:
-    flow_run = site.start("train/quickstart", settings={"run": {"seed": 11, "iterations": 30}})
+    flow_run = site.start("train/quickstart", settings={"run": {"seed": 11, "iterations": 15}})
     process = site.process_of(flow_run)
     run_id = site.run_id(flow_run)
     wait_for(lambda: site.rounds(run_id) >= 2)
@@ -64,12 +64,14 @@ def test_retry_of_a_killed_run_goes_on_without_sampling_again(site: Site) -> Non
     site.set_state(flow_run, "SCHEDULED", "AwaitingRetry")
     ended = site.until(flow_run, "COMPLETED")
     assert ended["run_count"] == 2
+    stuck = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    assert site.call("POST", "/task_runs/filter", stuck).json() == []
     after = rows(site.home, "SELECT trajectory_id FROM run_trajectories WHERE run_id = $r", r=run_id)
-    assert len(after) == 30 * BATCH
+    assert len(after) == 15 * BATCH
     assert before <= {row["trajectory_id"] for row in after}
     assert (
         value(site.home, "SELECT count(DISTINCT trajectory_id) FROM run_trajectories WHERE run_id = $r", r=run_id)
-        == 30 * BATCH
+        == 15 * BATCH
     )
 
 
@@ -154,7 +156,9 @@ def test_every_other_deployment_works_on_what_the_store_holds(site: Site, traine
     assert value(site.home, "SELECT count(*) FROM replay WHERE run_id = $r", r=run_id_of(learned)) == 2 * BATCH
     assert run_id_of(site.done("generate/rollouts", policy="latest")).startswith("generate-")
     site.done("rescore/verdicts", trajectories=f"run:{run_id}", overrides=["reward.extraction=lenient"])
-    site.done("evaluate/newest-checkpoint")
+    evaluated = site.done("evaluate/newest-checkpoint")
+    assert evaluated["name"] == "evaluate latest"
+    wait_for(lambda: any(line.startswith("evaluated pol_") for line in site.log(evaluated["id"])))
     base = str(next((site.home.root / "policies").iterdir()).name)
     site.done("compare/policies", first=base, second="latest", samples=2)
     same = site.done("rerun/stage", run_id=run_id, from_stage="verify", iteration=1)

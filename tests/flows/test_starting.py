@@ -107,13 +107,16 @@ def test_only_new_problems(small: Config, finished: Finished, copied: Home, tmp_
     first = start(config, copied, **words)
     assert not first.nothing_new  # a run that is not there yet has had nothing
     train(first.config, copied, first.fork)
+    rest = start(config, copied, **words)
+    assert not rest.nothing_new  # four of the six were drawn
+    train(rest.config, copied, rest.fork)
     assert start(config, copied, **words).nothing_new
     new = arithmetic_problems("train")[5:7]
     (folder / "two.jsonl").write_text("".join(json.dumps(problem) + "\n" for problem in new), encoding="utf-8")
     second = start(config, copied, **words)
     assert not second.nothing_new
     assert second.run_id == first.run_id
-    assert train(second.config, copied, second.fork).rounds == 2
+    assert train(second.config, copied, second.fork).rounds == 3
     assert start(config, copied, **words).nothing_new
 
 
@@ -191,6 +194,7 @@ def test_a_form_has_every_setting_with_its_limits_and_none_has_to_be_given() -> 
     switch = schema["$defs"]["EvaluationSettings"]["properties"]["before"]
     assert switch["enum"] == ["on", "off"]
     assert "default" not in beta
+    assert schema["$defs"]["LimitsSettings"]["properties"]["memory_gb"]["title"] == "memory_gb"
     for section, field in Config.model_fields.items():
         if section != "offline" and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             name = schema["properties"][section]["$ref"].rpartition("/")[2]

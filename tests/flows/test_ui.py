@@ -61,13 +61,13 @@ def test_a_run_from_the_form_to_its_retry(site: Site, page: Any, pictures: Path)
         "Response tokens at most; a response cut here is truncated. (at least 1)",
     ):
         assert page.get_by_text(told).count() == 1
-    field(page, "Beta").fill("-1")
+    field(page, "beta").fill("-1")
     submit.click()
     page.get_by_text("settings.objective.beta").first.wait_for()  # refused, with the field named
     page.screenshot(path=pictures / "1-refused.png")
 
-    field(page, "Beta").fill("0.07")
-    field(page, "Iterations").fill("12")
+    field(page, "beta").fill("0.07")
+    field(page, "iterations").fill("12")
     page.screenshot(path=pictures / "2-form.png", full_page=True)
     submit.click()
     page.wait_for_url(re.compile("/runs/flow-run/|tab=Runs"))

@@ -167,6 +167,15 @@ def test_a_worker_that_does_not_hear_is_killed_with_its_children(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.long
+def test_the_children_of_a_worker_that_ends_at_once_are_ended_too(tmp_path: Path) -> None:
+    body = "signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(600)"
+    worker = Worker(tmp_path, body, LimitsConfig(stalled_s=0.3))
+    assert worker.ends() == (-signal.SIGTERM, "")  # and its child, which sleeps in a session of its own
+    assert not json.loads(worker.record.read_text())["killed"]
+
+
+@pytest.mark.slow
 def test_a_worker_that_holds_too_much_with_its_children_is_ended(tmp_path: Path) -> None:
     program = "held = bytearray(b'1') * 300_000_000; input()"
     body = f'large = subprocess.Popen([sys.executable, "-c", {program!r}], **silent); large.wait()'
