@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from flows.opening import counted
 from reval_core.config import Config
@@ -114,12 +116,18 @@ def show_rescored(found: Rescored, console: Console) -> None:
 
     statuses = ", ".join(f"{count:,} {status}" for status, count in found.statuses.items())
     say(f"\n{counted(found.responses, 'response')}, {found.graded:,} graded now by {found.verifier_id}: {statuses}")
-    for (before, now), count in found.changed.items():
-        say(f"  {count:,} {before} -> {now}")
     if not found.changed:
         say("no verdict differs from the last one")
-    else:
-        say("Which they are: reval sql changed_verdicts")
+        return
+    table = Table("before", "now", "responses", "for example: gold", "answer", "why", show_edge=False)
+    for (before, now), count in found.changed.items():
+        kind = [(gold, c) for gold, c in found.examples if (c.status_before, c.status) == (before, now)]
+        for index, (gold, change) in enumerate(kind or [("", None)]):
+            head = (before, now, f"{count:,}") if index == 0 else ("", "", "")
+            answer = change.answer if change and change.answer is not None else ""
+            table.add_row(*(escape(cell[:80]) for cell in (*head, gold, answer, change.details if change else "")))
+    console.print(table)
+    say("Which they are: reval sql changed_verdicts")
 
 
 def as_json(done: Outcome) -> str:

@@ -16,10 +16,14 @@ from reval_core.config import RewardConfig
 from reval_core.home import Home
 from reval_core.store import Store, selections, trajectories
 from reval_core.store import problems as stored_problems
+from reval_core.store.selections import Change
 from reval_core.verification import VERIFIER_VERSION
 from tasks.grading import gold_digests, grader_of
 from tasks.progress import Progress
 from tasks.regrade import regrade
+
+EXAMPLES = 3
+"""Responses that are shown of each kind of change."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Rescored:
     statuses: dict[str, int]
     changed: dict[tuple[str, str], int]
     """(status by the verdict before, status now) to how many, where they differ."""
+    examples: tuple[tuple[str, Change], ...] = ()
+    """(gold answer, both verdicts) of a few responses of each kind of change."""
 
 
 @flow(name="rescore", flow_run_name="rescore {what}", validate_parameters=False)
@@ -62,7 +68,20 @@ def rescore(reward: RewardConfig, home: Home, progress: Progress, what: str, par
         graded = regrade(store, chosen, problems, grader, progress, reward.max_failure_share)
         with store.read() as connection:
             found = selections.verdicts(connection, golds, grader.grader_id)
-    return Rescored(grader.grader_id, len(chosen), graded, *_compared(before, found))
+        changed = {name: golds[name] for name, (status, *_) in found.items() if before.get(name, status) != status}
+        with store.read() as connection:
+            examples = _examples(selections.changes(connection, changed, grader.grader_id))
+    by_id = {one.trajectory_id: problems[one.problem_id].gold for one in chosen}
+    shown = tuple((by_id[change.trajectory_id], change) for change in examples)
+    return Rescored(grader.grader_id, len(chosen), graded, *_compared(before, found), shown)
+
+
+def _examples(changes: list[Change]) -> list[Change]:
+    """A few of each kind, those of different answers first."""
+    kinds: dict[tuple[str, str], dict[str | None, Change]] = {}
+    for change in changes:
+        kinds.setdefault((change.status_before, change.status), {}).setdefault(change.answer, change)
+    return [change for kind in kinds.values() for change in list(kind.values())[:EXAMPLES]]
 
 
 def _compared(

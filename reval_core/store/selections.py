@@ -148,6 +148,32 @@ def last_statuses(connection: duckdb.DuckDBPyConnection, golds: Mapping[str, str
     return dict(sql.rows(connection, "trajectories", "last_statuses", {"wanted": wanted}))
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A response that is judged otherwise than before."""
+
+    trajectory_id: str
+    status_before: str
+    status: str
+    answer_before: str | None
+    answer: str | None
+    details: str
+    """Why, in the words of the newer verdict."""
+
+
+def changes(connection: duckdb.DuckDBPyConnection, golds: Mapping[str, str], verifier_id: str) -> list[Change]:
+    """Both verdicts of the trajectories, where another verifier had judged them against the same gold answer.
+
+    Args:
+        connection: of a read.
+        golds: trajectory_id to the digest of the gold answer that counts.
+        verifier_id: whose verdict is the newer one.
+    """
+    wanted = pa.table({"trajectory_id": list(golds), "gold_digest": list(golds.values())})
+    found = sql.table(connection, "trajectories", "changed_verdicts_of", {"wanted": wanted}, verifier_id=verifier_id)
+    return [Change(**row) for row in found.to_pylist()]
+
+
 def completions(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str]) -> dict[str, str]:
     """Text of the named trajectories; of those that were archived from their files.
 

@@ -99,8 +99,10 @@ def is_condition(read: Reading) -> bool:
     if isinstance(read, Equation) and read.label and len(read.sides) == 1:
         side = read.sides[0]
         return isinstance(side, Group) and (side.kind in BRACKETS or side.kind == "union")
-    return isinstance(read, Opaque) and re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", read.text) is not None and bool(
-        INEQUALITY.search(read.text) or re.search(r"\\(?:ne|in|neq|forall)(?![a-zA-Z])", read.text)
+    return (
+        isinstance(read, Opaque)
+        and re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", read.text) is not None
+        and bool(INEQUALITY.search(read.text) or re.search(r"\\(?:ne|in|neq|forall)(?![a-zA-Z])", read.text))
     )
 
 

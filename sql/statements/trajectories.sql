@@ -127,6 +127,20 @@ FROM wanted AS w
 JOIN store.verdicts AS v ON v.trajectory_id = w.trajectory_id AND v.gold_digest = w.gold_digest
 GROUP BY w.trajectory_id;
 
+-- name: changed_verdicts_of
+-- Of the trajectories of "wanted" (trajectory_id, gold_digest): what one verifier says now, and what was said last before.
+SELECT w.trajectory_id, b.status AS status_before, v.status, b.answer AS answer_before, v.answer, v.details
+FROM wanted AS w
+JOIN store.verdicts AS v
+  ON v.trajectory_id = w.trajectory_id AND v.gold_digest = w.gold_digest AND v.verifier_id = $verifier_id
+JOIN (
+    SELECT trajectory_id, gold_digest, arg_max(status, graded_at) AS status, arg_max(answer, graded_at) AS answer
+    FROM store.verdicts
+    WHERE verifier_id <> $verifier_id
+    GROUP BY trajectory_id, gold_digest
+) AS b ON b.trajectory_id = w.trajectory_id AND b.gold_digest = w.gold_digest
+ORDER BY w.trajectory_id;
+
 -- name: completions_of
 SELECT p.trajectory_id, p.completion FROM wanted JOIN store.payloads AS p USING (trajectory_id);
 

@@ -1,10 +1,13 @@
 """Grading stored responses again: nothing is sampled, old verdicts stay, and a second time does nothing."""
 
+import io
 from contextlib import nullcontext
 
 import pytest
+from rich.console import Console
 from small_run import BATCH, ROUNDS, Finished, Reval, rows, sampled, value
 
+import flows.closing
 import flows.rescore
 import flows.terminal
 from flows.choosing import reward_of, whole_names
@@ -74,3 +77,31 @@ def test_the_command_prints_statuses_and_changes(copied: Home, reval: Reval, mon
     assert (code, "There is no run nobody" in err) == (1, True)
     code, _, err = reval("rescore", "SELECT 1 AS n")
     assert (code, "must give a column trajectory_id" in err) == (1, True)
+
+
+def test_what_changed_is_shown_with_examples(copied: Home, finished: Finished) -> None:
+    run = finished.outcome.run_id
+    with Store(copied.database).write() as connection:  # an older verifier that found everything wrong
+        connection.execute(
+            "UPDATE store.verdicts SET status = 'incorrect', reward = 0, details = 'an older rule', "
+            "verifier_id = 'ver_older'"
+        )
+    found = rescored(copied, f"run:{run}")
+    right = value(
+        copied, "SELECT count(*) FROM store.verdicts WHERE verifier_id = $v AND status = 'correct'", v=found.verifier_id
+    )
+    assert right > 0
+    assert found.changed == {("incorrect", "correct"): right} | {
+        kind: count for kind, count in found.changed.items() if kind[1] != "correct"
+    }
+    kinds = {(change.status_before, change.status) for _, change in found.examples}
+    assert kinds == set(found.changed)
+    for gold, change in found.examples:
+        assert change.status != "correct" or change.answer == gold
+    console = Console(width=140, file=io.StringIO())
+    flows.closing.show_rescored(found, console)
+    text = console.file.getvalue()
+    gold, change = next(pair for pair in found.examples if pair[1].status == "correct")
+    assert "for example: gold" in text
+    assert f"{right:,}" in text
+    assert change.details in text
