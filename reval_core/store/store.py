@@ -145,6 +145,12 @@ class Store:
                     raise NotStored(explain(f"The database {self.path} cannot be read", error)) from error
                 raise
 
+    @contextmanager
+    def one_instance(self) -> Iterator[None]:
+        """For a process that opens the database often and only for its own statements: see `Connections`."""
+        with self._connections.one_instance():
+            yield
+
     def append_batch(
         self,
         batch: BatchRecord,
