@@ -87,9 +87,7 @@ class Stage(Generic[P, R]):
         run.remember(slot, output, executed=executed)
         return self._reference(output)
 
-    def _linked_or_lease(
-        self, here: Here, slot: tuple[int, str, str], stage_key: str
-    ) -> dict[str, Any] | stages.Lease:
+    def _linked_or_lease(self, here: Here, slot: tuple[int, str, str], stage_key: str) -> dict[str, Any] | stages.Lease:
         """The committed output, linked to the run, or the right to compute it; waits while a living process does."""
         run = here.run
         waiting = False

@@ -1,8 +1,8 @@
 """One DuckDB instance for many short blocks: the file is attached to it for the time of a block.
 
 To make an instance takes DuckDB several times as long as to open a file in it, and a round of training opens its file
-some thirty times. The file is held no longer than by a connection of its own: ATTACH takes the lock on it, DETACH gives it
-back. After an error the instance is dropped, and with it all that the block may have left in it.
+some thirty times. The file is held no longer than by a connection of its own: ATTACH takes the lock on it, DETACH gives
+it back. After an error the instance is dropped, and with it all that the block may have left in it.
 """
 
 from __future__ import annotations

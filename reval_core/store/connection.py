@@ -3,9 +3,9 @@
 DuckDB lets one process write or many read, never both at once. So nobody keeps a connection: open, do one
 transaction, close. A held lock is waited for with jittered back-off; a program that never lets go is named with its
 process id when the wait is over. A writer announces itself, and readers let it go first: many short readers would
-otherwise never leave it a gap. A run, which opens often, does so in one instance of DuckDB (`Connections.one_instance`);
-the file is held no longer for that. Inside one process a re-entrant lock keeps threads apart, since DuckDB refuses a
-read-only and a writing connection to one file in one process.
+otherwise never leave it a gap. A run, which opens often, does so in one instance of DuckDB (`one_instance`) and holds
+the file no longer for that. Inside one process a re-entrant lock keeps threads apart, since DuckDB refuses a read-only
+and a writing connection to one file in one process.
 
 When DuckDB checkpoints (moves what the write-ahead log holds into the database) is decided here, not left to the
 closing of a connection: it merges small row groups then, and so rewrites gigabytes of payload now and then.
@@ -26,7 +26,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -137,11 +137,11 @@ class Connections:
                     raise StoreError(f"The database {self.path} refused the rows: {error}") from error
                 raise NotStored(explain(f"The database {self.path} could not be written", error)) from error
 
-    def settle(self, *, merge: bool, wait_s: float | None = None) -> None:
+    def settle(self, *, merge: Callable[[duckdb.DuckDBPyConnection], bool], wait_s: float | None = None) -> None:
         """Move what the log holds into the database file.
 
         Args:
-            merge: also merge small row groups, which rewrites what they hold.
+            merge: whether to merge small row groups, too, which rewrites what they hold.
             wait_s: seconds to wait for another process, by default the connections' own.
 
         Raises:
@@ -149,7 +149,7 @@ class Connections:
         """
         with self._alone(wait_s) as connection:
             try:
-                if not merge:
+                if not merge(connection):
                     connection.execute(DO_NOT_MERGE)
                 connection.execute(LEAVE_IN_LOG)
                 connection.execute("CHECKPOINT")
