@@ -210,9 +210,11 @@ class Comparison:
         rounds = Run.rounds
 
         def in_turn(run: Run) -> Iterator[Here]:
+            began = time.monotonic()
             for here in rounds(run):
                 next(beside)
-                run.shown_at, run.published_at = run.shown_at - ROUND_S, run.published_at - ROUND_S
+                longer, began = time.monotonic() - began - ROUND_S, time.monotonic()
+                run.shown_at, run.published_at = run.shown_at + longer, run.published_at + longer
                 self.ledger.begin()
                 yield here
                 self.flow_parts.append(self.ledger.end())
