@@ -34,6 +34,7 @@ from tasks.progress import Progress, Terminal
 from tasks.services import configure
 
 if TYPE_CHECKING:
+    from tasks.fork import Fork
     from tasks.outcome import Outcome
 
 app = typer.Typer(
@@ -163,7 +164,6 @@ def _train(
     """Say what is going to happen, refuse what can be refused at once, then load the libraries and train."""
     from flows import opening
 
-    fork = None
     with progress:
         progress.say(f"root {home.root}")
         if start_from is None and force is None:
@@ -172,17 +172,24 @@ def _train(
             progress.say(f"a fork, from {start_from or force}")
         opening.check_problems(settings)
         configure(home)
-        with progress.waiting("loading libraries"):
-            from flows.train import train as flow
-            from tasks.preflight import check_settings
-        check_settings(settings)
-        if start_from is not None or force is not None:
+
+        def load() -> Fork | None:
+            with progress.waiting("loading libraries"):
+                import flows.train  # noqa: F401
+                from tasks.preflight import check_settings
+            check_settings(settings)
+            if start_from is None and force is None:
+                return None
             from flows import planning
 
             fork = planning.fork(settings, home, start_from=start_from, force=force)
             for line in opening.about_fork(settings, home, fork, overrides):
                 progress.say(line)
-        with served(home, progress):
+            return fork
+
+        with served(home, progress, meanwhile=load) as fork:
+            from flows.train import train as flow
+
             return flow(settings, home, progress, fork)
 
 
@@ -207,9 +214,14 @@ def learn(
     with Progress(quiet=as_json) as progress:
         progress.say(f"root {home.root}")
         configure(home)
-        with progress.waiting("loading libraries"):
+
+        def load() -> None:
+            with progress.waiting("loading libraries"):
+                import flows.learn  # noqa: F401
+
+        with served(home, progress, meanwhile=load):
             from flows.learn import learn_stored
-        with served(home, progress):
+
             done = learn_stored(settings, home, progress)
     if as_json:
         print(closing.as_json(done))

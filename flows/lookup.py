@@ -217,7 +217,7 @@ class _Walk:
         if not self.run.record.base_policy_id or iteration != self.run.iterations_done() or not self.run.weights:
             return here
         names = self._problems_of(iteration)
-        return here if names is None else _Planned(self.run, iteration, tuple(names))
+        return here if names is None else _Planned(self.run, iteration, names=tuple(names))
 
     def _problems_of(self, iteration: int) -> list[str] | None:
         """Problems that the round draws: as planned, else by the schedule made anew, if it is the stored one so far."""

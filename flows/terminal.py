@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,6 +13,7 @@ from reval_core.home import Home
 from tasks.progress import Progress, Terminal
 from tasks.services import prefect_server
 
+T = TypeVar("T")
 console = Terminal(highlight=False, emoji=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
@@ -25,9 +26,9 @@ Parameters = Annotated[
 
 
 @contextmanager
-def served(home: Home, progress: Progress) -> Iterator[None]:
-    """Prefect's server for the block, with a word while it starts."""
+def served(home: Home, progress: Progress, meanwhile: Callable[[], T] | None = None) -> Iterator[T | None]:
+    """Prefect's server for the block, with a word while it starts, and what was done meanwhile."""
     with ExitStack() as stack:
         with progress.waiting("starting Prefect's server"):
-            stack.enter_context(prefect_server(home))
-        yield
+            done = stack.enter_context(prefect_server(home, meanwhile))
+        yield done

@@ -24,7 +24,9 @@ class StoreConfig(Section):
     flush_seconds: float = neutral(30.0, gt=0, description="Seconds of generated work at risk at most.")
     lock_wait_s: float = neutral(600.0, gt=0, description="Seconds to wait for a program that holds the database.")
     snapshot_every: int | None = neutral(
-        1, ge=1, description="Rounds between snapshots of the database for slow readers; None: only when one is needed."
+        1,
+        ge=1,
+        description="Rounds between snapshots for slow readers, one a minute at most; None: when one is needed.",
     )
 
 

@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
 """Seconds that a call of Prefect's API may take; the next round tries again."""
-EVERY_S = 10.0
-"""Seconds between two pages at least: drawing and sending one takes 0.1 to 0.3 s."""
+EVERY_S = 60.0
+"""Seconds between two pages at least: drawing and sending one takes 0.1 to 0.3 s, as much as all else of a round."""
 ROUNDS_SHOWN = 60
 """Newest rounds in the table."""
 DPI = 90
@@ -117,7 +117,7 @@ def page(run: Run) -> str:
         told = health.rounds(connection, run.run_id)
         breaches = health.summary(connection, run.run_id)
         record = runs.find(connection, run.run_id)
-    evaluations = _evaluations(run)
+        evaluations = _evaluations(run)
     return "\n\n".join(
         part
         for part in (

@@ -10,7 +10,7 @@ import pyarrow as pa
 from reval_core.learning.learner import UpdateReport
 from reval_core.policies.materialise import learning_settings
 from reval_core.store import lineage, replay
-from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate
+from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, UpdateRecord
 from reval_core.store.replay import Entry
 from tasks.commit import Commit
 from tasks.references import Learned
@@ -23,6 +23,12 @@ def plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
 
     An offline run has no fresh batch: all its updates are draws.
     """
+    if (policy_id, reference) not in here.planned:
+        here.planned[policy_id, reference] = _plan(here, policy_id, reference)
+    return here.planned[policy_id, reference]
+
+
+def _plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
     run, config = here.run, here.run.config
     made = config.objective.updates
     on_policy, off_policy = (made.on_policy, made.off_policy) if config.offline is None else (0, made.total)
@@ -75,20 +81,20 @@ def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
         """The policy, its updates and their members."""
         lineage.add_policy(connection, record, run_id=run.run_id, attempt=run.attempt)
         used = lineage.uses(connection, policy_id, lineage.trajectory_ids(step.updates))
-        for index, (update, report) in enumerate(zip(step.updates, reports, strict=True)):
-            lineage.add_update(
-                connection,
-                step.policy_id,
-                index,
-                update.kind,
+        made = [
+            UpdateRecord(
+                index=index,
+                kind=update.kind,
                 loss=_finite(report.loss),
                 grad_norm=_finite(report.grad_norm),
                 lr=report.lr,
                 skipped=report.skipped,
-                n_tokens=report.n_tokens,
+                tokens=report.n_tokens,
                 rows=_rows(update, report),
-                used=used,
             )
+            for index, (update, report) in enumerate(zip(step.updates, reports, strict=True))
+        ]
+        lineage.add_updates(connection, step.policy_id, made, used)
 
     return Commit(Learned(step.policy_id, reference, record.weights_checksum, len(reports), skipped), write)
 

@@ -34,7 +34,7 @@ from tasks.device import device_held
 from tasks.ending import ended_by_signals
 from tasks.fork import Fork, run_id_of
 from tasks.grading import grader_of
-from tasks.inputs import read_inputs
+from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
 from tasks.preflight import check_prompts, check_settings, context_length
 from tasks.progress import Progress
@@ -80,6 +80,7 @@ def open_run(
     run_id = run_id or (selection.run_id if selection is not None else run_id_of(config, fork))
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())
+        stack.enter_context(store.one_instance())
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
@@ -96,19 +97,11 @@ def open_run(
             alone=training,
             home=home,
         )
-        stack.enter_context(attempt_log(home, store, run_id, attempt))
-        stack.enter_context(attempts.recorded_end(home, store, run_id, attempt))
-        watch = stack.enter_context(closing(Watch(home, run_id, attempt, config.limits)))
-        progress.on_step = watch.progress
+        watch = _attend(stack, config, home, store, run_id, attempt, progress)
         show_crashed(store, run_id, attempt, flow_run_id)
         name = f"{config.run.name} ({run_id}, attempt {attempt})"
         stack.enter_context(device_held(home, environment.device_slot(config.model.device), name, progress))
-        with store.write() as connection:
-            stored_problems.add(connection, inputs.all)
-            came = schedule.welcome(connection, run_id, inputs.weights)
-        if came:
-            log.info("%d problems are new since the last start; the next round begins an epoch with them", len(came))
-            progress.say(f"{len(came):,} problems are new; the next round begins with them")
+        _welcome(store, run_id, inputs, progress)
         pad_id = int(tokenizer.pad_token_id or 0)
         policies = _policies(config, home, store, base, device, pad_id, versions, progress)
         engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
@@ -140,6 +133,27 @@ def open_run(
         )
         _record_base(run)
         yield run
+
+
+def _attend(
+    stack: ExitStack, config: Config, home: Home, store: Store, run_id: str, attempt: int, progress: Progress
+) -> Watch:
+    """Have the attempt's log written, its end recorded, and its stages watched."""
+    stack.enter_context(attempt_log(home, store, run_id, attempt))
+    stack.enter_context(attempts.recorded_end(home, store, run_id, attempt))
+    watch = stack.enter_context(closing(Watch(home, run_id, attempt, config.limits)))
+    progress.on_step = watch.progress
+    return watch
+
+
+def _welcome(store: Store, run_id: str, inputs: Inputs, progress: Progress) -> None:
+    """Store the problems, and say which came in since the last start."""
+    with store.write() as connection:
+        stored_problems.add(connection, inputs.all)
+        came = schedule.welcome(connection, run_id, inputs.weights)
+    if came:
+        log.info("%d problems are new since the last start; the next round begins an epoch with them", len(came))
+        progress.say(f"{len(came):,} problems are new; the next round begins with them")
 
 
 def _base(config: Config, home: Home, store: Store, run_id: str, fork: Fork | None, progress: Progress) -> BasePolicy:

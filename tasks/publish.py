@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from reval_core.errors import StoreError
 from tasks.run import Here
@@ -10,15 +11,23 @@ from tasks.run import Here
 log = logging.getLogger(__name__)
 
 
+EVERY_S = 60.0
+"""Seconds between two snapshots at least: one costs as much as all else of a round."""
+
+
 def publish(here: Here) -> None:
     """Move the round's rows from the log into the database, and renew the snapshot where one is due.
 
-    What fails here has lost nothing and is told, but does not end the run.
+    Rounds that follow each other within a minute share a snapshot; the last one always renews it. What fails here has
+    lost nothing and is told, but does not end the run.
     """
-    run, every = here.run, here.run.config.store.snapshot_every
+    run, every, now = here.run, here.run.config.store.snapshot_every, time.monotonic()
+    last = here.iteration + 1 == run.config.run.iterations
     try:
         run.store.settle()
-        if every is not None and (here.iteration + 1) % every == 0:
-            run.store.snapshot()
+        if every is None or (here.iteration + 1) % every or (now - run.published_at < EVERY_S and not last):
+            return
+        run.published_at = now
+        run.store.snapshot()
     except StoreError as error:
         log.warning("%s", error)

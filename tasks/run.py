@@ -27,6 +27,7 @@ from reval_core.problems.schedule import epoch_order
 from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
 from reval_core.store import Store, runs, schedule, stages
+from reval_core.store.lineage import LearningStep
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import Lease, ProcessIdentity
 from reval_core.verification import Grader
@@ -63,6 +64,8 @@ class Run:
     """The line to what ends this process when a stage is stuck; None: nobody does."""
     shown_at: float = -math.inf
     """When its page was last brought up to date, by the monotonic clock."""
+    published_at: float = -math.inf
+    """When the snapshot was last renewed, by the same clock."""
     calibrated: str | None = None
     """The reference for which this attempt has passed the self-test."""
     pad_id: int = 0
@@ -171,16 +174,17 @@ class Here:
 
     run: Run
     iteration: int
+    planned: dict[tuple[str, str | None], LearningStep] = field(default_factory=dict, compare=False, repr=False)
+    """(policy, reference) to what the iteration learns, so that name and work of the stage are planned once."""
 
     @cached_property
     def problem_ids(self) -> list[str]:
         """The problems that this iteration draws, planned when they are first asked for."""
         run, count = self.run, self.run.config.rollouts.prompts_per_iteration
-        with run.store.read() as connection:
-            planned = schedule.planned_round(connection, run.run_id, self.iteration)
-        if planned is not None:
-            return planned
         with run.store.write() as connection:
+            planned = schedule.planned_round(connection, run.run_id, self.iteration)
+            if planned is not None:
+                return planned
             first, reach, epoch = schedule.schedule_state(connection, run.run_id, self.iteration)
             since = schedule.since(connection, run.run_id)
             came = {name for name, first_round in since.items() if first_round == self.iteration > 0}

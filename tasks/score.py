@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from reval_core.identity import digest
@@ -14,7 +16,7 @@ from reval_core.store import replay, trajectories
 from reval_core.store.trajectories import SCORE_SCHEMA
 from tasks.commit import Commit
 from tasks.references import Batch, Scores
-from tasks.run import Here
+from tasks.run import Here, Run
 from tasks.stage import stage
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,17 @@ def score_window(here: Here, reference: str) -> Commit[Scores]:
 
 
 def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
-    """Score in parts, each committed when it is there: a kill loses one part of a long window, not all of it."""
+    """Score in parts, each committed when it is there: a kill loses one part of a long window, not all of it.
+
+    The last part is committed with the stage.
+    """
     run = here.run
+
+    def scored(table: pa.Table) -> Commit[Scores]:
+        output = Scores(reference, run.scoring_id, len(names))
+        return Commit(output, partial(_add, run, reference, table))
+
+    last = scored(SCORE_SCHEMA.empty_table())
     for start in range(0, len(names), PART):
         part = names[start : start + PART]
         scores = run.policies.scores(
@@ -70,10 +81,15 @@ def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
         )
         rows = [{"trajectory_id": name, "logprob": pair[0], "root_value": pair[1]} for name, pair in scores.items()]
         table = pa.Table.from_pylist(rows, schema=SCORE_SCHEMA)
-        with run.store.write() as connection:
-            trajectories.add_reference_scores(connection, reference, run.scoring_id, table)
+        last = scored(table)
+        if start + len(part) < len(names):
+            run.write(last)
         run.progress.step("score", start + len(part), len(names))
-    return Commit(Scores(reference, run.scoring_id, len(names)))
+    return last
+
+
+def _add(run: Run, reference: str, table: pa.Table, connection: duckdb.DuckDBPyConnection) -> None:
+    trajectories.add_reference_scores(connection, reference, run.scoring_id, table)
 
 
 def calibrate_reference(here: Here, reference: str, batch: Batch | None = None) -> None:

@@ -10,14 +10,17 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from reval_core.errors import RevalError
 from reval_core.exclusive import exclusive
 from reval_core.home import Home
 from tasks.served import served_at
+
+T = TypeVar("T")
 
 API_URL = "PREFECT_API_URL"
 TAG = "reval"
@@ -78,33 +81,42 @@ def alone(home: Home) -> Iterator[None]:
 
 
 @contextmanager
-def prefect_server(home: Home) -> Iterator[None]:
+def prefect_server(home: Home, meanwhile: Callable[[], T] | None = None) -> Iterator[T | None]:
     """Prefect's server for the block, unless the environment names one by PREFECT_API_URL; flow runs are tagged ours.
 
     Prefect would start one by itself. That one shares our terminal, so Ctrl-C ends it before the run has told it of its
     own end, and a run that is killed leaves it behind; this one has a session of its own and ends with us.
 
+    Args:
+        home: the root.
+        meanwhile: called while the server starts, such as to load what takes as long; the block is given its result.
+
     Raises:
         RevalError: it did not start.
     """
-    from prefect import tags
-
-    if API_URL in os.environ:
-        with tags(TAG):
-            yield
-        return
-    log = home.logs / "prefect-server.log"
     with ExitStack() as stack:
-        with alone(home):
-            process = stack.enter_context(_server_process(log))
-            address = _first_line(process, START_S)
-        if not address:
-            raise RevalError(
-                f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or set "
-                f"{API_URL} to the address of a server that runs."
-            )
-        with _address(address), tags(TAG):
-            yield
+        address, log = "", home.logs / "prefect-server.log"
+        if API_URL in os.environ:
+            done = meanwhile() if meanwhile else None
+        else:
+            with alone(home):
+                process = stack.enter_context(_server_process(log))
+                done = meanwhile() if meanwhile else None
+                address = _first_line(process, START_S)
+            if not address:
+                raise RevalError(
+                    f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or "
+                    f"set {API_URL} to the address of a server that runs."
+                )
+        from prefect import tags  # after it began to start: this takes as long
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        if address:
+            stack.enter_context(_address(address))
+            # a server that ends with us needs no sign of life, and the flow would wait up to a second for its thread
+            stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        with tags(TAG):
+            yield done
 
 
 @contextmanager

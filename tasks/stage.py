@@ -73,7 +73,7 @@ class Stage(Generic[P, R]):
         stage_key = digest(self.name, inputs)
         if not self.historic:
             slot = (here.iteration, self.name, stage_key)
-        found = self._committed_or_lease(here, stage_key)
+        found = self._linked_or_lease(here, slot, stage_key)
         executed = isinstance(found, stages.Lease)
         if isinstance(found, stages.Lease):
             work = partial(self._run, here, found, slot, inputs, partial(self.body, here, *args, **kwargs))
@@ -83,28 +83,23 @@ class Stage(Generic[P, R]):
                 output = self._task(stage_key=stage_key, iteration=here.iteration, inputs=inputs, work=work)  # type: ignore[assignment]
         else:
             output = found
-            with run.store.write() as connection:
-                self._link(connection, here, slot, stage_key, executed=False)
             log.info("%s of round %d was done already (%s)", self.name, here.iteration, short(stage_key))
         run.remember(slot, output, executed=executed)
         return self._reference(output)
 
-    def _committed_or_lease(self, here: Here, stage_key: str) -> dict[str, Any] | stages.Lease:
-        """The committed output, or the right to compute it; waits while a living process computes it."""
+    def _linked_or_lease(self, here: Here, slot: tuple[int, str, str], stage_key: str) -> dict[str, Any] | stages.Lease:
+        """The committed output, linked to the run, or the right to compute it; waits while a living process does."""
         run = here.run
         waiting = False
         while True:
-            with run.store.read() as connection:
+            with run.store.write() as connection:
                 output = stages.find(connection, stage_key)
+                if output is not None and self.present(here, self._reference(output)):
+                    self._link(connection, here, slot, stage_key, executed=False)
+                    return output
                 holder = stages.holder(connection, stage_key)
-            if output is not None and self.present(here, self._reference(output)):
-                return output
-            if holder is None or holder == run.process or not holder.is_alive():
-                with run.store.write() as connection:
-                    # nobody may have taken it, or finished it, since the look
-                    if stages.find(connection, stage_key) == output and stages.holder(connection, stage_key) == holder:
-                        return stages.take_lease(connection, stage_key, run.process)
-                continue
+                if holder is None or holder == run.process or not holder.is_alive():
+                    return stages.take_lease(connection, stage_key, run.process)
             if not waiting:
                 log.warning("process %d is computing the same %s; waiting for it", holder.pid, self.name)
                 waiting = True

@@ -163,6 +163,11 @@ def show_round(here: Here) -> None:
 
 
 def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
+    with run.store.read():  # held open for the reads within
+        return _round_points(run, known) + _evaluation_points(run)
+
+
+def _round_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     points: list[Metric] = []
     # rounds are written in order, so what is missing lies at the last known one or after it
     since = max((step for key, step in known if key == "trajectories"), default=0)
@@ -173,6 +178,11 @@ def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
         for key, value in row.items():
             if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
                 points.append(_point(key, value, row["finished_at"], row["iteration"]))
+    return points
+
+
+def _evaluation_points(run: Run) -> list[Metric]:
+    points: list[Metric] = []
     for row in current_evaluations(run):
         name = f"eval/{_name(row['benchmark'])}/{_name(row['metric'].replace('@', '_at_'))}"
         for suffix, value in (("", row["value"]), ("/low", row["low"]), ("/high", row["high"])):

@@ -79,6 +79,19 @@ class PolicyRecord:
     """Relative to the root; None while the policy exists only as its lineage."""
 
 
+STEP_SCHEMA = pa.schema(
+    [
+        ("update_index", pa.int32()),
+        ("kind", pa.string()),
+        ("loss", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("lr", pa.float64()),
+        ("skipped", pa.bool_()),
+        ("tokens", pa.int64()),
+        ("uses_mean", pa.float64()),
+    ]
+)
+
 UPDATE_ROW_SCHEMA = pa.schema(
     [
         ("position", pa.int32()),
@@ -130,44 +143,45 @@ def uses(connection: duckdb.DuckDBPyConnection, policy_id: str, names: Sequence[
     return Counter(dict(sql.rows(connection, "policies", "uses", {"wanted": wanted}, policy_id=policy_id)))
 
 
-def add_update(
-    connection: duckdb.DuckDBPyConnection,
-    policy_id: str,
-    update_index: int,
-    kind: str,
-    *,
-    loss: float | None,
-    grad_norm: float | None,
-    lr: float,
-    skipped: bool,
-    n_tokens: int,
-    rows: pa.Table,
-    used: Counter[str],
+@dataclass(frozen=True, eq=False)
+class UpdateRecord:
+    """One optimizer step that was made."""
+
+    index: int
+    kind: str
+    loss: float | None
+    grad_norm: float | None
+    lr: float
+    skipped: bool
+    tokens: int
+    rows: pa.Table
+    """Its members, of `UPDATE_ROW_SCHEMA`."""
+
+
+def add_updates(
+    connection: duckdb.DuckDBPyConnection, policy_id: str, updates: Sequence[UpdateRecord], used: Counter[str]
 ) -> None:
-    """Record one optimizer step, what it was trained on, and the members' statistics; a known step stays as it is.
+    """Record optimizer steps, what they were trained on, and the members' statistics; a known step stays as it is.
 
     Args:
-        rows: table of `UPDATE_ROW_SCHEMA`.
-        used: how often its trajectories were used before along the policy's lineage (`uses`); counted up here.
+        connection: of a transaction.
+        policy_id: the policy that they gave.
+        updates: in the order in which they were made, at least one.
+        used: how often their trajectories were used before along the policy's lineage (`uses`); counted up here.
     """
-    members = rows.column("trajectory_id").to_pylist()
-    used.update(members)
-    step = {"policy_id": policy_id, "update_index": update_index}
-    sql.rows(connection, "policies", "add_update_trajectories", {"part": rows}, **step)
-    sql.rows(
-        connection,
-        "policies",
-        "add_update",
-        {"part": rows},
-        **step,
-        kind=kind,
-        loss=loss,
-        grad_norm=grad_norm,
-        lr=lr,
-        skipped=skipped,
-        tokens=n_tokens,
-        uses_mean=sum(used[name] for name in members) / len(members),
-    )
+    steps, parts = [], []
+    for update in updates:
+        members = update.rows.column("trajectory_id").to_pylist()
+        used.update(members)
+        step = {name: getattr(update, name) for name in STEP_SCHEMA.names if name not in ("update_index", "uses_mean")}
+        uses_mean = sum(used[name] for name in members) / len(members)
+        steps.append(step | {"update_index": update.index, "uses_mean": uses_mean})
+        index = pa.array([update.index] * update.rows.num_rows, pa.int32())
+        parts.append(update.rows.append_column("update_index", index))
+    part = pa.concat_tables(parts)
+    sql.rows(connection, "policies", "add_update_trajectories", {"part": part}, policy_id=policy_id)
+    tables = {"steps": pa.Table.from_pylist(steps, schema=STEP_SCHEMA), "part": part}
+    sql.rows(connection, "policies", "add_updates", tables, policy_id=policy_id)
 
 
 def learning_step(connection: duckdb.DuckDBPyConnection, record: PolicyRecord) -> LearningStep:

@@ -98,7 +98,7 @@ class Store:
         try:
             with making.write() as connection:
                 migrate(connection)
-            making.settle(merge=False)
+            making.settle(merge=lambda connection: False)
             aside.rename(self.path)
         finally:
             remove_database(aside)
@@ -144,6 +144,12 @@ class Store:
                 if file_at_fault(error):
                     raise NotStored(explain(f"The database {self.path} cannot be read", error)) from error
                 raise
+
+    @contextmanager
+    def one_instance(self) -> Iterator[None]:
+        """For a process that opens the database often and only for its own statements: see `Connections`."""
+        with self._connections.one_instance():
+            yield
 
     def append_batch(
         self,
@@ -293,9 +299,11 @@ class Store:
         Raises:
             NotStored: the file cannot be opened or written; nothing is lost.
         """
-        with self.read() as connection:
-            merge = trajectories.row_group_bytes(connection) <= MERGED_BYTES
-        self._connections.settle(merge=merge, wait_s=wait_s)
+
+        def is_cheap(connection: duckdb.DuckDBPyConnection) -> bool:
+            return trajectories.row_group_bytes(connection) <= MERGED_BYTES
+
+        self._connections.settle(merge=is_cheap, wait_s=wait_s)
 
 
 def _slices(part: pa.Table) -> Iterator[tuple[int, pa.Table]]:

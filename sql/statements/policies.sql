@@ -21,39 +21,36 @@ WHERE policy_id = $policy_id;
 UPDATE store.policies SET folder = $folder WHERE policy_id = $policy_id;
 
 -- name: add_update_trajectories
--- "part" is an Arrow table of the update's members; this statement comes before add_update, which counts them.
+-- "part" is an Arrow table of the updates' members; this statement comes before add_updates, which counts them.
 INSERT INTO store.update_trajectories BY NAME
 SELECT
-    $policy_id AS policy_id, $update_index AS update_index, position, trajectory_id, reward, weight, residual, log_ratio,
-    root_value_gap
-FROM part
+    $policy_id AS policy_id, p.update_index, p.position, p.trajectory_id, p.reward, p.weight, p.residual, p.log_ratio,
+    p.root_value_gap
+FROM part AS p
 WHERE NOT EXISTS (
-    SELECT 1 FROM store.updates AS known WHERE known.policy_id = $policy_id AND known.update_index = $update_index
+    SELECT 1 FROM store.updates AS known WHERE known.policy_id = $policy_id AND known.update_index = p.update_index
 );
 
--- name: add_update
--- The update with statistics of its members.
+-- name: add_updates
+-- The updates, an Arrow table "steps", with statistics of their members, "part".
 INSERT INTO store.updates BY NAME
-SELECT
-    $policy_id AS policy_id,
-    $update_index AS update_index,
-    $kind AS kind,
-    $loss AS loss,
-    $grad_norm AS grad_norm,
-    $lr AS lr,
-    $skipped AS skipped,
-    count(*) AS trajectories,
-    $tokens AS tokens,
-    -- in one order, so that the last bits of a sum are the same whenever it is made
-    avg(part.residual ORDER BY part.position) AS residual_mean,
-    stddev_pop(part.residual ORDER BY part.position) AS residual_std,
-    avg(part.log_ratio ORDER BY part.position) AS log_ratio_mean,
-    avg(part.root_value_gap ORDER BY part.position) AS root_value_gap_mean,
-    avg(b.round ORDER BY part.position) AS generated_round_mean,
-    $uses_mean AS uses_mean
-FROM part
-LEFT JOIN store.trajectories AS t USING (trajectory_id)
-LEFT JOIN store.batches AS b USING (batch_id)
+SELECT $policy_id AS policy_id, s.*, m.* EXCLUDE (update_index)
+FROM steps AS s
+JOIN (
+    SELECT
+        p.update_index,
+        count(*) AS trajectories,
+        -- in one order, so that the last bits of a sum are the same whenever it is made
+        avg(p.residual ORDER BY p.position) AS residual_mean,
+        stddev_pop(p.residual ORDER BY p.position) AS residual_std,
+        avg(p.log_ratio ORDER BY p.position) AS log_ratio_mean,
+        avg(p.root_value_gap ORDER BY p.position) AS root_value_gap_mean,
+        avg(b.round ORDER BY p.position) AS generated_round_mean
+    FROM part AS p
+    LEFT JOIN store.trajectories AS t USING (trajectory_id)
+    LEFT JOIN store.batches AS b USING (batch_id)
+    GROUP BY p.update_index
+) AS m USING (update_index)
 ON CONFLICT DO NOTHING;
 
 -- name: uses

@@ -68,7 +68,7 @@ def test_a_mended_gold_answer_flips_a_verdict_and_says_so(copied: Home, finished
 
 def test_the_command_prints_statuses_and_changes(copied: Home, reval: Reval, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVAL_HOME", str(copied.root))
-    monkeypatch.setattr(flows.terminal, "prefect_server", lambda home: nullcontext())
+    monkeypatch.setattr(flows.terminal, "prefect_server", lambda home, meanwhile: nullcontext())
     monkeypatch.setattr(flows.rescore, "rescore", flows.rescore.rescore.fn)
     code, out, err = reval("rescore", "run:small", "--set", "reward.extraction=lenient")
     assert (code, err) == (0, "")

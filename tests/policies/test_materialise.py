@@ -25,7 +25,7 @@ from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import base_policy_id, load_model, tokenizer_id, weights_checksum
 from reval_core.policies.materialise import Policies, learning_settings
 from reval_core.store import Store, lineage, runs, trajectories
-from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, PolicyRecord
+from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, PolicyRecord, UpdateRecord
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, SCORE_SCHEMA, BatchRecord
@@ -158,19 +158,18 @@ class House:
             {"position": place, "trajectory_id": draw.trajectory_id, "reward": draw.reward, "weight": draw.weight}
             for place, draw in enumerate(update.draws)
         ]
-        lineage.add_update(
-            connection,
-            policy_id,
-            index,
-            update.kind,
+        made = UpdateRecord(
+            index=index,
+            kind=update.kind,
             loss=report.loss,
             grad_norm=report.grad_norm,
             lr=report.lr,
             skipped=report.skipped,
-            n_tokens=report.n_tokens,
+            tokens=report.n_tokens,
             rows=pa.Table.from_pylist(rows, schema=UPDATE_ROW_SCHEMA),
-            used=lineage.uses(connection, policy_id, lineage.trajectory_ids([update])),
         )
+        used = lineage.uses(connection, policy_id, lineage.trajectory_ids([update]))
+        lineage.add_updates(connection, policy_id, [made], used)
 
     def chain(self, policies: Policies, count: int = 3, **objective: Any) -> list[PolicyRecord]:
         """Policies learned one after another from the base, which stays their reference."""

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from reval_core.store import Store, evaluations, lineage, replay, runs, schedule, stages, trajectories
 from reval_core.store import statements as sql
-from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord
+from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord, UpdateRecord
 from reval_core.store.migrations import now
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import ProcessIdentity
@@ -370,19 +370,10 @@ def add_update(
         },
         schema=UPDATE_ROW_SCHEMA,
     )
-    lineage.add_update(
-        connection,
-        policy,
-        index,
-        kind,
-        loss=loss,
-        grad_norm=1.0 + 2 * index,
-        lr=1e-3,
-        skipped=False,
-        n_tokens=9,
-        rows=rows,
-        used=lineage.uses(connection, policy, members),
+    update = UpdateRecord(
+        index=index, kind=kind, loss=loss, grad_norm=1.0 + 2 * index, lr=1e-3, skipped=False, tokens=9, rows=rows
     )
+    lineage.add_updates(connection, policy, [update], lineage.uses(connection, policy, members))
 
 
 def _evaluation(store: Store) -> BatchRecord:

@@ -1,0 +1,78 @@
+"""One DuckDB instance for many short blocks: the file is attached to it for the time of a block.
+
+To make an instance takes DuckDB several times as long as to open a file in it, and a round of training opens its file
+some thirty times. The file is held no longer than by a connection of its own: ATTACH takes the lock on it, DETACH gives
+it back. After an error the instance is dropped, and with it all that the block may have left in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+DEFAULTS = "PRAGMA enable_checkpoint_on_shutdown; RESET max_vacuum_tasks; RESET wal_autocheckpoint"
+"""Settings that blocks change, as a new instance has them: else they would hold for the next block."""
+NAME = "reval"
+"""Of the file in the instance, whatever it is called."""
+
+
+class Instance:
+    """DuckDB for one file. Callers see to it that one thread at a time is in here.
+
+    Args:
+        path: the database file.
+        threads: DuckDB's worker threads.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._blocks = 0  # that have the file attached, one inside the other
+        self._read_only = True
+
+    def open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """A connection in which the file is the default database, for `close`.
+
+        Raises:
+            duckdb.Error: it cannot be opened, or an outer block has it only to read.
+        """
+        if self._root is None:
+            self._root = duckdb.connect(":memory:", config={"threads": self._threads})
+        try:
+            if not self._blocks:
+                quoted, mode = str(self._path).replace("'", "''"), "READ_ONLY" if read_only else "READ_WRITE"
+                self._root.execute(DEFAULTS)
+                self._root.execute(f"ATTACH '{quoted}' AS {NAME} ({mode})")
+                self._read_only = read_only
+            elif self._read_only and not read_only:
+                raise duckdb.ConnectionException("a block that reads it is open in this process, and this one writes")
+            connection = self._root.cursor()
+            connection.execute(f"USE {NAME}")
+        except BaseException:
+            if not self._blocks:
+                self.drop()
+            raise
+        self._blocks += 1
+        return connection
+
+    def close(self, connection: duckdb.DuckDBPyConnection, *, whole: bool) -> None:
+        """End a block; one that was not `whole` ended with an error."""
+        connection.close()
+        self._blocks = max(0, self._blocks - 1)  # an inner block may have dropped everything
+        if self._root is None:
+            return
+        if not whole:
+            self.drop()
+        elif not self._blocks:
+            try:
+                self._root.execute(f"DETACH {NAME}")
+            except duckdb.Error:
+                self.drop()
+                raise
+
+    def drop(self) -> None:
+        """Close everything; the next block begins with a new instance."""
+        root, self._root, self._blocks = self._root, None, 0
+        if root is not None:
+            root.close()

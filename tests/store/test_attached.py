@@ -1,0 +1,104 @@
+"""Blocks in one instance of DuckDB hold the file, and leave it, as connections of their own do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from reval_core.errors import NotStored, StoreError
+from reval_core.store.connection import Connections
+
+OPENED = "import sys, duckdb; duckdb.connect(sys.argv[1]).close(); print('opened')"
+
+
+@pytest.fixture
+def connections(tmp_path: Path) -> Connections:
+    made = Connections(tmp_path / "it's.duckdb", lock_wait_s=1.0)
+    with made.write() as connection:
+        connection.execute("CREATE TABLE numbers (n INTEGER)")
+    return made
+
+
+def numbers(connections: Connections) -> int:
+    with connections.read() as connection:
+        return connection.execute("SELECT count(*) FROM numbers").fetchall()[0][0]
+
+
+def opened_elsewhere(path: Path) -> bool:
+    """Whether another process can open the file to write."""
+    done = subprocess.run([sys.executable, "-c", OPENED, str(path)], capture_output=True, text=True, check=False)
+    return done.stdout == "opened\n"
+
+
+def test_the_file_is_held_in_a_block_and_free_between_blocks(connections: Connections) -> None:
+    with connections.one_instance():
+        with connections.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+            assert not opened_elsewhere(connections.path)
+        assert opened_elsewhere(connections.path)
+        assert numbers(connections) == 1
+    assert opened_elsewhere(connections.path)
+
+
+def test_small_rows_stay_in_the_log_when_a_block_ends_and_settings_in_their_block(connections: Connections) -> None:
+    log = connections.path.with_name(f"{connections.path.name}.wal")
+    connections.settle(merge=lambda connection: True)
+    with connections.one_instance():
+        with connections.write(payloads=True) as connection:
+            connection.execute("INSERT INTO numbers SELECT range FROM range(100000)")
+        assert not log.exists()
+        with connections.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        assert log.exists()
+        assert numbers(connections) == 100_001
+        assert log.exists()
+        connections.settle(merge=lambda connection: False)
+        assert not log.exists()
+        with connections.read() as connection:
+            found = connection.execute("SELECT value FROM duckdb_settings() WHERE name = 'max_vacuum_tasks'").fetchall()
+    assert found != [("0",)]
+
+
+def test_an_error_takes_everything_back_and_the_next_block_works(connections: Connections) -> None:
+    with connections.one_instance():
+        with pytest.raises(StoreError, match="refused the rows"), connections.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+            connection.execute("SELECT * FROM nowhere")
+        assert opened_elsewhere(connections.path)
+        assert numbers(connections) == 0
+
+
+def test_a_read_inside_a_block_sees_what_is_committed(connections: Connections) -> None:
+    with connections.one_instance():
+        with connections.read() as outer:
+            assert numbers(connections) == 0
+            assert outer.execute("SELECT count(*) FROM numbers").fetchall() == [(0,)]
+            with pytest.raises(NotStored, match="this one writes"), connections.write():
+                pytest.fail("a write began inside a read")
+        assert opened_elsewhere(connections.path)
+
+
+def test_a_file_held_by_another_process_is_waited_for(connections: Connections) -> None:
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    with (
+        connections.one_instance(),
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(connections.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other,
+    ):
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=f"process {other.pid}"):
+            numbers(connections)
+        other.communicate()
+        assert numbers(connections) == 0
+
+
+def test_a_missing_table_is_an_error_of_the_statement_as_before(connections: Connections) -> None:
+    with connections.one_instance(), pytest.raises(duckdb.CatalogException), connections.read() as connection:
+        connection.execute("SELECT * FROM nowhere")
