@@ -33,6 +33,7 @@ from tasks.checkpoint import checkpoint
 from tasks.evaluate import evaluate
 from tasks.fork import Fork, run_id_of
 from tasks.generate import generate
+from tasks.grading import benchmark_rewards
 from tasks.inputs import Inputs
 from tasks.learn import learn
 from tasks.persist import persist
@@ -274,7 +275,7 @@ def _outline(config: Config, home: Home, fork: Fork | None, inputs: Inputs) -> t
         policies=nothing,
         engine=nothing,
         grader=nothing,
-        evaluation_grader=nothing,
+        evaluation_graders={},
         progress=Progress(quiet=True),
         history=history,
     )
@@ -317,6 +318,7 @@ def _fit_out(run: Run, stack: ExitStack) -> None:
     run.grader = stack.enter_context(
         Grader(reward.use, reward.args, workers=1, extraction=reward.extraction, policy=reward.policy)
     )
-    run.evaluation_grader = stack.enter_context(
-        Grader(workers=1, extraction=config.evaluation.extraction, policy=reward.policy)
-    )
+    run.evaluation_graders = {
+        name: stack.enter_context(Grader(workers=1, extraction=graded.extraction, policy=graded.policy))
+        for name, graded in benchmark_rewards(config).items()
+    }

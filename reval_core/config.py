@@ -207,6 +207,9 @@ class EvaluationConfig(Section):
     max_new_tokens: int | None = neutral(None, ge=1, description="Response tokens at most; None: as in rollouts.")
     seed: int = neutral(0, ge=0, description="Seed of the samples, the same for every policy: comparisons are paired.")
     extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
+    policies: dict[str, dict[str, Any]] = neutral(
+        default_factory=dict, description="Options of GradingPolicy by benchmark, over reward.policy and its own."
+    )
 
 
 class OfflineConfig(Section):

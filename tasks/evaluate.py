@@ -64,7 +64,7 @@ def _inputs(here: Here, policy_id: str, benchmark: str) -> dict[str, Any]:
         "benchmark": benchmark,
         "benchmark_id": benchmark_id(problems),
         "batch_id": _batch(run, policy_id, problems).batch_id,
-        "verifier_id": run.evaluation_grader.grader_id,
+        "verifier_id": run.evaluation_graders[benchmark].grader_id,
     }
 
 
@@ -81,9 +81,9 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
     sample_batch(run, batch, prompts, settings(run), seed_key=SEED_KEY)
     by_id = {problem.problem_id: problem for problem in problems}
     golds = gold_table(by_id, list(by_id))
-    run.write(grade_batch(run, batch.batch_id, by_id, run.evaluation_grader))
+    run.write(grade_batch(run, batch.batch_id, by_id, run.evaluation_graders[benchmark]))
     with run.store.read() as connection:
-        rows = trajectories.graded_rows(connection, batch.batch_id, run.evaluation_grader.grader_id, golds)
+        rows = trajectories.graded_rows(connection, batch.batch_id, run.evaluation_graders[benchmark].grader_id, golds)
         completions = {name: text for name, _, text in trajectories.completions(connection, batch.batch_id)}
     metrics = _metrics(rows, run.config.evaluation.samples_per_problem)
     if benchmark in ("arithmetic", "arithmetic-train"):
@@ -100,7 +100,7 @@ def evaluate(here: Here, policy_id: str, benchmark: str) -> Commit[Evaluated]:
             benchmark=benchmark,
             benchmark_id=inputs["benchmark_id"],
             batch_id=batch.batch_id,
-            verifier_id=run.evaluation_grader.grader_id,
+            verifier_id=run.evaluation_graders[benchmark].grader_id,
             problem_count=len(problems),
             samples_per_problem=run.config.evaluation.samples_per_problem,
             settings=_recorded_settings(run),
@@ -150,6 +150,6 @@ def current_evaluations(run: Run) -> list[dict[str, Any]]:
             run.run_id,
             settings=_recorded_settings(run),
             samples_per_problem=run.config.evaluation.samples_per_problem,
-            verifier_id=run.evaluation_grader.grader_id,
+            verifier_ids=[grader.grader_id for grader in run.evaluation_graders.values()],
             benchmark_ids=[benchmark_id(problems) for problems in run.benchmarks.values()],
         )

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from reval_core.config import RewardConfig
+from reval_core.config import Config, RewardConfig
 from reval_core.errors import VerificationError
 from reval_core.problems import Problem
+from reval_core.problems.benchmarks import benchmark_policy
 from reval_core.store import Store, selections, trajectories
 from reval_core.store.selections import Chosen
 from reval_core.store.trajectories import VERDICT_SCHEMA
@@ -30,6 +31,19 @@ def grader_of(reward: RewardConfig) -> Grader:
         extraction=reward.extraction,
         policy=reward.policy,
     )
+
+
+def benchmark_rewards(config: Config) -> dict[str, RewardConfig]:
+    """By what each benchmark is graded: mathematics, whatever is learned from, by the run's policy and its own."""
+    chosen = config.evaluation
+    common = {"use": "math", "args": {}, "extraction": chosen.extraction}
+    return {
+        name: config.reward.model_copy(
+            update=common
+            | {"policy": {**config.reward.policy, **benchmark_policy(name), **chosen.policies.get(name, {})}}
+        )
+        for name in chosen.benchmarks
+    }
 
 
 def grade(

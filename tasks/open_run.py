@@ -33,7 +33,7 @@ from tasks.again import show_crashed
 from tasks.device import device_held
 from tasks.ending import ended_by_signals
 from tasks.fork import Fork, run_id_of
-from tasks.grading import grader_of
+from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
 from tasks.preflight import check_prompts, check_settings, context_length
@@ -85,7 +85,7 @@ def open_run(
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
         check_prompts(config, context_length(base.folder), renderer, inputs)
-        grader, evaluation_grader = _graders(config, stack)
+        grader, evaluation_graders = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
             attempts.new_run(config, run_id, fork, base.policy_id, grader.grader_id, versions),
@@ -125,7 +125,7 @@ def open_run(
             policies=policies,
             engine=engine,
             grader=grader,
-            evaluation_grader=evaluation_grader,
+            evaluation_graders=evaluation_graders,
             progress=progress,
             watch=watch,
             flow_run_id=flow_run_id,
@@ -203,14 +203,17 @@ def _policies(
     )
 
 
-def _graders(config: Config, stack: ExitStack) -> tuple[Grader, Grader]:
-    """What is learned from, and what grades benchmarks: they have gold answers, whatever the reward is."""
-    reward, extraction = config.reward, config.evaluation.extraction
-    grader = stack.enter_context(grader_of(reward))
-    if reward.use == "math" and extraction == reward.extraction:
-        return grader, grader
-    graded = reward.model_copy(update={"use": "math", "args": {}, "extraction": extraction})
-    return grader, stack.enter_context(grader_of(graded))
+def _graders(config: Config, stack: ExitStack) -> tuple[Grader, dict[str, Grader]]:
+    """What is learned from, and what grades each benchmark; one grader for all that are graded alike."""
+    made = [(config.reward, stack.enter_context(grader_of(config.reward)))]
+    by_benchmark = {}
+    for name, reward in benchmark_rewards(config).items():
+        known = next((grader for settings, grader in made if settings == reward), None)
+        if known is None:
+            known = stack.enter_context(grader_of(reward))
+            made.append((reward, known))
+        by_benchmark[name] = known
+    return made[0][1], by_benchmark
 
 
 def _record_base(run: Run) -> None:

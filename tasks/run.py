@@ -58,7 +58,8 @@ class Run:
     policies: Policies
     engine: RolloutEngine
     grader: Grader
-    evaluation_grader: Grader
+    evaluation_graders: Mapping[str, Grader]
+    """By benchmark."""
     progress: Progress
     watch: Watch | None = None
     """The line to what ends this process when a stage is stuck; None: nobody does."""

@@ -6,7 +6,8 @@ Nothing is shipped or downloaded here: the texts are other people's. A path of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from reval_core.config import ProblemFile
 from reval_core.errors import ProblemError
@@ -26,10 +27,12 @@ class Benchmark:
     about: str
     size: int | None = None
     """Problems taken when nobody asks for fewer: a fixed subset by problem id, not the first rows of the file."""
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    """Options of GradingPolicy in which its published grading differs from the defaults."""
 
 
-def _file(name: str, file: str, about: str) -> Benchmark:
-    return Benchmark(name, ProblemFile(path="${REVAL_DATA}/" + file), about)
+def _file(name: str, file: str, about: str, policy: Mapping[str, Any] | None = None) -> Benchmark:
+    return Benchmark(name, ProblemFile(path="${REVAL_DATA}/" + file), about, policy=policy or {})
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -51,7 +54,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         _file("amc23", "amc23_40.jsonl", "AMC 12 of 2023, 40 problems"),
         _file("amc", "amc_2022_2023_83.jsonl", "AMC 12 of 2022 and 2023, 83 problems"),
         _file("math500", "math500.jsonl", "MATH-500"),
-        _file("minerva", "minerva_math_272.jsonl", "Minerva's STEM questions, 272"),
+        _file(
+            "minerva",
+            "minerva_math_272.jsonl",
+            "Minerva's STEM questions, 272; golds are rounded, so within 1 % of one is right",
+            {"relative_tolerance": 0.01},
+        ),
         _file("olympiadbench", "olympiadbench_675.jsonl", "OlympiadBench, 675 text problems in English"),
         _file("gsm8k", "gsm8k_test_1319.jsonl.gz", "GSM8K test, 1,319 word problems"),
     )
@@ -91,6 +99,11 @@ def _source(name: str, files: Mapping[str, ProblemFile]) -> tuple[ProblemFile, i
         return ProblemFile(path=name), None
     benchmark = resolve("benchmark", name, BENCHMARKS)
     return benchmark.source, benchmark.size
+
+
+def benchmark_policy(name: str) -> Mapping[str, Any]:
+    """Grading options of a registered benchmark that differ from the defaults; none for any other name."""
+    return BENCHMARKS[name].policy if name in BENCHMARKS else {}
 
 
 def benchmark_id(problems: list[Problem]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,7 +80,7 @@ def current(
     *,
     settings: Mapping[str, Any],
     samples_per_problem: int,
-    verifier_id: str,
+    verifier_ids: Sequence[str],
     benchmark_ids: list[str],
 ) -> list[dict[str, Any]]:
     """Metrics of a run's evaluations that were made under exactly these settings."""
@@ -91,7 +91,7 @@ def current(
         run_id=run_id,
         settings=json.dumps(dict(settings)),
         samples_per_problem=samples_per_problem,
-        verifier_id=verifier_id,
+        verifier_ids=list(verifier_ids),
         benchmark_ids=benchmark_ids,
     )
     return found.to_pylist()

@@ -24,7 +24,7 @@ JOIN store.evaluations AS e USING (evaluation_id)
 WHERE v.run_id = $run_id
   AND e.samples_per_problem = $samples_per_problem
   AND e.settings::VARCHAR = $settings
-  AND e.verifier_id = $verifier_id
+  AND list_contains($verifier_ids, e.verifier_id)
   AND list_contains($benchmark_ids, e.benchmark_id)
 ORDER BY v.benchmark, v.metric, v.iteration;
 

@@ -59,7 +59,7 @@ def attempt(store: Store) -> Callable[..., Run]:
         return Run(
             record=record, attempt=number, config=NOBODY, home=NOBODY, store=store, process=process, base=NOBODY,
             tokenizer=NOBODY, renderer=NOBODY, problems={}, weights={}, policies=NOBODY, engine=NOBODY, grader=NOBODY,
-            evaluation_grader=NOBODY, progress=NOBODY, history=history,
+            evaluation_graders={}, progress=NOBODY, history=history,
         )  # fmt: skip
 
     return start
