@@ -1,25 +1,67 @@
 """Multiple choice: a gold that is one letter A to J is graded as a letter and as nothing else.
 
-An answer that names several letters is wrong: listing the options is no choice.
+One letter is a choice. Naming several, hedging, or denying the letter is none, and wrong. Behind the letter stands
+nothing, a plain description of the option, or the denial of other letters (`D, not A or B`). Letters of other scripts
+are no letters. The pronoun `I` is no choice.
 """
 
 from __future__ import annotations
 
 import re
 
+from reval_core.verification import phrases, statements
 from reval_core.verification.normalise import normalise
+from reval_core.verification.sentences import clean
+
+MAX_SHORT = 100
+"""A last sentence in which a letter without brackets counts is at most this long."""
 
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_SIZING = re.compile(r"\\(?:left|right)(?![a-zA-Z])|\\boldsymbol(?![a-zA-Z])")
 _GOLD = re.compile(r"\(?([A-J])\)?[.:]?")
 _GOLD_WITH_TEXT = re.compile(r"\(([A-J])\)\s*(\S.{0,200})", re.DOTALL)
-_ANSWER = re.compile(r"[(\[]?([A-J])[)\]]?(?:[.:)]?|\s*[.:)]\s*.{1,300}|(?<=[)\]])\s+.{1,300})", re.DOTALL)
-_LETTER = re.compile(r"(?<![A-Za-z\\])([A-J])(?![A-Za-z'’])")
-_PHRASE = re.compile(
-    r"(?:answer|choice|option|choose|select|pick|réponse|答案|think\s+it)(?:'s|\s+for\s+sure|\s+surely)?"
-    r"\**\s{0,3}(?:is|are|would\s+be|est|为|是|[:：=])?[ \t*:]{0,4}(?:for\s+sure\s+|option\s+|choice\s+)?"
-    r"[*(\[$]{0,4}(?:\\(?:text|boxed|textbf|mathrm)\{)?\(?([A-J])(?![A-Za-z'’])"
+_NOUNS = (
+    "|".join(noun.replace("|", r"\s") + ends for nouns, ends, _ in phrases.ANSWERS.values() for noun in nouns.split())
+    + f"|{phrases.OPTIONS}"
 )
-_LEADING = re.compile(r"\s*\(?([A-J])[).:](?:\s|$)")
+_VERBS = "|".join(verbs for _, _, verbs in phrases.ANSWERS.values())
+_IS = rf"(?:\s(?:{phrases.ADJECTIVES}))?\s?(?:(?:{_VERBS}|to)(?:(?<=[^a-zA-Z])|(?![a-zA-Z]))|[:：=—])?"
+_INTRODUCTION = re.compile(
+    rf"(?:(?:so|thus|hence|therefore|the|my)\b[\s,]*)*(?:(?:correct|final|right|best)\s+)*"
+    rf"(?:(?:(?:{_NOUNS}){_IS}|[a-z]\s*=)\s*){{1,3}}",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"(?P<open>[(\[]?)\s*(?P<letter>[A-Ja-j])(?![A-Za-z0-9À-ɏ_'’])\s*(?P<close>[)\]]?)")
+_BEHIND = re.compile(r"\s*(?:$|[.:,、–—-]\s|[.:,、]$|[.)](?=\S)|\(|(?:is|are)\s+(?:the\s+)?(?:correct|right|best)\b)")
+_DENIAL = re.compile(
+    r"[,.;，]?\s*(?:(?:and|it|but)\s+)*"
+    r"(?:can(?:['’]t|not)|is(?:n['’]t|\s+not)|not|non|pas|nicht|não|не|rather\s+than|而?不是)(?:\s+be)?\s*"
+    r"(\(?[A-J]\)?(?:\s*(?:,|or|nor|and)\s*\(?[A-J]\)?)*)\W*$"
+)
+_UNCHOSEN = re.compile(
+    rf"\b(?:{phrases.NEGATIONS}|{phrases.CHANGES})(?!\w)|{phrases.DENIALS_CJK}|或|[/|+&]|[（(\[]\s*[^\W\d_]\s*[)\]）]"
+    r"|\b(?:or|and|but|then|if|maybe|perhaps|possibly|false|ruled?s?\s+out|eliminate\w*|none|oder|ou|ni)\b",
+    re.IGNORECASE,
+)
+_ANOTHER = re.compile(
+    r"[\s()\[\].,:;]*(?:[A-Za-zΑ-Ωα-ωА-Яа-я](?![^\W_]|['’])(?!\s*[=<>^_(+*])(?!(?<=[aAI])\s+\w)|[Ⓐ-ⓩ𝐀-𝟿🄰-🆏])"
+)
+_REASON = re.compile(r"\b(?:because|since|as|for|while|which|so)\b|[;\n]|\.\s")
+_STATED = re.compile(
+    rf"(?<![A-Za-zÀ-ɏ])(?:(?:{_NOUNS})(?<!s)|choose|chose|select|selected|pick|picked|say|closest|so|thus|hence|"
+    rf"therefore|go\s+with|think\s+it|it['’]s|it)(?:\s?(?:['’]s|for\s+sure|surely|clearly|definitely))?{_IS}"
+    rf"[ *:]{{0,4}}\n{{0,2}}(?:(?:for\s+sure|option|choice|letter|likely)\s+)?[,*$ ]{{0,3}}"
+    rf"(?:\\(?:text|textbf|mathrm|mathbf|boxed)\s*\{{)?\s?[(\[]?(?P<letter>[A-J])(?![A-Za-z0-9À-ɏ_'’])[)\]}}$*]{{0,5}}",
+    re.IGNORECASE,
+)
+_MATHEMATICS = re.compile(r"\s*[=<>≤≥≈^_+*\\]|-\d")
+_LEADING = re.compile(r"\s*[*]{0,2}\(?(?P<letter>[A-J])(?:[).:,](?:\s|$)|\s+(?:is|because)\b|[*]{0,2}\s*$)")
+_CAPITAL = re.compile(r"(?<![A-Za-z0-9À-ɏ_\\])[A-J](?![A-Za-z0-9À-ɏ_'’])")
+_CALCULATION = re.compile(r"[\d=<>^_+\\Δ°]")
+_BRACKETED = re.compile(r"[(\[]([A-J])[)\]]")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_RECONSIDERED = re.compile(rf"\b(?:{phrases.HEDGES}|actually|wait)\b", re.IGNORECASE)
+_PRONOUN = re.compile(r"\s+[a-z'’]")
 
 
 def gold_letter(gold: str) -> str | None:
@@ -32,38 +74,87 @@ def gold_letter(gold: str) -> str | None:
 def answer_letter(answer: str) -> str | None:
     """The one letter that an answer names, or None when it names none or several."""
     text = plain(answer)
-    if "=" in text and len(text) < 20:
-        text = text.rpartition("=")[2].strip()
-    match = _ANSWER.fullmatch(text)
+    introduction = _INTRODUCTION.match(text)
+    text = text[introduction.end() :] if introduction else text
+    match = _LETTER.match(text)
     if match is None:
         return None
-    return match[1] if set(_LETTER.findall(text[match.end(1) :])) <= {match[1], "I"} else None
+    letter, rest = match["letter"].upper(), text[match.end() :]
+    marked = bool(match["close"]) or _BEHIND.match(rest) is not None
+    if not marked or (match["letter"].islower() and rest.strip(" .") and not match["close"]):
+        return None
+    return letter if _is_plain(rest, letter) else None
 
 
 def equal(letter: str, gold: str, answer: str) -> bool:
     """Whether the answer chooses the gold's letter, or repeats the text that the gold gives with it."""
-    chosen = answer_letter(answer)
-    if chosen is not None:
-        return chosen == letter
     with_text = _GOLD_WITH_TEXT.fullmatch(plain(gold))
-    return bool(with_text) and plain(answer).casefold() in (
-        with_text[2].strip().casefold() if with_text else "",
-        plain(gold).casefold(),
-    )
+    if with_text and plain(answer).casefold() in (with_text[2].strip().casefold(), plain(gold).casefold()):
+        return True
+    return answer_letter(answer) == letter
+
+
+def find(box: str | None, text: str) -> str | None:
+    """The choice of a completion: its last box if that holds a letter alone, else the letter that `text` states.
+
+    `text` is what follows the box, or all of it without one.
+    """
+    if box is not None and answer_letter(box) is not None:
+        return box
+    return extract_letter(text) or box
 
 
 def extract_letter(text: str) -> str | None:
-    """The letter that a completion without a box states, or None (used in lenient extraction)."""
-    stated = _PHRASE.findall(text)
-    if stated:
-        return str(stated[-1])
-    leading = _LEADING.match(text)
-    if leading:
-        return leading[1]
-    letters = set(_LETTER.findall(text[-200:]))
-    return letters.pop() if len(letters) == 1 else None
+    """The letter that prose states last; None when that sentence denies it, hedges or names others too."""
+    text = clean(text)
+    mark = statements.marked(text)
+    if mark is not None:
+        return answer_letter(mark)
+    stated = None
+    for match in _STATED.finditer(text):
+        if match["letter"].isupper() or (match.group()[0] not in "stTi" and _ends(text, match.end())):
+            stated = match
+    stated = stated or _LEADING.match(text)
+    if stated is not None:
+        return _unless_taken_back(text, stated.end("letter"), stated["letter"].upper())
+    sentences = [part for part in _SENTENCE.split(text) if part.strip(" .*")]
+    return _lone_letter(sentences[-1]) if sentences else None
+
+
+def _lone_letter(sentence: str) -> str | None:
+    """The one letter of a sentence: in brackets, or in a short one without mathematics."""
+    bracketed = set(_BRACKETED.findall(sentence))
+    if not bracketed and len(sentence) <= MAX_SHORT and not _CALCULATION.search(sentence):
+        bracketed = set(_CAPITAL.findall(sentence)) - {"I"}
+        if sentence.strip(" .*$") == "I":
+            return "I"
+    if len(bracketed) != 1 or _UNCHOSEN.search(_BRACKETED.sub("", sentence)) or _RECONSIDERED.search(sentence):
+        return None
+    return bracketed.pop()
 
 
 def plain(text: str) -> str:
-    """Normalised text with \\text{} and braces removed."""
-    return " ".join(_TEXT.sub(r" \1 ", normalise(text)).replace("{", "").replace("}", "").split())
+    """Normalised text with \\text{}, sizes and braces removed."""
+    text = _SIZING.sub("", _TEXT.sub(r" \1 ", normalise(text)))
+    return " ".join(text.replace("{", "").replace("}", "").split())
+
+
+def _unless_taken_back(text: str, end: int, letter: str) -> str | None:
+    rest = text[end : end + 400]
+    if (letter == "I" and _PRONOUN.match(rest)) or _MATHEMATICS.match(rest) or _RECONSIDERED.search(rest):
+        return None
+    reason = _REASON.search(rest)
+    rest = rest[: reason.start()] if reason else rest
+    return letter if _is_plain(rest, letter) else None
+
+
+def _is_plain(rest: str, letter: str) -> bool:
+    """Whether what follows the letter is a description, without connective, denial or another letter."""
+    denial = _DENIAL.search(rest)
+    if denial and letter not in denial[1]:
+        rest = rest[: denial.start()]
+    return _UNCHOSEN.search(rest) is None and _ANOTHER.match(rest) is None
+
+
+def _ends(text: str, at: int) -> bool:
+    return not text[at : at + 40].split("\n")[0].strip(" .*)]}$")

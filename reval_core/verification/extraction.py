@@ -1,59 +1,73 @@
 """Finding the answer inside a completion, in time linear in its length.
 
-`boxed`: the last balanced \\boxed{...} or \\fbox{...}; nothing else counts.
-`lenient`: that box; else <answer> tags; else the last final-answer phrase; else the last formula or
-number. An opened box that was never closed is a cut-off answer: nothing is read in its place.
-When the completion holds `</think>`, only what follows the last one is searched.
+`boxed`: the last balanced \\boxed{...} or \\fbox{...} that is not empty; nothing else counts. Boxes with nothing but
+commas, `and`, `or`, labels and math delimiters between them are one list. A box that is part of a larger formula
+(-\\boxed{5}, \\boxed{5}/2) states another value than its content: no answer.
+`lenient`: that box; else what the text states (see `statements`). An opened box that was never closed is a cut-off
+answer: nothing is read in its place.
+Only what follows the last mark of the end of thinking is searched. Thinking that never ended is searched like any text:
+its beginning often stands in the prompt, so its presence in the completion must not change the verdict.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
+from reval_core.verification import statements
 from reval_core.verification.verdict import Extraction
 
 LENIENT_WINDOW = 10_000
 """Lenient search looks at this many last characters: a final answer stands at the end."""
 
-_BRACES = re.compile(r"\\{1,2}(?:boxed|fbox|beginboxed)\s*\{|\\.|[{}]", re.DOTALL)
+THINKING_ENDS = (
+    "</think>", "</thinking>", "</reasoning>", "</thought>", "</seed:think>", "<|end_of_thought|>", "<|END_THINKING|>",
+    "[/THINK]", "◁/think▷", "<|channel|>final<|message|>",
+)  # fmt: skip
+"""DeepSeek-R1 and Qwen; prompts of several labs; Seed-OSS; Sky-T1; Command A; Magistral; Kimi; gpt-oss (harmony)."""
+
+Box = tuple[int, int, str]
+"""Where the command starts, where its brace closes, the content."""
+
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox|beginboxed)\s*\{")
-_SPECIAL_TOKEN = re.compile(r"<\|[^<>|\n]{1,40}\|>")
-_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*"?([^"\n}]{1,2000})', re.IGNORECASE)
-_HASHES = re.compile(r"^####[ \t]*([^\n]{1,2000})$", re.MULTILINE)
-_TAGGED = re.compile(r"<answer>([^<]{1,2000})</answer>", re.IGNORECASE)
-_PHRASE = re.compile(
-    r"(?:final\s+answer|answer|result|solution|答案|réponse)\**\s{0,3}"
-    r"(?:is|are|was|should\s+be|est|为|是|[:：=])[ \t*:：]{0,5}",
-    re.IGNORECASE,
+_BRACES = re.compile(r"\\{1,2}(?:boxed|fbox|beginboxed)\s*\{|\\[\\{}]|[{}]")
+_LABEL = r"(?:[a-zA-Z](?:_\{?\w{1,3}\}?)?(?:\([a-z]\))?\s*=\s*)?"
+_PART = r"(?:(?:\\text\s*\{)?\s*for\s+(?:part\s+)?\([a-z0-9]{1,3}\)\s*)?"
+_JOINT = r"(?:\s|[,;&$]|\\[()\[\]]|\\\\|\\q?quad|\\[,;!])*"
+_GAP = re.compile(rf"{_JOINT}{_PART}(?:(?:\\text\s*\{{)?\s*(?:and|or)\s*\}}?)?{_JOINT}({_LABEL}){_JOINT}")
+_LISTING = re.compile(r"[,;&=]|\b(?:and|or)\b|\\q?quad")
+_LABEL_BEFORE = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z](?:_\{?\w{1,3}\}?)?\s*=)[\s$]*$")
+_EITHER = re.compile(r"\b(?:either|not|neither|nor)\W*$", re.IGNORECASE)
+_GLUED_BEFORE = re.compile(
+    r"(?:(?<!\\)[-+−±√/^_\d]|\\(?:cdot|times|div|pm|mp|neg|not|ne|neq|ln|log|sin|cos|tan|lfloor|lceil)\s*"
+    r"|\\(?:sqrt|[dtc]?frac|overline|[bx]?cancel|sout|[hv]?phantom)\s*\{\s*|\\[dtc]?frac\s*(?:\d|\{[^{}]{1,80}\})\s*\{\s*"
+    r"|[\^_]\s*\{\s*|[≠√]\s*|\\not\s*=\s*)$"
 )
-_FORMULA = re.compile(  # a dollar sign before a digit and after a formula opens an amount of money
-    r"\$\$([^$]{1,600})\$\$|\$([^$]{1,600})\$(?!\d)|\\\(((?:[^\\]|\\[^)]){1,600}?)\\\)"
-    r"|\\\[((?:[^\\]|\\[^\]]){1,600}?)\\\]"
+_GLUED_AFTER = re.compile(
+    r"[!/_\d]|[-+−*×÷^]\{?[\w(\\√](?<!\\)|\s*\\(?:cdot|times|div|pm|mp|bmod|mod)(?![a-zA-Z])|\s*\^\s*\{?[-\w]"
 )
-_PERCENT_AFTER = re.compile(r"\s{0,2}(?:\\?%|percent\b|pct\b)", re.IGNORECASE)
-_NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?\$?\d[\d,]{0,400}(?:\.\d{1,400})?(?:\s?/\s?\d{1,400})?(?:\s{0,2}(?:\\?%|percent\b|pct\b))?"
-)
-_SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n|\bbecause\b|\bsince\b|,\s+(?:which|because|so|as)\b|[。；]")
-_GAP = re.compile(r"[\s,;$&.]*(?:(?:\\text\{)?\s*(?:and|or)\s*\}?|\\quad|\\qquad)?[\s,;$&]*(?:\\quad)?[\s,;$&]*")
-_CODE = re.compile(r"__\w+__|\blambda\b|\bimport\b|[A-Za-z]\(['\"]")
-_COMMAND = re.compile(r"\\(?:text|begin|end)\{[^{}]*\}|\\[a-zA-Z]+")
-_PROSE = re.compile(r"[^\W\d_]{4,}")
+_FINAL = re.compile(r"final answer is", re.IGNORECASE)
 
 
 def final_part(completion: str) -> str:
-    """What follows the last `</think>`, or everything when there is none."""
-    _, _, rest = completion.rpartition("</think>")
-    return rest
+    """What follows the last mark of the end of thinking, or everything when there is none."""
+    end = 0
+    for mark in THINKING_ENDS:
+        at = completion.rfind(mark, end)
+        if at >= 0:
+            end = at + len(mark)
+    return completion[end:]
 
 
-def boxes(text: str) -> list[tuple[int, int, str]]:
-    """Every balanced box that lies in no other box: (start, end, content), by one pass."""
+def boxes(text: str) -> list[Box]:
+    """Every balanced box that lies in no other box, by one pass that copies only the contents returned."""
+    first = _BOX.search(text)
+    if first is None:
+        return []
     stack: list[tuple[bool, int, int]] = []  # (is a box, where it starts, where its content starts)
-    found: list[tuple[int, int, str]] = []
-    for match in _BRACES.finditer(text):
+    found: list[tuple[int, int, int, int]] = []
+    for match in _BRACES.finditer(text, first.start()):
         token = match.group()
         if token == "}":
             if stack:
@@ -61,10 +75,10 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
                 if is_box:
                     while found and found[-1][0] > start:  # boxes inside this one
                         found.pop()
-                    found.append((start, match.end(), text[inside : match.start()]))
-        elif token.endswith("{") and token != r"\{":
+                    found.append((start, match.end(), inside, match.start()))
+        elif token == "{" or len(token) > 2:
             stack.append((len(token) > 1, match.start(), match.end()))
-    return [(start, end, unwrap(content)) for start, end, content in found]
+    return [(start, end, unwrap(text[inside:close])) for start, end, inside, close in found]
 
 
 def unwrap(content: str) -> str:
@@ -72,110 +86,58 @@ def unwrap(content: str) -> str:
     return _BOX.sub("{", content).strip() if "box" in content else content.strip()
 
 
-def extract_box(text: str) -> str | None:
-    """The content of the last balanced box, or None."""
-    if "\\boxed" not in text and "\\fbox" not in text and "\\beginboxed" not in text:
-        return None
-    found = boxes(text)
-    return found[-1][2] if found else None
+def adjacent(text: str, found: Sequence[Box]) -> bool:
+    """Whether nothing but commas, `and` or `or`, labels and math delimiters stands between the boxes."""
+    return all(_parted(text[before[1] : after[0]]) for before, after in pairwise(found))
 
 
-def adjacent(text: str, found: Sequence[tuple[int, int, str]]) -> bool:
-    """Whether nothing but commas, `and` or `or` stands between the boxes."""
-    return all(
-        after[0] - before[1] <= 60 and _GAP.fullmatch(text, before[1], after[0]) for before, after in pairwise(found)
-    )
+def _parted(gap: str) -> bool:
+    return len(gap) <= 60 and _GAP.fullmatch(gap) is not None
 
 
-def closing_boxes(text: str, count: int) -> str | None:
-    """The last `count` boxes joined by commas if they stand close together, else None.
+def closing_boxes(text: str, found: Sequence[Box]) -> str | None:
+    """The last box with those listed directly before it; None for one box or the same box again.
 
-    Exactly `count` boxes in the whole text, or none of the gaps longer than 80 characters and no
-    further box before them: a flood of guesses is never read as a list.
+    Labels before every box (x = \\boxed{1}, y = \\boxed{2}) stay with their values.
     """
-    found = boxes(text)
-    if count < 2 or len(found) != count:
+    first = len(found) - 1
+    while first > 0 and _parted(gap := text[found[first - 1][1] : found[first][0]]) and _LISTING.search(gap):
+        first -= 1
+    run = found[first:]
+    if len({content for _, _, content in run}) < 2:
         return None
-    gaps = [after[0] - before[1] for before, after in pairwise(found)]
-    if max(gaps) > 80:
-        return None
-    return ", ".join(content for _, _, content in found)
+    if _EITHER.search(text, max(0, run[0][0] - 40), run[0][0]):
+        return ""
+    labels = [_LABEL_BEFORE.search(text, max(0, start - 40), start) for start, _, _ in run]
+    if all(labels):
+        return ", ".join(f"{label[1]} {box[2]}" for label, box in zip(labels, run, strict=True) if label)
+    return ", ".join(content for _, _, content in run)
 
 
-def extract(completion: str, mode: Extraction) -> str | None:
+def glued(text: str, box: Box) -> bool:
+    """Whether a sign, digit, operator or command of the same formula makes the value another than the box's content."""
+    start, end, _ = box
+    before = text[max(0, start - 120) : start]
+    return _GLUED_BEFORE.search(before) is not None or _GLUED_AFTER.match(text, end) is not None
+
+
+def extract(completion: str, mode: Extraction, *, join_boxes: bool = True) -> str | None:
     """The answer in `completion` as text, or None when there is nothing to grade."""
     part = final_part(completion)
-    found = boxes(part) if "box" in part else []
+    found = [box for box in boxes(part) if box[2]] if "box" in part else []
     if found:
         after = part[found[-1][1] :] if mode == "lenient" else ""
-        stated = _final_answer(after[-LENIENT_WINDOW:]) if "final answer is" in after else None
-        return stated or found[-1][2] or None
+        stated = statements.final_value(after[-LENIENT_WINDOW:]) if _FINAL.search(after) else None
+        return stated or _boxed(part, found, join_boxes) or None
     if mode == "boxed" or _BOX.search(part):
         return None
-    return _lenient(_SPECIAL_TOKEN.sub("", part[-LENIENT_WINDOW:]).strip()) or None
+    return statements.stated(part[-LENIENT_WINDOW:]) or None
 
 
-def _lenient(text: str) -> str | None:
-    for marked in (_TAGGED, _HASHES, _JSON):
-        found = marked.findall(text)
-        if found:
-            return str(found[-1]).strip().replace("\\\\", "\\")
-    stated = _final_answer(text)
-    if stated:
-        return stated
-    if len(text) <= 80 and not _PROSE.search(re.sub(r"\\[a-zA-Z]+", "", text)) and "$" not in text:
-        return text
-    return _last_expression(text) or (text if len(text) <= 80 else None)
-
-
-def _final_answer(text: str) -> str | None:
-    """What the last final-answer phrase states, None when there is none."""
-    phrase = _last(_PHRASE.finditer(text))
-    return _stated(text[phrase.end() :].lstrip()) if phrase is not None else None
-
-
-def _stated(rest: str) -> str | None:
-    """What a final-answer phrase states: its formula, number or short sentence."""
-    first = _FORMULA.match(rest)
-    if first:
-        return _formula(first, rest)
-    end = _SENTENCE_END.search(rest, 1)
-    sentence = (rest[: end.start()] if end else rest)[:2000].strip(" *")
-    formulas = list(_FORMULA.finditer(sentence))
-    if formulas:
-        return _formula(formulas[-1], sentence)
-    number = _NUMBER.match(sentence)
-    if number and _PROSE.search(sentence, number.end()):
-        return number.group()
-    numbers = _NUMBER.findall(sentence)
-    if len(numbers) == 1 and _PROSE.search(sentence):
-        return str(numbers[0])
-    return sentence if len(sentence) <= 300 else None
-
-
-def _formula(match: re.Match[str], text: str) -> str:
-    body = next(group for group in match.groups() if group is not None).strip()
-    return body + "\\%" if _PERCENT_AFTER.match(text, match.end()) else body
-
-
-def _last_expression(text: str) -> str | None:
-    formula = _last(match for match in _FORMULA.finditer(text) if not _is_prose(match))
-    if formula is not None and not _NUMBER.search(text, formula.end()):
-        return _formula(formula, text)
-    if _CODE.search(text[-500:]):
-        return None  # the last number of a program is not an answer
-    number = _last(_NUMBER.finditer(text))
-    return number.group().strip().rstrip(",") if number else None
-
-
-def _is_prose(match: re.Match[str]) -> bool:
-    """Whether what stands between two dollar signs is a sentence about money, not a formula."""
-    body = next(group for group in match.groups() if group is not None)
-    return len(_PROSE.findall(_COMMAND.sub("", body))) > 1
-
-
-def _last(matches: Iterable[re.Match[str]]) -> re.Match[str] | None:
-    last = None
-    for match in matches:
-        last = match
-    return last
+def _boxed(text: str, found: list[Box], join_boxes: bool) -> str | None:
+    joined = closing_boxes(text, found) if join_boxes else None
+    if joined is not None:
+        return joined
+    if glued(text, found[-1]):
+        return None
+    return statements.unlabelled(found[-1][2])

@@ -51,7 +51,7 @@ class GradingPolicy:
     drop_units: a unit on one side only is ignored; two known units that differ are never equal.
     open_equals_closed: intervals with the same ends are equal whatever their brackets.
     ordered_lists: a list without brackets (`1, 2, 3`) must keep the gold's order. Tuples always do.
-    join_boxes: several boxes in the last lines, one per element of a list gold, are read as one list.
+    join_boxes: boxes with nothing but commas, and/or or labels between them are one list.
     rounded_digits: a decimal equals an exact value (1/3, sqrt(2)) when it is that value rounded or
         cut to its own last digit and has at least this many digits. Decimals never equal other
         decimals or integers approximately.

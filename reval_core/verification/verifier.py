@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from reval_core.errors import ConfigError
-from reval_core.verification import choices, reading
-from reval_core.verification.extraction import closing_boxes, extract, extract_box, final_part
+from reval_core.verification import choices
+from reval_core.verification.extraction import boxes, extract, final_part
 from reval_core.verification.normalise import compact
 from reval_core.verification.pool import Outcome, WorkerPool
-from reval_core.verification.readings import Group
 from reval_core.verification.tiers import clean_gold, decide, symbolic_text
 from reval_core.verification.verdict import (
     EXTRACTIONS,
@@ -91,23 +90,19 @@ class Verifier:
         return [next(verdicts) if answer else _NOTHING for answer in answers]
 
     def find_answer(self, gold: str, completion: str) -> str | None:
-        """The answer in a completion, None if there is none. The gold tells what to look for:
+        """The answer in a completion, None if there is none.
 
-        a letter, or several boxes when it is a list (policy.join_boxes).
+        The gold tells only whether to look for the letter of a choice, and whether a short text is the gold itself.
         """
-        part = final_part(completion)
-        if self.policy.join_boxes and part.count("boxed") > 1:
-            wanted = reading.read(clean_gold(gold)) if len(gold) <= 2_000 else None
-            if isinstance(wanted, Group) and wanted.kind in ("list", "set"):
-                joined = closing_boxes(part, len(wanted.items))
-                if joined:
-                    return joined
-        if self.extraction == "lenient" and extract_box(part) is None:
+        if self.extraction == "lenient":
+            part = final_part(completion)
             if len(gold) < 300 and choices.gold_letter(gold):
-                return choices.extract_letter(part[-2_000:])
-            if len(part) <= 2_000 and compact(part) == compact(clean_gold(gold)):
+                found = boxes(part)
+                rest = part[found[-1][1] :] if found else part
+                return choices.find(extract(part, "boxed"), rest[-2_000:])
+            if len(part) <= 2_000 and "box" not in part and compact(part) == compact(clean_gold(gold)):
                 return part.strip() or None
-        return extract(completion, self.extraction)
+        return extract(completion, self.extraction, join_boxes=self.policy.join_boxes)
 
     def close(self) -> None:
         """End every worker. The verifier cannot be used for symbolic answers afterwards."""

@@ -1,0 +1,106 @@
+"""How people say, in several languages, that this is the answer, that it is not, or that it may be. Data only.
+
+Fragments of regular expressions; `statements` and `choices` put them together. Case is ignored throughout.
+"""
+
+from __future__ import annotations
+
+ANSWERS: dict[str, tuple[str, str, str]] = {
+    "English": (
+        "answer result solution guess",
+        r"s?(?![^\n]{0,12}:\W{0,4}\n\s*[-*•])",
+        r"is|are|was|equals|(?:should|will|would|must)\s+be",
+    ),
+    "Chinese": ("答案 结果 答", r"", r"应该是|应为|等于|就是|是|为"),
+    "French": ("réponse reponse résultat solution", r"", r"est(?:\s+(?:donc|de))?|vaut|sera"),
+    "German": ("antwort ergebnis lösung", r"", r"ist(?:\s+(?:also|somit))?|lautet|beträgt|sind"),
+    "Spanish": ("respuesta resultado solución solucion", r"", r"es(?:\s+de)?|sería"),
+    "Portuguese": ("resposta resultado solução solucao", r"", r"é(?:\s+de)?|seria"),
+    "Italian": ("risposta risultato soluzione", r"", r"è|vale|sarà"),
+    "Russian": ("ответ результат решение", r"(?:ом|м)?", r"равен|равно|является|есть|это|составляет|будет"),
+    "Japanese": ("答え 解答 回答 正解 答", r"", r"は"),
+    "Korean": ("정답 답 결과", r"", r"은|는|이|가"),
+    "Arabic": ("الإجابة الاجابة الجواب الناتج النتيجة الحل", r"", r"هي|هو|تساوي|يساوي"),
+    "Hindi": ("उत्तर जवाब परिणाम", r"", r"है|होगा"),
+    "Vietnamese": ("đáp|án đáp|số kết|quả câu|trả|lời", r"", r"là|bằng"),
+    "Turkish": ("cevap cevabı yanıt sonuç", r"", r"şudur|şöyledir"),
+    "Polish": ("odpowiedź odpowiedz wynik rozwiązanie", r"(?:m)?", r"to|wynosi|jest"),
+    "Dutch": ("antwoord resultaat oplossing", r"", r"is"),
+    "Scandinavian": ("svar resultat", r"(?:et)?", r"är|er"),
+    "Finnish": ("vastaus", r"", r"on"),
+    "Czech": ("odpověď výsledek", r"", r"je"),
+    "Romanian": ("răspuns rezultat", r"(?:ul)?", r"este"),
+    "Indonesian": ("jawaban hasil", r"(?:nya)?", r"adalah"),
+    "Greek": ("απάντηση", r"", r"είναι"),
+    "Thai": ("คำตอบ", r"", r"คือ"),
+    "Bengali": ("উত্তর", r"", r"হল|হলো"),
+    "Telugu": ("సమాధానం", r"", r"(?!)"),
+    "Persian": ("پاسخ جواب", r"", r"برابر"),
+}
+"""By language: the nouns (`|` stands for a space), their endings, and what may join one to its value besides a colon,
+an equals sign or a dash."""
+
+ADJECTIVES = (
+    r"finale?s?|definitiv[ao]|correct[ae]?|corrett[ao]|corret[ao]|końcowa|النهائية|النهائي|الصحيحة|الصحيح|نهایی|"
+    r"cuối\s+cùng|đúng|akhir(?:nya)?"
+)
+"""What may follow the noun: la respuesta final es."""
+
+UNSPACED = ("Chinese", "Japanese", "Korean", "Thai")
+"""Languages that set no space between words, or write particles onto them."""
+
+BARE = ("German", "Russian", "Korean", "Arabic", "Hindi", "Turkish", "Persian", "Bengali", "Telugu")
+"""Languages that may put nothing between the noun and its value, the verb following or left out: उत्तर 42 है."""
+
+INTERMEDIATE = ("result", "solution")
+"""English nouns that name steps as often as the answer: they count near the end only."""
+
+VAGUE = (
+    r"(?:clearly|also|indeed|now|then|still|just|simply|always|already|in|on|an?\s+\w+er\b|correct|right|valid|given|boxed|"
+    r"based|found|obtained|shown|stated|presented|formatted|helpful|consistent|clear|accurate|as\s+follows|the\s+same)\b"
+)
+"""Words behind `the answer is` that are no answer."""
+
+OPTIONS = (
+    r"choice|option|letter|alternativa|opción|opção|opzione|variante|вариант|选项|选择|选|보기|選択肢|الخيار|विकल्प"
+)
+"""Nouns for one option of a multiple choice."""
+
+CLOSINGS = r"\b(?:is|are)\s+(?:therefore\s+)?(?:the|our|my)|\bas\s+(?:the|our|my)"
+EPITHETS = r"(?:final|correct|required|desired)\s+"
+"""A phrase behind its value: 18 is the final answer."""
+
+NEGATIONS = (
+    r"not|\w+n['’]t|cannot|never|neither|nor|no|wrong|incorrect|excludes?d?|excluding|except|unless|without|"
+    r"(?:everything|anything|all)\s+but|different|other\s+than|anything|instead\s+of|rather\s+than|"
+    r"nicht|kein\w*|pas|n['’]est|jamais|nunca|não|non|не|нет|nie|ليس|ليست|لا|không|bukan|niet"
+)
+"""Words that, between the phrase and the value, say that it is not the value."""
+
+CHANGES = (
+    r"(?:less|more|greater|fewer|smaller|larger|higher|lower|bigger)\s+than|below|above|between|any|from|"
+    r"close\s+to|nearly|almost|twice|double|triple|thrice|half|(?:square|cube|root|negative|opposite|reciprocal|inverse|"
+    r"factorial|logarithm|third|quarter|multiple)\s+of"
+)
+"""Words there that make it another value."""
+
+BOUNDS = r"at\s+(?:least|most)"
+"""The same, but a text without a phrase may state the least or most as its answer: we need at least 7 lines."""
+
+DENIALS_CJK = r"不是|不为|不等于|并非|不|ない|아니|नहीं|değil"
+"""The same where words are not parted by spaces or the denial follows the value."""
+
+RETRACTIONS = (
+    r"squared|cubed|factorial|"
+    r"(?:times|plus|minus|over|mod|modulo|choose)\s+(?:[\d$\\(]|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)|"
+    r"divided\s+by|to\s+the\s+\w+|but\b|"
+    r"or\b(?!\s+equivalently)|unless|maybe|perhaps|possibly|(?:is|are|was|would\s+be)\s+(?:not|wrong|incorrect|false)|"
+    r"isn['’]t|oder|ou\b|или|或|または|또는|ではな|ではあり|じゃな|이\s?아니|가\s?아니|नहीं|değil"
+)
+"""What, right behind the value, takes it back or goes on computing."""
+
+HEDGES = (
+    r"(?:not|n['’]t)\s+(?:sure|think|believe)|doubt|unsure|no\s+idea|maybe|perhaps|possibly|otherwise|unless|"
+    r"(?:could|might|may)\s+(?:also\s+)?be"
+)
+"""Anywhere in the sentence: the value is one of several."""
