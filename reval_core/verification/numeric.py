@@ -3,10 +3,10 @@
 Rational functions (with pi, e, i and square roots of numbers) are compared in a finite field: sure both ways. All
 others are compared by balls with proved bounds at points from the system's entropy. Functions without cuts and kinks
 are equal everywhere when they are equal at one such point. Where roots, logarithms, absolute values, inverse functions
-or steps occur, real points of both signs, of many magnitudes and beside every number of the text decide, and only those
-where both sides are real count: different at one with positive variables is False; different for negative variables
-alone, or on the complex plane when the real line is not all in their domain, is Undecided, as is what costs too much. A decimal within an expression is exact; only a
-lone literal may be a rounded value.
+or steps occur, real points of both signs, of many magnitudes and beside every number of the text decide, and only
+those where both sides are real count: different at one with positive variables is False. Different for negative
+variables alone, or on the complex plane when not all of the real line is in their domain, is Undecided, as is what
+costs too much. A decimal within an expression is exact; only a lone literal may be a rounded value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
 from flint import fmpq
 
@@ -27,13 +26,14 @@ from reval_core.verification.verdict import GradingPolicy
 _WORK = 25_000  # microseconds
 _GENERIC_POINTS = 2
 _LEAST_POINTS = 4
+_MAX_TURNED = 5  # variables that are put on the other side of the real line alone
 _SCALES = range(-3, 7)  # powers of ten
 _MAX_CONSTANTS = 5
 _STEPS = frozenset({"floor", "ceil"})
-_COMBINATORIAL = frozenset({"factorial", "binomial"})
+_COMBINATORIAL = frozenset({"factorial", "factorial2", "binomial"})
 _WHOLE_NUMBERED = _STEPS | _COMBINATORIAL
 _LARGEST_FACTORIAL = 60
-_NOT_ANALYTIC = _STEPS | {"abs", "conjugate"}
+_NOT_ANALYTIC = _STEPS | {"abs", "conjugate", "factorial2"}
 _COMPLEX_NAMES = frozenset({"z", "w"})
 
 _OTHER = "\0"  # in no name that the parser makes
@@ -128,9 +128,18 @@ def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
 
 
 def _compare_off_the_line(program: Program) -> None:
-    """Raise Undecided where the values differ at complex points on both sides of every cut."""
-    first = _generic(program.names, complex_plane=True)
-    for point in (first, {name: (-real, -imaginary) for name, (real, imaginary) in first.items()}):
+    """Raise Undecided where the values differ at complex points on both sides of every cut.
+
+    All real parts are negative, so that products, squares and quotients of variables cross the cuts of sqrt and ln.
+    """
+    names = program.names[:_MAX_TURNED]
+    above = [frozenset[str](), frozenset(program.names)]
+    above += [side for name in names for side in (frozenset([name]), frozenset(program.names) - {name})]
+    for upper in dict.fromkeys(above):
+        point = {
+            name: (-size, _coordinate(_ordinary(), whole=False) * (1 if name in upper else -1))
+            for name, size in _generic(program.names).items()
+        }
         if not ball.equal_at(program, point)[0]:
             raise Undecided("equal on the real line, different on the complex plane")
 
@@ -145,7 +154,7 @@ def _real_points(program: Program, branching: frozenset[str]) -> Iterator[tuple[
     whole = frozenset(names) if branching & _WHOLE_NUMBERED else program.alternating()
     sizes = _sizes(program)
     if branching & _COMBINATORIAL:
-        sizes = [size for size in sizes if size <= _LARGEST_FACTORIAL]
+        sizes = [Fraction(n) for n in range(1, 9)] + [size for size in sizes if size <= _LARGEST_FACTORIAL]
     rounds = [(True, whole)] + ([(False, frozenset())] if branching & _STEPS else [])
     for decisive, rounded in rounds:
         for sign in (1, -1):
@@ -189,14 +198,12 @@ def _coordinate(size: Fraction, whole: bool) -> fmpq:
     return fmpq(max(round(size * scale), 1), scale)
 
 
-def _generic(names: list[str], *, complex_plane: bool = False) -> dict[str, Any]:
-    def coordinate() -> fmpq:
-        return _coordinate(_between(Fraction(1, 2), Fraction(2)), whole=False)
+def _generic(names: list[str]) -> dict[str, fmpq]:
+    return {name: _coordinate(_ordinary(), whole=False) for name in names}
 
-    if not complex_plane:
-        return {name: coordinate() for name in names}
-    signs = (-1, 1)
-    return {name: (_random.choice(signs) * coordinate(), _random.choice(signs) * coordinate()) for name in names}
+
+def _ordinary() -> Fraction:
+    return _between(Fraction(1, 2), Fraction(2))
 
 
 def _shows(literal: Node, value: Node, policy: GradingPolicy) -> bool:

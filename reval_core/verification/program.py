@@ -14,8 +14,23 @@ from reval_core.verification.budget import spend
 from reval_core.verification.parser import Apply, Node, Number, Symbol, Undecided
 
 _MAX_BITS = 4_000  # of a rational that is worked out beforehand
-_STEPWISE = frozenset(["abs", "floor", "ceil"])
-_BRANCHING = _STEPWISE | {"sqrt", "root", "ln", "arcsin", "arccos", "arctan", "factorial", "binomial", "conjugate"}
+_BRANCHING = frozenset(
+    [
+        "abs",
+        "floor",
+        "ceil",
+        "conjugate",
+        "sqrt",
+        "root",
+        "ln",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "factorial",
+        "factorial2",
+        "binomial",
+    ],
+)
 
 
 @dataclass(frozen=True, slots=True)
