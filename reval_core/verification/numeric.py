@@ -28,7 +28,7 @@ _GENERIC_POINTS = 2
 _LEAST_POINTS = 4
 _MAX_TURNED = 5  # variables that are put on the other side of the real line alone
 _SCALES = range(-3, 7)  # powers of ten
-_MAX_CONSTANTS = 5
+_MAX_CONSTANTS = 8
 _STEPS = frozenset({"floor", "ceil"})
 _COMBINATORIAL = frozenset({"factorial", "factorial2", "binomial"})
 _WHOLE_NUMBERED = _STEPS | _COMBINATORIAL
@@ -114,6 +114,8 @@ def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
         if not same:
             raise Undecided("equal for positive values only" if not positive else "equal for whole numbers only")
         counted += 1
+    if len(program.kinks()) > _MAX_CONSTANTS:
+        raise Undecided("too many numbers beside which the functions may branch")
     if counted < _LEAST_POINTS:
         raise Undecided("too few points where both are real")
     if "abs" in branching and _COMPLEX_NAMES & set(program.names):
@@ -168,12 +170,12 @@ def _real_points(program: Program, branching: frozenset[str]) -> Iterator[tuple[
 
 
 def _sizes(program: Program) -> list[Fraction]:
-    """Positive numbers of every magnitude, and beside each number of the program and on both sides of it."""
+    """Positive numbers of every magnitude, and beside each number that a branch may lie at, on both sides."""
     sizes = [_between(Fraction(1, 2), Fraction(5, 2)) for _ in range(3)]
     sizes += [_below_one() for _ in range(4)]
     sizes += [_between(Fraction(10) ** scale, Fraction(10) ** (scale + 1)) for scale in _SCALES]
     sizes += [Fraction(_random.randrange(2, 60)) + _between(Fraction(0), Fraction(1)) for _ in range(6)]
-    constants = [abs(value) for value in program.constants() if 0 != abs(value) < 10**12][:_MAX_CONSTANTS]
+    constants = program.kinks()[:_MAX_CONSTANTS]
     for value in constants:
         size = Fraction(int(value.p), int(value.q))
         for distance in (size / 1000, size * _between(Fraction(1, 20), Fraction(9, 20)), _below_one()):

@@ -14,23 +14,8 @@ from reval_core.verification.budget import spend
 from reval_core.verification.parser import Apply, Node, Number, Symbol, Undecided
 
 _MAX_BITS = 4_000  # of a rational that is worked out beforehand
-_BRANCHING = frozenset(
-    [
-        "abs",
-        "floor",
-        "ceil",
-        "conjugate",
-        "sqrt",
-        "root",
-        "ln",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "factorial",
-        "factorial2",
-        "binomial",
-    ],
-)
+_INVERSES = frozenset(["sqrt", "root", "ln", "arcsin", "arccos", "arctan"])
+_BRANCHING = _INVERSES | {"abs", "floor", "ceil", "conjugate", "factorial", "factorial2", "binomial"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +58,14 @@ class Program:
         found = [self.steps[step.args[1]].names for step in self.steps if self._branch(step) == "alternating"]
         return frozenset().union(*found)
 
-    def constants(self) -> list[fmpq]:
-        """The distinct rational numbers in it."""
-        return list(dict.fromkeys(step.value for step in self.steps if step.value is not None))
+    def kinks(self) -> list[fmpq]:
+        """The distinct rational numbers but 0 that go into branching operations, which may branch beside them."""
+        inside = {arg for step in self.steps if step.names and self._branch(step) for arg in step.args}
+        for place in range(len(self.steps) - 1, -1, -1):  # a step comes after all that it depends on
+            if place in inside:
+                inside.update(self.steps[place].args)
+        values = [self.steps[place].value for place in sorted(inside)]
+        return list(dict.fromkeys(abs(value) for value in values if value is not None and value != 0))
 
     def _branch(self, step: Step) -> str:
         if step.op != "pow":
