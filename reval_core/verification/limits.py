@@ -22,7 +22,7 @@ MAX_DETERMINANT_ROWS = 5
 _DIGIT_RUN = re.compile(rf"\d{{{MAX_DIGIT_RUN + 1},}}")
 _SCIENTIFIC = re.compile(r"[0-9][eE][+-]?([0-9]+)")
 _FACTORIAL = re.compile(r"([0-9]+)\s*!")
-_UNBOUNDED = re.compile(r"[\^!]|\d{5,}")
+_UNBOUNDED = re.compile(r"\^|(?:[7-9]|[0-9]{2})\s*!|!\s*!|[)\]}]\s*!|[0-9]{5,}")
 _BIG_NUMBER = re.compile(r"\d{5,}")
 _TEX = re.compile(
     r"\\(?:input|include|write|read|open(?:in|out)|csname|def|edef|gdef|let|catcode|loop|repeat"

@@ -1,7 +1,7 @@
 """A small strict grammar for scalar mathematics: LaTeX or plain text to a tree, by recursive descent.
 
 It reads what has one meaning and raises Undecided for all else: an unknown word, a function call of an
-unknown name, `1/2x`, `log` without a base, several +-. Nothing is ever evaluated as code.
+unknown name, `1/2x`, `4{5}`, `log` without a base, several +-. Nothing is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 MAX_DEPTH = 80
+_CACHED_CHARACTERS = 200
 
 
 class Undecided(Exception):
@@ -62,13 +63,17 @@ _TOKEN = re.compile(
     r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
     re.ASCII,
 )
-_STARTS = frozenset({"(", "{", "\\frac", "\\sqrt", "\\pi", "\\binom", "\\lfloor", "\\lceil"})
+_CONJUGATES = frozenset({"\\overline", "\\bar"})
+_STARTS = frozenset({"(", "{", "\\frac", "\\sqrt", "\\pi", "\\binom", "\\lfloor", "\\lceil"}) | _CONJUGATES
 _CLOSING = {"(": ")", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 
-@lru_cache(maxsize=8192)
 def parse(text: str) -> Node:
     """The tree of a normalised scalar expression. Raises Undecided."""
+    return _parse_short(text) if len(text) <= _CACHED_CHARACTERS else _parse_long(text)
+
+
+def _parse(text: str) -> Node:
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
     parser = _Parser(list(_tokens(text)))
@@ -80,6 +85,11 @@ def parse(text: str) -> Node:
         raise Undecided(f"unexpected {parser.peek()!r}")
     _refuse_deep(node)
     return node
+
+
+# A tree takes about 150 bytes for each character of its text: the two caches hold at most some 60 and 5 MB.
+_parse_short = lru_cache(maxsize=2_048)(_parse)
+_parse_long = lru_cache(maxsize=16)(_parse)
 
 
 def _refuse_deep(root: Node) -> None:
@@ -131,6 +141,7 @@ class _Parser:
         self.tokens = tokens
         self.at = 0
         self.bars = 0
+        self.groups: set[int] = set()  # where braces close that only group, and are not seen in print
 
     def peek(self, ahead: int = 0) -> str | None:
         index = self.at + ahead
@@ -182,6 +193,8 @@ class _Parser:
                 if token[0].isdigit() and before[-1].isdigit():
                     node = self._mixed(node)
                     continue
+                if self._digits_meet():
+                    raise Undecided("digits side by side but for braces")
                 if token == "\\frac" and isinstance(node, Number) and self._mixed_fraction():
                     node = Apply("add", (node, self.factor()))
                     continue
@@ -204,6 +217,15 @@ class _Parser:
             or token[0].isalnum()
             or (token.startswith("\\") and (token[1:] in _GREEK or token[1:] in FUNCTIONS))
         )
+
+    def _digits_meet(self) -> bool:
+        """Whether a digit follows a digit in print, with nothing but grouping braces between: {5}{6} shows 56."""
+        left, right = self.at - 1, self.at
+        while left in self.groups:
+            left -= 1
+        while right < len(self.tokens) and self.tokens[right] == "{":
+            right += 1
+        return right < len(self.tokens) and self.tokens[left][-1].isdigit() and self.tokens[right][0] in "0123456789."
 
     def _mixed(self, whole: Node) -> Node:
         """`1 2/3` after its whole part."""
@@ -230,20 +252,33 @@ class _Parser:
         while True:
             token = self.peek()
             if token == "!":
-                self.take()
-                node = Apply("factorial", (node,))
+                node = Apply(self._factorial(), (node,))
             elif token == "%":
                 self.take()
                 node = Apply("div", (node, Number(Fraction(100))))
             elif token == "^":
                 self.take()
-                if self.peek() == "\\circ":
-                    self.take()
-                    node = Apply("degrees", (node,))
-                else:
-                    node = Apply("pow", (node, self.exponent()))
+                node = Apply("degrees", (node,)) if self._degree_sign() else Apply("pow", (node, self.exponent()))
             else:
                 return node
+
+    def _factorial(self) -> str:
+        """n! or n!!, which is n (n - 2) (n - 4) ...; the factorial of a factorial needs brackets."""
+        marks = 0
+        while self.peek() == "!":
+            self.take()
+            marks += 1
+        if marks > 2:
+            raise Undecided("a run of factorials")
+        return "factorial" if marks == 1 else "factorial2"
+
+    def _degree_sign(self) -> bool:
+        """Take \\circ or {\\circ} after ^, if it is there."""
+        braced = self.peek() == "{" and self.peek(1) == "\\circ" and self.peek(2) == "}"
+        if not braced and self.peek() != "\\circ":
+            return False
+        self.at += 3 if braced else 1
+        return True
 
     def exponent(self) -> Node:
         """What stands after ^: a group, or one signed number, letter or function-free base."""
@@ -251,9 +286,15 @@ class _Parser:
             sign = self.take()
             inner = self.exponent()
             return Apply("neg", (inner,)) if sign == "-" else inner
-        node = self.base()
+        node = self._raised_or_lowered()
         if self.peek() == "^":
             raise Undecided("a tower without braces")
+        return node
+
+    def _raised_or_lowered(self) -> Node:
+        """A base that is not printed on the line: its braces do not join digits."""
+        node = self.base()
+        self.groups.discard(self.at - 1)
         return node
 
     def base(self) -> Node:
@@ -264,6 +305,8 @@ class _Parser:
         if token in _CLOSING:
             inner = self.sum()
             self.take(_CLOSING[token])
+            if token == "{":
+                self.groups.add(self.at - 1)
             if token in ("(", "{"):
                 return inner
             return Apply("floor" if token == "\\lfloor" else "ceil", (inner,))
@@ -276,6 +319,8 @@ class _Parser:
         name = token[1:] if token.startswith("\\") else token
         if token == "\\frac":
             return Apply("div", (self.argument(), self.argument()))
+        if token in _CONJUGATES:
+            return self.conjugate()
         if token == "\\binom":
             return Apply("binomial", (self.argument(), self.argument()))
         if name == "sqrt":
@@ -300,7 +345,7 @@ class _Parser:
         """A group in braces, or TeX's single token: \\frac12 is one half."""
         token = self.peek()
         if token == "{":
-            return self.base()
+            return self._raised_or_lowered()
         if token is not None and token.isdigit() and len(token) > 1:
             self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
         if token is not None and token.isascii() and token[0].isalnum():
@@ -319,7 +364,16 @@ class _Parser:
         radicand = self.base() if self.peek() == "(" else self.argument()
         if degree is None:
             return Apply("sqrt", (radicand,))
+        if isinstance(degree, Number) and degree.value.denominator == 1 and degree.value.numerator % 2 == 1:
+            return Apply("root", (radicand, degree))  # real for negative numbers too
         return Apply("pow", (radicand, Apply("div", (Number(Fraction(1)), degree))))
+
+    def conjugate(self) -> Node:
+        """\\overline{3-4i}: of a constant with i in it; over digits or letters a bar means other things."""
+        inner = self.argument()
+        if symbols(inner) or Apply("i") not in leaves(inner):
+            raise Undecided("a bar over something else than a complex number")
+        return Apply("conjugate", (inner,))
 
     def function(self, name: str) -> Node:
         """A named function with an optional power or base, then a group or a bare product."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from reval_core.verification import admission, choices, exact, limits, reading, structure
+from reval_core.verification.budget import allowance
 from reval_core.verification.extraction import adjacent, boxes
 from reval_core.verification.normalise import closed, compact, normalise, printable, strip_delimiters
 from reval_core.verification.parser import Undecided, parse
@@ -17,6 +18,8 @@ from reval_core.verification.readings import Reading, Scalar
 from reval_core.verification.verdict import GradingPolicy, Verdict, decided, failed
 
 _MAX_RAW = 20_000
+_WORK = 45_000
+"""Microseconds of counted work for all comparisons of one pair together."""
 _HEDGE = re.compile(
     r"\\text ?\{(?! ?,? ?(?:or|and) ?\})[^{}]*(?:\d|\b(?:or|not|maybe|perhaps|either)\b)[^{}]*\}", re.IGNORECASE
 )
@@ -157,7 +160,8 @@ def _limits(case: Case) -> Verdict | None:
 def _structure(case: Case) -> Verdict | None:
     """Part by part: values exactly or at random points, groups element by element."""
     try:
-        equal = structure.equal(*case.readings, case.policy)
+        with allowance(_WORK):
+            equal = structure.equal(*case.readings, case.policy)
     except (ArithmeticError, RecursionError, ValueError):
         equal = None  # arithmetic beyond what was foreseen: the killable tier takes it
     if equal is None:
