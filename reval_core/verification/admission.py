@@ -25,6 +25,8 @@ _TAKES_SUBSCRIPT = frozenset({"log", "sum", "prod", "int", "lim", "max", "min"})
 _UNREAD_SIGNS = re.compile(
     r"['\"`@#;?~]|(?<![\\a-zA-Z]):|(?<![\d^_.}])\d+\s+\d|\d\s*\{\s*\d|\}\s*\{\s*\d+\s*\}\s*\{|!\s*!"
 )
+_DIFFERENTIALS = re.compile(r"\\frac\s?\{\s?d\s?[a-z]\s?\}\s?\{\s?d")
+_CALLED = re.compile(r"(?<![\\a-zA-Z])[fghFGH]\s*\(")
 _WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
 _EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
 _FACTORIAL = re.compile(r"(\d+)\s*!")
@@ -60,6 +62,10 @@ def unread(text: str) -> str | None:
             continue  # \int^1_0, \sum^{3}_{k=1}
         if not (base.isalpha() or base.lstrip("\\") in _TAKES_SUBSCRIPT or base.lstrip("\\") in _READ):
             return "a subscript of what is no name"
+    if _DIFFERENTIALS.search(text):
+        return "a derivative"
+    if _CALLED.search(text):
+        return "a call of a function without a value"
     word = _WORD.search(text)
     return f"the word {word.group()}" if word else None
 
@@ -71,6 +77,8 @@ def dear(gold: str, answer: str) -> str | None:
             return f"{command} is not evaluated"
     if "\\int" in answer and "\\int" not in gold and (_CALL.search(answer) or re.search(r"\^\s*\{?[a-z]", answer)):
         return "\\int is not evaluated"
+    if "." not in gold and re.search(r"\.\d{7,}", answer):
+        return "a long decimal beside an exact gold"
     return _size(answer) or _powers(answer) or _counts(answer)
 
 

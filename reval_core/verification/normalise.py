@@ -36,7 +36,9 @@ _QUAD = re.compile(
 )
 _QUANTITY = re.compile(r"\\(?:SI|qty)\s?\{([^{}]*)\}\s?\{([^{}]*)\}|\\unit\s?\{([^{}]*)\}")
 _END_MARKS = re.compile(r"(?:\s|\\(?:blacksquare|square|qed|checkmark)(?![a-zA-Z])|∎|✓|✔|✅)+$")
-_PERCENT = re.compile(r"\\%|(?<=[\d }]) ?(?:percent|pct)\b|\\text\{ ?(?:percent|pct|%|\\%) ?\}", re.IGNORECASE)
+_PERCENT = re.compile(
+    r"\\%|(?<=[\d }]) ?(?:per ?cent|percentage|pct)\b|\\text\{ ?(?:per ?cent|percentage|pct|%|\\%) ?\}", re.IGNORECASE
+)
 _FUNCTIONS = re.findall(
     r"\S+",
     "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil sgn"
@@ -95,6 +97,7 @@ _ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\colon", ":"),
         (r"\\(?:bmod|mod)", r"\\mod"),
         (r"\\(?:textsterling)", r"\\pounds"),
+        (r"\\lg", r"\\log"),
         (r"\\langle", "("),
         (r"\\rangle", ")"),
     )
@@ -115,6 +118,10 @@ _PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"\1_\2",
         ),
         (r"_\s?\{\s?(\d+)\s?\}$", r"_\1"),
+        (r"^(?:minus|negative)\s(?=[\d\\(])", "-"),
+        (r"(?<=\d)\{(\\frac\{\d+\}\{\d+\})\}", r"\1"),
+        (r"(?<![\w.)}/^])\((\d+)\)/\((\d+)\)(?=\s?[\\a-z(])", r"\\frac{\1}{\2}"),
+        (r"(?<![\w.)}/^])(\d+)/(\d+)(?=\s?\\?pi\b|\s[a-z](?![a-zA-Z]))", r"\\frac{\1}{\2}"),
     )
 )
 _FONT = (
@@ -125,7 +132,7 @@ _FONTS = re.compile(
 )
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|Bbb|mathds|mathbf|mathcal)\s?(?:\{\s?([RZQNC])\s?\}|\s([RZQNC])(?![a-zA-Z]))")
 _SIGN_GROUP = re.compile(r"\{\s?([-+=:<>,])\s?\}")
-_BARE_OVER = re.compile(r"^([^{}=,]*)\\over ([^{}=,]*)$")
+_BARE_OVER = re.compile(r"^([^{}=,]*)\\(over|choose)(?![a-zA-Z])([^{}=,]*)$")
 _BAR = re.compile(r"\\bar(?![a-zA-Z])")
 _OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("=>", r"\Rightarrow "), ("->", r"\to "))
@@ -200,7 +207,7 @@ def normalise(text: str) -> str:
 
 def _normalise(text: str) -> str:
     text = to_latex(printable(text))
-    text = strip_delimiters(" ".join(text.split()))
+    text = strip_delimiters(" ".join(re.sub(r"US\s?\\?\$", "$", text).split()))
     if "\\" in text or "{" in text:
         text = _tex(text)
     text = _PERCENT.sub("%", " ".join(text.replace("$", " ").split()))
@@ -246,8 +253,8 @@ def _tex(text: str) -> str:
     text = _SIGN_GROUP.sub(r"\1", text)
     if "{" in text and ("\\over" in text or "\\choose" in text):
         text = _OVER.sub(_fraction_of, text)
-    elif "\\over " in text:
-        text = _BARE_OVER.sub(r"\\frac{\1}{\2}", text)
+    if "\\over" in text or "\\choose" in text:
+        text = _BARE_OVER.sub(_fraction_of, text)
     return _BAR.sub(r"\\overline", _PERIOD.sub(_periodic, text))
 
 
@@ -311,7 +318,9 @@ def _binomial(match: re.Match[str]) -> str:
     return f"\\binom{{{above}}}{{{below}}}"
 
 
-_SEPARATING = re.compile(r"(?<=[\d.])\s+(?=[\d.])|(\\[a-zA-Z]+)\s+(?=[a-zA-Z])")
+_SEPARATING = re.compile(
+    r"(?<=[\d.])\s+(?=[\d.])|(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|(?<=[a-zA-Z]{2})\s+(?=[a-zA-Z])|(?<=[a-zA-Z])\s+(?=[a-zA-Z]{2})"
+)
 
 
 def compact(text: str) -> str:

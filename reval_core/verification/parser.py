@@ -64,6 +64,7 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _CONJUGATES = frozenset({"\\overline", "\\bar"})
+_DERIVATIVE = re.compile(r"\\frac\s?\{\s?d\s?\w{0,2}\s?\}\s?\{\s?d\s?[a-z]\s?\}")
 _STARTS = frozenset({"(", "{", "\\frac", "\\sqrt", "\\pi", "\\binom", "\\lfloor", "\\lceil"}) | _CONJUGATES
 _CLOSING = {"(": ")", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
@@ -74,6 +75,8 @@ def parse(text: str) -> Node:
 
 
 def _parse(text: str) -> Node:
+    if "\\frac" in text and _DERIVATIVE.search(text):
+        raise Undecided("a derivative")
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
     parser = _Parser(list(_tokens(text)))

@@ -28,7 +28,18 @@ _ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equa
 _CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\end\{(?:cases|array)\}\.?", re.DOTALL)
 _ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a-zA-Z])")
 _UNREAD = ("\\ldots", "...", "\\to", "\\sum", "\\prod", "\\int", "\\lim")
-_DENIAL = re.compile(r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])")
+_DENIAL = re.compile(
+    r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])|\\text\{\s?(?:not|never|isn't)\b|^(?:not|never)\s"
+)
+_HEADED = re.compile(
+    r"^(?:\\text\{\s?(?:[A-Za-z][A-Za-z ]{2,30}:|(?:[Tt]he |[Oo]ur |[Ff]inal )*(?:answer|result|value) is:?)\s?\}"
+    r"|[A-Za-z][a-z ]{2,20}:(?=\s))\s*(\S.*)$"
+)
+_TRANSPOSED = re.compile(r"^([(\[].*[)\]])\s?\^\s?\{?\s?(?:T|\\top|\\intercal)\s?\}?$")
+_ELEMENT = re.compile(r"\\in(?![a-zA-Z])")
+_NO_SOLUTION = re.compile(
+    r"(?:there (?:is|are) |the (?:equation|system) has )?no (?:real |integer )?solutions?(?: exists?)?"
+)
 _CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
 _SAID_CONDITION = re.compile(
     r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$"
@@ -40,8 +51,7 @@ _RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
 _NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
 _TEXTS = re.compile(r"\\text\{([^{}]*)\}")
 _LETTERED = re.compile(r"[A-Z]|[IVX]{1,5}")
-_NOTHING = frozenset({"no solution", "no solutions", "no real solution", "no real solutions", "none", "empty set",
-                      "the empty set", "no integer solutions", "no such numbers"})  # fmt: skip
+_NOTHING = frozenset({"none", "empty set", "the empty set", "no such numbers"})
 
 
 @lru_cache(maxsize=4096)
@@ -57,6 +67,9 @@ def read(text: str) -> Reading:
 def _read(text: str, depth: int) -> Reading:
     if not text or depth > 6:
         return Opaque(text)
+    headed = _HEADED.match(text)
+    if headed and not _DENIAL.search(text):
+        return _read(headed[1].strip(), depth + 1)
     if _DENIAL.search(text):
         return Refused("it denies or strikes something out")
     aligned = _ALIGNED.fullmatch(text)
@@ -134,7 +147,7 @@ def _read_parts(text: str, depth: int) -> Reading:
         text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", _CONNECTIVE.sub(",", text)).strip(" ,")
     if not text:
         return Opaque(text)
-    if "\\cup" in text:
+    if "\\cup" in text and len(split_top(text, "=")) == 1:
         parts = text.split("\\cup")
         return Group("union", tuple(_read(part.strip(), depth + 1) for part in parts))
     items = [part for part in split_top(text, ";") if part]
@@ -158,8 +171,8 @@ def _read_list(items: list[str], depth: int) -> Reading:
 
 
 def _read_relation(text: str, depth: int) -> Reading | None:
-    if "\\in " in text:
-        name, _, rest = text.partition("\\in ")
+    if _ELEMENT.search(text):
+        name, rest = _ELEMENT.split(text, maxsplit=1)
         name = name.strip()
         return Equation(compact(name), (_read(rest.strip(), depth + 1),)) if is_label(name) else Opaque(text)
     if relations.INEQUALITY.search(text) or relations.NOT_EQUAL.search(text):
@@ -175,6 +188,8 @@ def _read_relation(text: str, depth: int) -> Reading | None:
     if is_label(sides[0]) or (_TEXT_LABEL.fullmatch(sides[0]) and len(sides[0]) > 2):
         label, sides = compact(sides[0]), sides[1:]
         while len(sides) > 1 and is_label(sides[0]):
+            if re.search(rf"(?<![a-zA-Z]){re.escape(sides[0])}(?![a-zA-Z])", sides[-1]):
+                return Refused("it names a value by itself")
             sides = sides[1:]
     return Equation(label, tuple(_read(side, depth + 1) for side in sides))
 
@@ -183,7 +198,7 @@ def _read_brackets(text: str, depth: int) -> Reading | None:
     environment = _ENVIRONMENT.fullmatch(text)
     if environment:
         return Opaque(text) if "vmatrix" in environment[1].casefold() else _read_matrix(environment[2], depth)
-    point = _NAMED_POINT.fullmatch(text)
+    point = _NAMED_POINT.fullmatch(text) or _TRANSPOSED.fullmatch(text)
     if point:
         text = point[1]
     if text.startswith("\\{") and text.endswith("\\}") and one_group(text.replace("\\{", "{").replace("\\}", "}")):
@@ -303,7 +318,7 @@ def _read_words(text: str) -> Reading | None:
     if text[0] == "-" or not _WORDS.fullmatch(text):
         return None
     said = words_of(text)
-    if said in _NOTHING:
+    if said in _NOTHING or _NO_SOLUTION.fullmatch(said):
         return Group("set", ())
     named = relations.number_set(said)
     if named is not None:

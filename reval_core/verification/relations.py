@@ -35,6 +35,7 @@ _BUILDER = re.compile(r"\\\{\s?(?P<name>[^|:]{1,30}?)\s?(?:\\mid|\||:)\s?(?P<con
 _EVERY = re.compile(
     r"^(?:\\text\{\s?)?(?:for )?(?:all|any|every)(?: real)?\s?\}?\s(?=[a-z]\b)|^[a-z]\s?\\in\s?\\mathbb\{R\}\s?,\s?"
 )
+_ELEMENT = re.compile(r"\\in(?![a-zA-Z])")
 _JOINT = re.compile(
     r"\\text\{\s*,?\s*(?P<a>and|or)\s*\}|(?<![\\a-zA-Z])(?P<b>and|or)(?![a-zA-Z])"
     r"|\\(?P<c>vee|wedge|lor|land)(?![a-zA-Z])|(?P<d>[,;])"
@@ -124,11 +125,14 @@ def about(exact: Reading, decimal: Reading) -> bool:
         if symbols(sides[0]):
             return bool(symbols(sides[1]))
         shown = re.fullmatch(r"-?\d*\.(\d+)", decimal.text)
+    except Undecided:
+        return True
+    try:
         if exact.percent != decimal.percent or numeric.within(*sides, 0.01):
             return True
         return shown is not None and _rounds(exact.text, decimal.text, len(shown[1]))
     except Undecided:
-        return True
+        return False
 
 
 def _rounds(exact: str, decimal: str, decimals: int) -> bool:
@@ -223,6 +227,9 @@ def _inequality(text: str) -> tuple[str, list[spans.Span]] | None:
             if not is_variable(name.strip()):
                 return None
             return compact(name), _without_points([spans.everything()], points)
+        name, equals, value = text.partition("=")
+        if equals and is_variable(name.strip()):
+            return compact(name), [spans.point(value)]
         signs = [match.group().strip() for match in INEQUALITY.finditer(text)]
         sides = [side.strip() for side in INEQUALITY.split(text)]
         named = [is_variable(side) for side in sides]
@@ -273,7 +280,7 @@ def _ray(value: str, sign: str) -> spans.Span:
 
 
 def _built(name: str, condition: str, read: Read) -> Reading | None:
-    variable, _, domain = name.partition("\\in ")
+    variable, domain = (*_ELEMENT.split(name, maxsplit=1), "")[:2]
     if domain.strip() not in ("", "\\mathbb{R}") or not is_variable(variable.strip()):
         return None
     condition = re.sub(rf"^{re.escape(variable.strip())}\s?\\in\s?\\mathbb\{{R\}}\s?,\s?", "", condition)
@@ -286,13 +293,13 @@ def _built(name: str, condition: str, read: Read) -> Reading | None:
 def _combined(text: str, read: Read) -> Reading | None:
     """A \\setminus B and A \\cap B, from left to right."""
     pieces = re.split(r"(\\setminus|\\cap(?![a-zA-Z])|(?<=\\mathbb\{R\})\s?-)", text)
-    name, sign, first = pieces[0].partition("\\in ")
-    if sign and is_variable(name.strip()):
-        pieces[0] = first
+    named = _ELEMENT.split(pieces[0], maxsplit=1)
+    if len(named) == 2 and is_variable(named[0].strip()):
+        pieces[0] = named[1]
     readings = [read(piece.strip()) for piece in pieces[::2]]
     result = _spans(readings[0])
     for operator, reading in zip(pieces[1::2], readings[1:], strict=True):
-        other = _spans(reading)
+        other = [spans.point(reading.text)] if isinstance(reading, Scalar) else _spans(reading)
         result = spans.intersection(result, other) if operator == "\\cap" else spans.without(result, other)
     return _group(result)
 

@@ -18,6 +18,7 @@ from reval_core.verification.verdict import GradingPolicy
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
+_CONSTANT_OF_INTEGRATION = re.compile(r"(.+)\+\s?[CcKk](?:_\{?\d\}?)?")
 _INFINITY = Apply("infinity")
 _LOOSE = frozenset({"list", "set", "plusminus"})
 _MOST_PAIRS = 400
@@ -57,7 +58,10 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
     if factor != 1:
         answer = Scalar(f"({answer.text})\\cdot\\frac{{{factor.numerator}}}{{{factor.denominator}}}", answer.percent)
     if gold.percent != answer.percent:
-        return _equal_percent(gold, answer, policy)
+        return False if gold.unit or answer.unit else _equal_percent(gold, answer, policy)
+    constants = _CONSTANT_OF_INTEGRATION.fullmatch(gold.text), _CONSTANT_OF_INTEGRATION.fullmatch(answer.text)
+    if constants[0] and constants[1]:
+        return _equal_scalars(Scalar(constants[0][1].strip()), Scalar(constants[1][1].strip()), policy)
     if gold.text == answer.text:
         return True
     plain = exact.equal_whole(gold.text, answer.text)
@@ -132,7 +136,8 @@ def _equal_groups(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
     if kinds <= _LOOSE:
         return _equal_lists(gold, answer, policy)
     if "union" in kinds:
-        return _equal_spans(gold, answer)
+        sides = [Group("union", side.items) if side.kind == "list" else side for side in (gold, answer)]
+        return _equal_spans(*sides)
     if gold.kind == answer.kind == "ratio":
         return _equal_ratios(gold, answer, policy)
     if gold.kind == answer.kind:
@@ -423,7 +428,7 @@ def _names_a_quantity(side: Scalar | Opaque) -> bool:
     try:
         tree = parse(side.text)
     except Undecided:
-        return True
+        return not side.text.startswith(("-", *"0123456789"))
     functions = ("sin", "cos", "tan", "abs", "ln", "floor", "ceil", "div")
     asked = isinstance(tree, Apply) and tree.op in functions and not isinstance(tree.args[0], Number)
     return len(symbols(tree)) > 1 or asked
