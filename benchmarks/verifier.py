@@ -139,7 +139,7 @@ def golds(with_: Graders) -> None:
 
 
 def completions(with_: Graders) -> None:
-    """Real completions with labels; contradicted exact-number labels are counted apart."""
+    """Real completions with labels; apart, those whose gold and final answer are plain numbers."""
     right = total = contradicted = exact = 0
     ours_by_file: list[tuple[dict[str, Any], Verdict]] = []
     for path in sorted((with_.folder / "completions").glob("*.jsonl.gz")):
@@ -149,7 +149,7 @@ def completions(with_: Graders) -> None:
         pairs = list(zip(rows, verdicts, strict=True))
         ours_by_file += pairs
         right, total = right + agreed, total + len(rows)
-        numbers = [(row, v) for row, v in pairs if re.fullmatch(r"-?\d+(?:\.\d+)?", str(row["gold"]))]
+        numbers = [(row, v) for row, v in pairs if _is_number(row["gold"]) and _is_number(row["final_answer"])]
         wrong = [(row, v) for row, v in numbers if v.correct != row["label"]]
         exact, contradicted = exact + len(numbers), contradicted + len(wrong)
         for row, v in wrong[:5]:
@@ -164,6 +164,10 @@ def completions(with_: Graders) -> None:
     with_.report.add(
         "completions, number labels contradicted", f"{contradicted} of {exact}", "", bar, met=not contradicted
     )
+
+
+def _is_number(text: str | None) -> bool:
+    return re.fullmatch(r"-?\d+(?:\.\d+)?", text or "") is not None
 
 
 def hostile(with_: Graders) -> None:

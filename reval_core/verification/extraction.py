@@ -3,7 +3,8 @@
 `boxed`: the last balanced \\boxed{...} or \\fbox{...} that is not empty; nothing else counts. Boxes with nothing but
 commas, `and`, `or`, labels and math delimiters between them are one list. A box that is part of a larger formula
 (-\\boxed{5}, \\boxed{5}/2) states another value than its content: no answer.
-`lenient`: that box; else what the text states (see `statements`). An opened box that was never closed is a cut-off
+`lenient`: that box; else what the text says is the answer; else the box with which the thinking ended; else the last
+value (see `statements`). An opened box that was never closed is a cut-off
 answer: nothing is read in its place.
 Only what follows the last mark of the end of thinking is searched. Thinking that never ended is searched like any text:
 its beginning often stands in the prompt, so its presence in the completion must not change the verdict.
@@ -17,6 +18,9 @@ from itertools import pairwise
 
 from reval_core.verification import statements
 from reval_core.verification.verdict import Extraction
+
+CLOSING_WINDOW = 300
+"""A box within so many last characters of the thinking closes it."""
 
 LENIENT_WINDOW = 10_000
 """Lenient search looks at this many last characters: a final answer stands at the end."""
@@ -131,7 +135,18 @@ def extract(completion: str, mode: Extraction, *, join_boxes: bool = True) -> st
         return stated or _boxed(part, found, join_boxes) or None
     if mode == "boxed" or _BOX.search(part):
         return None
-    return statements.stated(part[-LENIENT_WINDOW:]) or None
+    window = part[-LENIENT_WINDOW:]
+    answer = statements.claimed(window)
+    if answer is None:
+        answer = _before_the_end_of_thinking(completion[: len(completion) - len(part)], join_boxes)
+    return (statements.implied(window) if answer is None else answer) or None
+
+
+def _before_the_end_of_thinking(thinking: str, join_boxes: bool) -> str | None:
+    """The box with which the thinking ends: it stands where what follows restates the work and was cut off."""
+    end = thinking[-CLOSING_WINDOW:]
+    found = [box for box in boxes(end) if box[2]]
+    return _boxed(end, found, join_boxes) if found else None
 
 
 def _boxed(text: str, found: list[Box], join_boxes: bool) -> str | None:

@@ -90,13 +90,20 @@ _NOUNS = _nouns()
 
 def stated(text: str) -> str | None:
     """What the text gives as its answer; None when there is nothing, or nothing that is not denied or hedged."""
+    answer = claimed(text)
+    return (implied(text) if answer is None else answer) or None
+
+
+def claimed(text: str) -> str | None:
+    """What is marked or said to be the answer; "" when that is denied or hedged, None when nothing is."""
     text = clean(text)
     answer = marked(text)
-    if answer is not None:
-        return answer
-    answer = _final_answer(text)
-    if answer is not None:
-        return answer or None
+    return _final_answer(text) if answer is None else answer
+
+
+def implied(text: str) -> str | None:
+    """A short text that is nothing but an answer, else the last value in it."""
+    text = clean(text)
     introduction = _INTRODUCTION.match(text)
     short = text[introduction.end() :] if introduction else text
     if _is_bare(short):
