@@ -11,6 +11,7 @@ whole batch, and here each response has its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 LOGITS_PER_CHUNK = 2**28
-"""Logits held at once: 1 GiB in float32, 1,766 rows at a vocabulary of 152,000."""
+"""Logits held at once: 1 GiB in float32, 16,384 words of the vocabulary for 16,384 rows."""
 
 
 def label_logits(
@@ -52,20 +53,25 @@ def gather(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, 
 
 
 class _LabelLogits(torch.autograd.Function):
-    """`label_logits` by chunks of LOGITS_PER_CHUNK // V rows."""
+    """`label_logits` by slices of the vocabulary that have LOGITS_PER_CHUNK logits, all rows of a slice at once.
+
+    Sliced so, rather than by rows, a slice of the weight's gradient is one product, summed in float32 inside it: no
+    float32 sum of the weight's size is held, nor read and written once a chunk.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        size = max(1, LOGITS_PER_CHUNK // weight.shape[0])
-        parts = [
-            gather(_logits(some, weight, bias), some_labels, temperature)
-            for some, some_labels in zip(rows.split(size), labels.split(size), strict=True)
-        ]
-        label_logit, value = (torch.cat(values) for values in zip(*parts, strict=True))
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        label_logit = rows.new_zeros(len(rows), dtype=dtype)
+        value = rows.new_full((len(rows),), -torch.inf, dtype=dtype)
+        for part in _slices(rows, weight):
+            logits = _logits(rows, weight, bias, part)
+            label_logit, value = _fold(logits, labels - part.start, label_logit, value, temperature)
+            del logits  # before the next slice's
         ctx.save_for_backward(rows, weight, bias, labels, value)
-        ctx.temperature, ctx.size = temperature, size
+        ctx.temperature = temperature
         return label_logit, value
 
     @staticmethod
@@ -73,44 +79,61 @@ class _LabelLogits(torch.autograd.Function):
     def backward(ctx: Any, to_label: Tensor, to_value: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, bias, labels, value = ctx.saved_tensors
         wants_rows, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        to_rows = torch.empty_like(rows) if wants_rows else None
-        to_weight = torch.zeros_like(weight, dtype=value.dtype) if wants_weight else None
-        to_bias = torch.zeros_like(bias, dtype=value.dtype) if wants_bias else None
-        for start in range(0, len(rows), ctx.size):
-            chunk = slice(start, start + ctx.size)
-            logits = _logits(rows[chunk], weight, bias)
-            upstream = _upstream(logits, labels[chunk], value[chunk], to_label[chunk], to_value[chunk], ctx.temperature)
+        to_rows = torch.zeros_like(rows, dtype=value.dtype) if wants_rows else None
+        to_weight = torch.empty_like(weight) if wants_weight else None
+        to_bias = torch.empty_like(bias) if wants_bias else None
+        for part in _slices(rows, weight):
+            logits = _logits(rows, weight, bias, part)
+            upstream = _upstream(logits, labels - part.start, value, to_label, to_value, ctx.temperature)
             if to_bias is not None:
-                to_bias += upstream.sum(dim=0)
-            upstream = upstream.to(rows.dtype)
+                to_bias[part] = upstream.sum(dim=0)
+            upstream = upstream.to(weight.dtype)
             if to_rows is not None:
-                to_rows[chunk] = upstream @ weight.to(rows.dtype)
+                _add_product(to_rows, upstream, weight[part])
             if to_weight is not None:
-                _add_product(to_weight, upstream.t(), rows[chunk])
-            del logits, upstream  # before the next chunk's
-        return (
-            to_rows,
-            None if to_weight is None else to_weight.to(weight.dtype),
-            None if to_bias is None else to_bias.to(bias.dtype),
-            None,
-            None,
-        )
+                torch.mm(upstream.t(), rows.to(weight.dtype), out=to_weight[part])
+            del logits, upstream
+        return None if to_rows is None else to_rows.to(rows.dtype), to_weight, to_bias, None, None
 
 
-def _logits(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """[n, V] in float32, or float64 for such weights."""
-    logits = _product(rows, weight.t(), torch.promote_types(weight.dtype, torch.float32))
-    return logits if bias is None else logits.add_(bias)
+def _slices(rows: Tensor, weight: Tensor) -> Iterator[slice]:
+    width = max(1, LOGITS_PER_CHUNK // len(rows))
+    for start in range(0, len(weight), width):
+        yield slice(start, min(start + width, len(weight)))
+
+
+def _logits(rows: Tensor, weight: Tensor, bias: Tensor | None, part: slice) -> Tensor:
+    """[N, v] of a slice of the vocabulary, in float32, or float64 for such weights."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    with torch.autocast(rows.device.type, enabled=False):
+        if _on_matrix_units(rows, weight, dtype):
+            logits = torch.mm(rows, weight[part].t(), out_dtype=dtype)
+        else:
+            logits = torch.mm(rows.to(dtype), weight[part].t().to(dtype))
+    return logits if bias is None else logits.add_(bias[part])
+
+
+def _fold(
+    logits: Tensor, labels: Tensor, label_logit: Tensor, value: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The two numbers [N] with one more slice's logits [N, v] taken in; labels count from the slice's first."""
+    if temperature != 1:
+        logits = logits / temperature
+    inside = (labels >= 0) & (labels < logits.shape[1])
+    found = logits.gather(1, labels.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
+    return torch.where(inside, found, label_logit), torch.logaddexp(value, logits.logsumexp(dim=1))
 
 
 def _upstream(
     logits: Tensor, labels: Tensor, value: Tensor, to_label: Tensor, to_value: Tensor, temperature: float
 ) -> Tensor:
-    """[n, V] gradient of the logits, in their place: the logsumexp's times the softmax, and at the label its own."""
+    """[N, v] gradient of a slice's logits, in their place: the logsumexp's times the softmax, plus the label's own."""
     if temperature != 1:
         logits /= temperature
-    upstream = logits.sub_(value[:, None]).exp_().mul_(to_value[:, None])
-    upstream.scatter_add_(1, labels[:, None], to_label[:, None])
+    upstream = logits.sub_(value.unsqueeze(1)).exp_().mul_(to_value.unsqueeze(1))
+    inside = (labels >= 0) & (labels < logits.shape[1])
+    at_label = torch.where(inside, to_label, 0.0).unsqueeze(1)
+    upstream.scatter_add_(1, labels.clamp(0, logits.shape[1] - 1).unsqueeze(1), at_label)
     return upstream if temperature == 1 else upstream.div_(temperature)
 
 
@@ -121,14 +144,6 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
             torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
         else:
             total.addmm_(a.to(total.dtype), b.to(total.dtype))
-
-
-def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Matrix product with sums and result in `dtype`; on CUDA bfloat16 factors go to its matrix units as they are."""
-    with torch.autocast(a.device.type, enabled=False):
-        if _on_matrix_units(a, b, dtype):
-            return torch.mm(a, b, out_dtype=dtype)
-        return torch.mm(a.to(dtype), b.to(dtype))
 
 
 def _on_matrix_units(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:

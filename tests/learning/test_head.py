@@ -100,7 +100,7 @@ class _Memory(TorchDispatchMode):
 
 
 def _peak(n: int, vocabulary: int) -> int:
-    """Bytes at most in a forward and backward pass, beside the weight's own gradient and its sum over chunks."""
+    """Bytes at most in a forward and backward pass, beside the weight's own gradient, which autograd copies."""
     rows, weight, _, labels = _inputs(n, 4, vocabulary, torch.float32)
     with _Memory() as memory:
         label, value = label_logits(rows, weight, None, labels)
@@ -113,7 +113,7 @@ def test_memory_is_flat_in_vocabulary_and_in_rows(monkeypatch: pytest.MonkeyPatc
     base = _peak(256, 2**10)
     assert base < 6 * 4 * 2**14  # a few chunks of float32, where all logits are 16
     for vocabulary in (2**11, 2**12, 2**13):
-        assert _peak(256, vocabulary) <= 1.05 * base + 4 * vocabulary * 4
-    assert _peak(1024, 2**10) <= 1.05 * base + 768 * 40  # rows, labels and two numbers each
+        assert _peak(256, vocabulary) <= 1.05 * base
+    assert _peak(1024, 2**10) <= 1.05 * base + 768 * 64  # rows, labels and a few numbers each
     monkeypatch.setattr(head, "LOGITS_PER_CHUNK", 2**40)
     assert _peak(256, 2**13) > 10 * base  # as the plain head is not
