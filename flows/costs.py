@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from flows.base_model import ModelSize
 from reval_core.config import Config
+from reval_core.learning.head import LOGITS_PER_CHUNK
 from reval_core.learning.objectives import objective_for
-from reval_core.learning.scoring import LOGITS_PER_CHUNK
 from tasks.inputs import Inputs
 
 FIXED = 14_000_000

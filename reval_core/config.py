@@ -41,7 +41,15 @@ class ModelConfig(Section):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; bits depend on it. None: torch's own.")
     token_env: str = neutral("HF_TOKEN", description="Name of the environment variable with the hub's token.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    gradient_checkpointing: bool | Literal["mlp"] = Field(
+        False, description="Recomputed in the backward pass rather than kept: whole layers, or their MLPs (mlp)."
+    )
+    kernels: Literal["torch", "liger"] = Field(
+        "torch", description="liger: fused norms and MLPs of liger-kernel, for GPUs (pip install -e '.[gpu]')."
+    )
+    reference: Literal["device", "host"] = neutral(
+        "device", description="Where a GPU run keeps the reference while it learns; from the host it comes to score."
+    )
 
 
 class PromptConfig(Section):

@@ -11,6 +11,7 @@ whole batch, and here each response has its own.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+if HAS_TRITON:
+    from reval_core.learning import head_kernels
 
 LOGITS_PER_CHUNK = 2**28
 """Logits held at once: 1 GiB in float32, 16,384 words of the vocabulary for 16,384 rows."""
@@ -68,7 +73,7 @@ class _LabelLogits(torch.autograd.Function):
         value = rows.new_full((len(rows),), -torch.inf, dtype=dtype)
         for part in _slices(rows, weight):
             logits = _logits(rows, weight, bias, part)
-            label_logit, value = _fold(logits, labels - part.start, label_logit, value, temperature)
+            _fold(logits, labels, label_logit, value, part.start, temperature)
             del logits  # before the next slice's
         ctx.save_for_backward(rows, weight, bias, labels, value)
         ctx.temperature = temperature
@@ -84,10 +89,9 @@ class _LabelLogits(torch.autograd.Function):
         to_bias = torch.empty_like(bias) if wants_bias else None
         for part in _slices(rows, weight):
             logits = _logits(rows, weight, bias, part)
-            upstream = _upstream(logits, labels - part.start, value, to_label, to_value, ctx.temperature)
+            upstream = _upstream(logits, labels, value, to_label, to_value, part.start, ctx.temperature, weight.dtype)
             if to_bias is not None:
                 to_bias[part] = upstream.sum(dim=0)
-            upstream = upstream.to(weight.dtype)
             if to_rows is not None:
                 _add_product(to_rows, upstream, weight[part])
             if to_weight is not None:
@@ -113,28 +117,47 @@ def _logits(rows: Tensor, weight: Tensor, bias: Tensor | None, part: slice) -> T
     return logits if bias is None else logits.add_(bias[part])
 
 
-def _fold(
-    logits: Tensor, labels: Tensor, label_logit: Tensor, value: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """The two numbers [N] with one more slice's logits [N, v] taken in; labels count from the slice's first."""
+def _fold(logits: Tensor, labels: Tensor, label_logit: Tensor, value: Tensor, start: int, temperature: float) -> None:
+    """Take the logits [N, v] of the slice from `start` on into the two numbers [N], in place."""
+    if _in_triton(logits):
+        head_kernels.fold(logits, labels, label_logit, value, start, temperature)
+        return
     if temperature != 1:
-        logits = logits / temperature
-    inside = (labels >= 0) & (labels < logits.shape[1])
-    found = logits.gather(1, labels.clamp(0, logits.shape[1] - 1).unsqueeze(1)).squeeze(1)
-    return torch.where(inside, found, label_logit), torch.logaddexp(value, logits.logsumexp(dim=1))
+        logits /= temperature
+    place, inside = _places(labels, start, logits.shape[1])
+    label_logit.copy_(torch.where(inside, logits.gather(1, place).squeeze(1), label_logit))
+    value.copy_(torch.logaddexp(value, logits.logsumexp(dim=1)))
 
 
 def _upstream(
-    logits: Tensor, labels: Tensor, value: Tensor, to_label: Tensor, to_value: Tensor, temperature: float
+    logits: Tensor,
+    labels: Tensor,
+    value: Tensor,
+    to_label: Tensor,
+    to_value: Tensor,
+    start: int,
+    temperature: float,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """[N, v] gradient of a slice's logits, in their place: the logsumexp's times the softmax, plus the label's own."""
+    """[N, v] gradient of a slice's logits, which are lost: the logsumexp's times the softmax, plus the label's own."""
+    if _in_triton(logits):
+        return head_kernels.upstream(logits, labels, value, to_label, to_value, start, temperature, dtype)
     if temperature != 1:
         logits /= temperature
     upstream = logits.sub_(value.unsqueeze(1)).exp_().mul_(to_value.unsqueeze(1))
-    inside = (labels >= 0) & (labels < logits.shape[1])
-    at_label = torch.where(inside, to_label, 0.0).unsqueeze(1)
-    upstream.scatter_add_(1, labels.clamp(0, logits.shape[1] - 1).unsqueeze(1), at_label)
-    return upstream if temperature == 1 else upstream.div_(temperature)
+    place, inside = _places(labels, start, logits.shape[1])
+    upstream.scatter_add_(1, place, torch.where(inside, to_label, 0.0).unsqueeze(1))
+    return (upstream if temperature == 1 else upstream.div_(temperature)).to(dtype)
+
+
+def _places(labels: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
+    """[N, 1] columns of the labels in a slice, any one where they are not in it, and [N] whether they are."""
+    place = labels - start
+    return place.clamp(0, width - 1).unsqueeze(1), (place >= 0) & (place < width)
+
+
+def _in_triton(logits: Tensor) -> bool:
+    return HAS_TRITON and logits.is_cuda and logits.dtype == torch.float32
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

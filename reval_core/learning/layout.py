@@ -28,8 +28,8 @@ class Layout:
     """[R, W] int64, 1 at prompt and response tokens; None when packed, where there is nothing else"""
     boundaries: Tensor | None
     """[B + 1] int32, packed: sequence b has the tokens boundaries[b] to boundaries[b + 1]"""
-    ends: tuple[int, ...]
-    """Packed: the last B of the boundaries, on the CPU"""
+    lengths: tuple[int, ...]
+    """[B] tokens of each sequence, on the host; empty when padded"""
     predicting: Tensor
     """[N] the positions right before response tokens, as indices into R * W"""
     labels: Tensor
@@ -45,7 +45,7 @@ class Layout:
         """The same on a device; a copy to a GPU is not waited for."""
         if device.type == "cpu":
             return self
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ends"}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lengths"}
         sent = {name: send(value, device) for name, value in tensors.items() if value is not None}
         return replace(self, **sent)  # type: ignore[arg-type]
 
@@ -73,7 +73,7 @@ def masked_layout(input_ids: Tensor, attended: Tensor, response: Tensor) -> Layo
         position_ids=(attended.long().cumsum(dim=1) - 1).clamp(min=0),
         attention_mask=attended.long(),
         boundaries=None,
-        ends=(),
+        lengths=(),
         predicting=cells - 1,
         labels=input_ids.flatten()[cells].long(),
         response_mask=response,
@@ -101,7 +101,7 @@ def packed_layout(examples: Sequence[TrainingExample]) -> Layout:
         **{name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()},
         attention_mask=None,
         boundaries=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
-        ends=tuple(ends.tolist()),
+        lengths=tuple(total.tolist()),
         response_mask=torch.from_numpy(mask),
     )
 

@@ -57,6 +57,29 @@ def round_weights(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
+def to_host(model: nn.Module) -> None:
+    """Move a frozen model's parameters to host memory, pinned where there is a GPU; its few buffers stay."""
+    for parameter in model.parameters():
+        host = parameter.data.to("cpu")
+        parameter.data = host.pin_memory() if torch.cuda.is_available() else host
+
+
+@contextmanager
+def on_device(model: nn.Module, device: str) -> Iterator[nn.Module]:
+    """A model whose parameters `to_host` took away has them on the device inside; any other is left as it is."""
+    away = [(parameter, parameter.data) for parameter in model.parameters() if parameter.device.type == "cpu"]
+    if device == "cpu" or not away:
+        yield model
+        return
+    try:
+        for parameter, host in away:
+            parameter.data = host.to(device, non_blocking=True)
+        yield model
+    finally:
+        for parameter, host in away:
+            parameter.data = host
+
+
 def _rounded_copy(master: nn.Parameter) -> nn.Parameter:
     copy = nn.Parameter(master.detach().to(torch.bfloat16), requires_grad=master.requires_grad)
     if master.requires_grad:

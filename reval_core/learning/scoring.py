@@ -100,7 +100,7 @@ def _label_logits(model: nn.Module, layout: Layout, temperature: float) -> tuple
         "use_cache": False,
     }
     if layout.boundaries is not None:
-        inputs |= {"boundaries": layout.boundaries, "ends": layout.ends}
+        inputs |= {"boundaries": layout.boundaries, "lengths": layout.lengths}
     if has_plain_head(model):
         hidden = model.base_model(**inputs).last_hidden_state  # [R, W, D]
         rows = hidden.flatten(0, 1).index_select(0, layout.predicting)  # [N, D]

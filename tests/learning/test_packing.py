@@ -41,8 +41,7 @@ def test_both_layouts_hold_the_same_tokens_and_cells(examples: Examples) -> None
         assert torch.equal(layout.input_ids.flatten()[layout.predicting + 1], layout.labels)
         assert layout.response_mask.flatten().nonzero().flatten().equal(layout.cells)
         assert layout.response_mask.sum(1).tolist() == [len(example.response_ids) for example in examples]
-    assert packed.boundaries.tolist() == [0, *packed.ends]
-    assert packed.ends[-1] == packed.input_ids.numel()
+    assert packed.boundaries.diff().tolist() == [*packed.lengths] == [len(example) for example in examples]
 
 
 @pytest.mark.parametrize("family", sorted(PLAIN_HEAD_FAMILIES))
@@ -72,15 +71,13 @@ def test_every_family_scores_packed_sequences_as_it_scores_each_alone(family: st
 @pytest.mark.parametrize("window", [None, 1, 3, 5, 6, 100])
 def test_attention_is_that_of_a_block_diagonal_mask(window: int | None) -> None:
     torch.manual_seed(0)
-    lengths = [1, 6, 3]
     q, k, v = torch.randn(1, 4, 10, 8).double(), torch.randn(1, 2, 10, 8).double(), torch.randn(1, 2, 10, 8).double()
-    sequence = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))
+    sequence = torch.repeat_interleave(torch.arange(3), torch.tensor([1, 6, 3]))
     distance = torch.arange(10)[:, None] - torch.arange(10)
     mask = (sequence[:, None] == sequence) & (distance >= 0) & (distance < (window or 10))
     expected = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True).transpose(1, 2)
-    ends = (1, 7, 10)
-    boundaries = torch.tensor([0, *ends], dtype=torch.int32)
-    arguments = {"boundaries": boundaries, "ends": ends, "scaling": 0.3, "sliding_window": window}
+    boundaries = torch.tensor([0, 1, 7, 10], dtype=torch.int32)
+    arguments = {"boundaries": boundaries, "lengths": (1, 6, 3), "scaling": 0.3, "sliding_window": window}
     found, _ = packed_attention(nn.Identity(), q, k, v, None, **arguments)
     torch.testing.assert_close(found, expected)
     for refused in ({"dropout": 0.1}, {"softcap": 30.0}):
