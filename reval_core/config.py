@@ -41,8 +41,9 @@ class ModelConfig(Section):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; bits depend on it. None: torch's own.")
     token_env: str = neutral("HF_TOKEN", description="Name of the environment variable with the hub's token.")
-    gradient_checkpointing: bool | Literal["mlp"] = Field(
-        False, description="Recomputed in the backward pass rather than kept: whole layers, or their MLPs (mlp)."
+    gradient_checkpointing: bool | Literal["gates", "mlp"] = Field(
+        False,
+        description="Recomputed in the backward pass, not kept: layers (true), MLPs (mlp), their products (gates).",
     )
     kernels: Literal["torch", "liger"] = Field(
         "torch", description="liger: fused norms and MLPs of liger-kernel, for GPUs (pip install -e '.[gpu]')."

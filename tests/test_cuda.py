@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from reval_core.config import ObjectiveConfig, OptimizerConfig
-from reval_core.learning import head
+from reval_core.learning import attention, head
+from reval_core.learning.activations import checkpoint_activations, use_kernels
 from reval_core.learning.batch import TrainingExample, micro_batches
 from reval_core.learning.calibration import calibrate
 from reval_core.learning.learner import Learner
+from reval_core.learning.precision import on_device, round_weights, to_host
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.folder import weights_checksum
 from reval_core.rollouts import SampleRequest, SamplingSettings
@@ -134,6 +137,66 @@ def test_the_host_waits_for_no_micro_batch(model, samples):
     assert waits[0] == waits[1] <= 8, waits
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_rounded_reference_on_the_host_scores_as_the_policy_does_to_the_bit(model, samples, packing):
+    plain = examples(samples, model, [0.0] * len(samples))
+    settings = {"max_tokens": MAX_TOKENS, "packed": packing, "compute_dtype": "bfloat16"}
+    expected = reference_scores(model, plain, **settings)
+    reference = copy.deepcopy(model).requires_grad_(False)
+    round_weights(reference)
+    to_host(reference)
+    assert {parameter.device.type for parameter in reference.parameters()} == {"cpu"}
+    with on_device(reference, "cuda") as there:
+        found = reference_scores(there, plain, **settings)
+    assert {parameter.device.type for parameter in reference.parameters()} == {"cpu"}
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("recomputed", [False, "gates", "mlp", True])
+def test_ligers_kernels_are_near_torchs_and_calibrated_exactly(model, samples, recomputed):
+    pytest.importorskip("liger_kernel")
+    plain = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    length = np.array([len(example.response_ids) for example in plain])
+    fused = copy.deepcopy(model)
+    use_kernels(fused, "liger")
+    assert type(model.model.norm)(4).forward.__func__ is not fused.model.norm.forward.__func__  # only this one model
+    checkpoint_activations(fused, recomputed, "liger")
+    objective = ObjectiveConfig(beta=0.01)
+    optimizer = OptimizerConfig(max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+    report = calibrate(fused, plain, objective, optimizer, compute_dtype="bfloat16")
+    assert report.same_layout == 0.0
+    gradients = []
+    for some in (model, fused):
+        learner = Learner(some, objective, optimizer, compute_dtype="bfloat16")
+        learner.zero_grad()
+        found = learner.accumulate(plain)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in some.parameters()]))
+        learner.zero_grad()
+        assert np.all(np.abs(found.log_ratio) <= 0.05 * np.sqrt(length))
+    assert (gradients[1] - gradients[0]).norm() / gradients[0].norm() <= 0.02
+    model.eval()
+
+
+def test_long_sequences_are_attended_one_by_one_as_short_ones_together(monkeypatch):
+    torch.manual_seed(0)
+    lengths = (700, 1024, 3)
+    query, key, value = (torch.randn(1, heads, sum(lengths), 64, device="cuda").bfloat16() for heads in (8, 2, 2))
+    boundaries = torch.tensor([0, 700, 1724, 1727], dtype=torch.int32, device="cuda")
+    exact, found = [], {0: [], 10**9: []}
+    for long, results in found.items():
+        monkeypatch.setattr(attention, "LONG", long)
+        inputs = [values.clone().requires_grad_() for values in (query, key, value)]
+        out, _ = attention.packed_attention(None, *inputs, None, boundaries=boundaries, lengths=lengths)
+        results += [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
+    inputs = [values.float().requires_grad_() for values in (query, key, value)]
+    out, _ = attention.packed_attention(None, *inputs, None, boundaries=boundaries, lengths=lengths)
+    exact += [out, *torch.autograd.grad(out.square().sum(), inputs)]
+    for results in found.values():
+        for one, other in zip(results, exact, strict=True):
+            assert (one.float() - other).norm() / other.norm() < 0.01
+
+
 def test_memory_of_the_head_is_flat_in_vocabulary():
     peaks = []
     for vocabulary in (2**16, 2**18):
@@ -172,8 +235,6 @@ def test_calibration_is_exact_and_no_reward_moves_nothing(model, samples, packin
 
 
 def test_updates_raise_the_rewarded_responses(model, samples):
-    import copy
-
     objective, optimizer = ObjectiveConfig(beta=0.01), OptimizerConfig(lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS)
     rewards = [float(index % 2) for index in range(len(samples))]
     scored = examples(samples, model, rewards)

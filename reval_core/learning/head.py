@@ -24,8 +24,8 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 if HAS_TRITON:
     from reval_core.learning import head_kernels
 
-LOGITS_PER_CHUNK = 2**28
-"""Logits held at once: 1 GiB in float32, 16,384 words of the vocabulary for 16,384 rows."""
+LOGITS_PER_CHUNK = 2**27
+"""Logits held at once: 512 MiB in float32, 8,192 words of the vocabulary for 16,384 rows."""
 
 
 def label_logits(

@@ -104,7 +104,7 @@ class Learner:
         self.updates_done = updates_done
         self.skipped_in_a_row = 0
         self._pad_id = pad_id
-        self._compute_dtype = compute_dtype
+        self.compute_dtype = compute_dtype
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._device = next(model.parameters()).device
         self._adamw = torch.optim.AdamW(
@@ -286,7 +286,7 @@ class Learner:
         )
 
     def _scoring(self) -> AbstractContextManager[None]:
-        return scoring_mode(self.model, self._compute_dtype, packed=self.optimizer_config.packing)
+        return scoring_mode(self.model, self.compute_dtype, packed=self.optimizer_config.packing)
 
     def _split(self, examples: Sequence[TrainingExample]) -> list[list[int]]:
         optimizer = self.optimizer_config

@@ -359,7 +359,7 @@ class Policies:
     ) -> Learner:
         objective, optimizer = _configs(settings)
         optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
-        checkpoint_activations(model, self._checkpointing)
+        checkpoint_activations(model, self._checkpointing, self._kernels)
         learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=settings["compute_dtype"])
         if state is not None:
             learner.load_state_tensors(state)
