@@ -62,6 +62,7 @@ LONGEST = 8192
 ROUND = 1024
 """Responses of an update in the published settings."""
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+"""Calls that hold up the host; one of the second is the benchmark's own."""
 
 
 class Bench:
@@ -304,22 +305,24 @@ def rounds(bench: Bench, max_tokens: int, recompute: Any, k: int = 4) -> dict:
     examples = scored(learner, bench.examples[: max(8, len(bench.examples) // 4)])
     single = bench.seconds(lambda: learner.update(examples))
     together = bench.seconds(lambda: [learner.update(examples) for _ in range(k)], repeats=1)
+    short = [replace(examples[0], response_ids=examples[0].response_ids[:1])]
+    host = bench.seconds(lambda: learner.accumulate(short)) if bench.gpu else None
     split = len(micro_batches(examples, max_tokens, packed=bench.gpu))
-    found = {"single": single, "k": k, "together": together, "micro_batches": split}
+    found = {"single": single, "k": k, "together": together, "micro_batches": split, "host": host}
     print(
         f"\n{k} updates of {len(examples)} responses take {together:.2f} s, {together / single:.2f} times one of them"
     )
-    if bench.gpu:
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        ) as profile:
+    if host is not None:
+        with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
             learner.update(examples)
             bench.wait()
-        events = profile.events()
-        busy = sum(event.device_time_total for event in events if event.device_type.name == "CUDA") / 1e6
-        waits = {name: sum(event.name.startswith(name) for event in events) for name in WAITING}
+        busy, waits = busy_seconds(profile), {name: 0 for name in WAITING}
+        for event in profile.events():
+            if event.name in waits:
+                waits[event.name] += 1
         found |= {"busy": busy, "waits": waits}
-        print(f"an update of {split} micro-batches: device busy {busy / single:.2f} of its time; host waits: {waits}")
+        print(f"an update of {split} micro-batches takes {single:.2f} s, device busy {busy:.2f} s, host waits: {waits}")
+        print(f"a micro-batch of a few tokens takes {host:.3f} s: what the host needs to launch one")
     check = calibrate(
         learner.model,
         scored(other_layout(learner), examples),
@@ -333,6 +336,16 @@ def rounds(bench: Bench, max_tokens: int, recompute: Any, k: int = 4) -> dict:
     )
     free(bench)
     return found | {"same_layout": check.same_layout, "other_layout": check.stored, "allowed": check.tolerance}
+
+
+def busy_seconds(profile: torch.profiler.profile) -> float:
+    """Time in which the device ran anything."""
+    on_device = (event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA)
+    total, until = 0.0, 0.0
+    for start, end in sorted((event.time_range.start, event.time_range.end) for event in on_device):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total / 1e6
 
 
 def other_layout(learner: Learner) -> Learner:

@@ -197,6 +197,20 @@ def test_long_sequences_are_attended_one_by_one_as_short_ones_together(monkeypat
             assert (one.float() - other).norm() / other.norm() < 0.01
 
 
+def test_the_gradient_is_the_same_one_by_one(model, samples, monkeypatch):
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    gradients = []
+    for long in (0, 10**9):
+        monkeypatch.setattr(attention, "LONG", long)
+        settings = OptimizerConfig(max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+        learner = Learner(model, ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+        learner.zero_grad()
+        learner.accumulate(scored)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+        learner.zero_grad()
+    assert (gradients[1] - gradients[0]).norm() / gradients[0].norm() <= 0.02
+
+
 def test_memory_of_the_head_is_flat_in_vocabulary():
     peaks = []
     for vocabulary in (2**16, 2**18):

@@ -67,9 +67,9 @@ def packed_attention(
     longest = max(lengths)
     before = -1 if sliding_window is None or sliding_window >= longest else sliding_window - 1
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        if before < 0 and sum(lengths) >= LONG * len(lengths) and query.shape[3] <= 128:
-            return _one_by_one(query, key, value, lengths, scaling), None
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, heads, D]
+        if before < 0 and sum(lengths) >= LONG * len(lengths) and query.shape[3] <= 128:
+            return _one_by_one(q, k, v, lengths, scaling).unsqueeze(0), None
         attended = varlen_attn(
             q, k, v, boundaries, boundaries, longest, longest, scale=scaling, window_size=(before, 0), **_GQA
         )
@@ -84,18 +84,19 @@ def packed_attention(
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scaling: float | None) -> Tensor:
-    """[1, T, heads, D] by cuDNN, each sequence filled up to a multiple of STEP: it plans anew for every length.
+    """[T, heads, D] by cuDNN from [T, heads, D], each sequence filled up to a multiple of STEP: it plans for a length.
 
-    What is filled in stands after the sequence, so no token of it looks there.
+    What is filled in stands after the sequence, so no token of it looks there. Tokens stay the outer dimension of
+    everything, gradients too: with one memory layout throughout, a plan that was made once fits always.
     """
     parts = []
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
-        for states in zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
-            length = states[0].shape[2]
-            q, k, v = (functional.pad(some, (0, 0, 0, -length % STEP)).contiguous() for some in states)
+        for states in zip(*(states.split(lengths) for states in (query, key, value)), strict=True):
+            length = len(states[0])
+            q, k, v = (functional.pad(some, (0, 0, 0, 0, 0, -length % STEP)).transpose(0, 1)[None] for some in states)
             found = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-            parts.append(found[:, :, :length])
-    return torch.cat(parts, dim=2).transpose(1, 2)
+            parts.append(found[0].transpose(0, 1).narrow(0, 0, length))
+    return torch.cat(parts)
 
 
 def _window(query: Tensor, before: int) -> Tensor | None:

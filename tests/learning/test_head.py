@@ -117,3 +117,13 @@ def test_memory_is_flat_in_vocabulary_and_in_rows(monkeypatch: pytest.MonkeyPatc
     assert _peak(1024, 2**10) <= 1.05 * base + 768 * 64  # rows, labels and a few numbers each
     monkeypatch.setattr(head, "LOGITS_PER_CHUNK", 2**40)
     assert _peak(256, 2**13) > 10 * base  # as the plain head is not
+
+
+@pytest.mark.parametrize("n", [1, 37, 8064, 2**17])
+def test_slices_are_aligned_and_cover_the_vocabulary_once(n: int) -> None:
+    rows, weight = torch.empty(n, 0), torch.empty(151_936, 0)
+    slices = list(head._slices(rows, weight))
+    assert [part.start for part in slices] == [0, *(part.stop for part in slices[:-1])]
+    assert slices[-1].stop == len(weight)
+    assert all(part.start % 256 == 0 for part in slices)
+    assert max(part.stop - part.start for part in slices) * n <= head.LOGITS_PER_CHUNK
