@@ -259,3 +259,15 @@ def test_updates_raise_the_rewarded_responses(model, samples):
     rewarded = np.array(rewards) > 0
     assert gained[rewarded].mean() > gained[~rewarded].mean()
     assert not reports[-1].skipped
+
+
+def test_a_saved_state_goes_on(model, samples):
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    settings = OptimizerConfig(lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+    learner = Learner(copy.deepcopy(model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    learner.update(scored)
+    other = Learner(copy.deepcopy(learner.model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    other.load_state_tensors(learner.state_tensors())
+    losses = [some.update(scored).loss for some in (learner, other, learner, other)]
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[3], rel=0.01)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -43,19 +45,25 @@ def checkpoint_activations(model: PreTrainedModel, what: Checkpointing, kernels:
                 "Set it to true or false."
             )
         for block in blocks:
-            inner = block.__dict__.get("forward", None)
-            if not isinstance(inner, partial):  # else it has been set before
+            if not isinstance(block.__dict__.get("forward"), partial):  # else it has been set before
                 block.forward = partial(_gate_recomputed, block, kernels) if what == "gates" else _recomputed(block)
 
 
 def _recomputed(block: nn.Module) -> partial[Tensor]:
-    return partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+    return partial(_without_keeping, block.forward)
+
+
+def _without_keeping(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """The function's value, of which the backward pass finds the inputs and no more."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _gate_recomputed(block: Any, kernels: Kernels, hidden: Tensor) -> Tensor:
     gate, up = block.gate_proj(hidden), block.up_proj(hidden)
     # the last product is not computed again: what it needs is there as soon as it begins
-    return checkpoint(_down, block, kernels, gate, up, use_reentrant=False, preserve_rng_state=False)
+    return _without_keeping(_down, block, kernels, gate, up)
 
 
 def _down(block: Any, kernels: Kernels, gate: Tensor, up: Tensor) -> Tensor:

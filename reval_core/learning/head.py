@@ -85,6 +85,7 @@ class _LabelLogits(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, to_label: Tensor, to_value: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, bias, labels, value = ctx.saved_tensors
+        to_label, to_value = to_label.contiguous(), to_value.contiguous()  # an expanded number, of a sum, is neither
         wants_rows, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         to_rows = torch.zeros_like(rows, dtype=value.dtype) if wants_rows else None
         to_weight = torch.empty_like(weight) if wants_weight else None

@@ -73,8 +73,8 @@ class Learner:
     """Updates a model in place.
 
     Master weights are float32: a model in half precision is converted in place, since an update of 1e-6 would vanish
-    in 8 significant bits. With compute_dtype bfloat16 the forward pass runs under autocast. The model stays in
-    evaluation mode, so that the policy is scored as its reference was; gradient checkpointing, which works in
+    in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. The model stays in evaluation
+    mode, so that the policy is scored as its reference was; gradient checkpointing of whole layers, which works in
     training mode only, is refused together with dropout.
 
     Args:
@@ -267,7 +267,8 @@ class Learner:
         self._adamw.state.clear()
         for owner, values in moments.items():
             self._adamw.state[owner] = {
-                "step": values["step"].clone(),  # AdamW keeps the count on the CPU
+                # where it is not fused AdamW keeps the count on the CPU
+                "step": values["step"].to(owner.device if owner.is_cuda else "cpu", copy=True),
                 "exp_avg": values["exp_avg"].to(owner.device, copy=True),
                 "exp_avg_sq": values["exp_avg_sq"].to(owner.device, copy=True),
             }

@@ -199,8 +199,10 @@ class Policies:
     def _keep_reference(self, policy_id: str | None) -> None:
         """While it learns, keep no frozen policy but the reference, as small as it computes and where it is to be."""
         self.keep_frozen(policy_id)
+        if self._device == "cpu" or not (is_bfloat16(self._dtype) or self._reference_on_host):
+            return
         for key, frozen in self._frozen.items():
-            if frozen.only_scores_in is None and self._device != "cpu":
+            if frozen.only_scores_in is None:
                 if is_bfloat16(self._dtype):
                     round_weights(frozen.model)
                 if self._reference_on_host:

@@ -69,6 +69,17 @@ def test_half_precision_factors_are_multiplied_exactly_and_summed_in_float32() -
         assert (found.double() - exact.double()).norm() / exact.double().norm() < 0.01
 
 
+def test_an_upstream_gradient_may_be_one_expanded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", 53 * 4)
+    rows, weight, _, labels = _inputs()
+    found, expected = (
+        torch.autograd.grad(label.sum() + value.sum(), (rows, weight))
+        for label, value in (f(rows, weight, None, labels, 1.0) for f in (label_logits, _plain))
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_what_needs_no_gradient_gets_none() -> None:
     rows, weight, _, labels = _inputs()
     head_only, _ = label_logits(rows.detach(), weight, None, labels)
