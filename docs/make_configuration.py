@@ -129,12 +129,11 @@ def default(field: FieldInfo) -> str:
 
 def values(field: FieldInfo) -> str:
     """Type and limits."""
-    kind, optional = field.annotation, False
-    if get_origin(kind) in (Union, types.UnionType):
-        optional = type(None) in get_args(kind)
-        kind = next(part for part in get_args(kind) if part is not type(None))
+    kind = field.annotation
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    words = ", ".join(described(part) for part in kinds if part is not type(None))
     limits = [f"{SIGNS[type(m)]} {bound(m):g}" for m in field.metadata if type(m) in SIGNS]
-    return " ".join([described(kind), ", ".join(limits)]).strip() + (" or null" if optional else "")
+    return " ".join([words, ", ".join(limits)]).strip() + (" or null" if type(None) in kinds else "")
 
 
 def described(kind: Any) -> str:

@@ -1,8 +1,8 @@
 """What a training run will need: rows and bytes in the store, saved policies, device memory, each with its formula.
 
 Bytes per row, indexes included, are the growth of each table up to six times the rows of a finished quickstart (32 MB);
-the saved tensors of a micro-batch were measured by hooks on Qwen2 models of two sizes (within 10 %), the logits by peak
-memory; all on a CPU.
+the saved tensors of a micro-batch were measured by hooks on Qwen2 models of five sizes, packed and with torch's kernels
+(within 1 %), the logits by peak memory; all on a CPU.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from flows.base_model import ModelSize
 from reval_core.config import Config
+from reval_core.learning.head import LOGITS_PER_CHUNK
 from reval_core.learning.objectives import objective_for
-from reval_core.learning.scoring import LOGITS_PER_CHUNK
 from tasks.inputs import Inputs
 
 FIXED = 14_000_000
@@ -36,6 +36,9 @@ MASTER = 16
 """float32 weight, gradient and two Adam moments of one parameter."""
 CHECKPOINT = 12
 """float32 weight and two Adam moments of one parameter in a saved folder."""
+COMPUTE_BYTES = {"float32": 4, "bfloat16": 2}
+NARROW_BYTES = {"float32": 36, "bfloat16": 22}
+"""Saved by one token in one layer for each of its hidden dimensions: norms, which are float32 inside, and attention."""
 LOGITS_COPIES = 4
 """Tensors of the size of the logits that live at once in their backward pass."""
 
@@ -132,6 +135,10 @@ def learning_memory(config: Config, size: ModelSize) -> list[Need]:
 def _reference(config: Config, size: ModelSize) -> list[Need]:
     if not objective_for(config.objective).needs_reference:
         return []
+    if config.model.reference == "host":
+        return []
+    if config.model.dtype == "bfloat16":
+        return [Need("reference", 2 * size.parameters, "2 bytes a parameter: rounded weight, on a GPU")]
     return [Need("reference", 4 * size.parameters, "4 bytes a parameter: float32 weight")]
 
 
@@ -143,30 +150,27 @@ def micro_batch(config: Config) -> tuple[int, int]:
     return sequences * longest, sequences * rollouts.max_new_tokens
 
 
-def layer_bytes(size: ModelSize, compute_bytes: int) -> int:
-    """Saved tensors of one token in one layer: the residual stream and its norms stay float32, products are in the
-    compute precision; attention is a fused kernel, which keeps no [T, T] matrix."""
-    return 40 * size.hidden + compute_bytes * (2 * size.kv_width + 4 * size.intermediate)
+def layer_bytes(size: ModelSize, dtype: str, recomputed: bool | str = False) -> int:
+    """Saved tensors of one token in one layer; attention is a fused kernel, which keeps no [T, T] matrix."""
+    if recomputed is True:
+        return COMPUTE_BYTES[dtype] * size.hidden
+    wide = {False: 4, "gates": 2, "mlp": 0}[recomputed]
+    return NARROW_BYTES[dtype] * size.hidden + COMPUTE_BYTES[dtype] * (2 * size.kv_width + wide * size.intermediate)
 
 
 def _activations(config: Config, size: ModelSize, tokens: int) -> Need:
-    compute_bytes = 2 if config.model.dtype == "bfloat16" else 4
-    one_layer = layer_bytes(size, compute_bytes)
-    if config.model.gradient_checkpointing:
-        each = 4 * size.hidden * size.layers + one_layer
-        formula = f"{tokens:,} tokens x (4 hidden x layers + one layer), with gradient checkpointing"
-    else:
-        each = one_layer * size.layers
-        formula = f"{tokens:,} tokens x layers x (40 hidden + {compute_bytes} (2 kv + 4 mlp))"
+    dtype, recomputed = config.model.dtype, config.model.gradient_checkpointing
+    each = size.layers * layer_bytes(size, dtype, recomputed)
+    if recomputed:  # one layer at a time is whole again
+        each += layer_bytes(size, dtype) - layer_bytes(size, dtype, recomputed)
+    formula = f"{tokens:,} tokens x {each:,} bytes, of {size.layers} layers, with gradient_checkpointing {recomputed}"
     return Need("activations", tokens * each, formula)
 
 
 def _logits(size: ModelSize, positions: int) -> Need:
-    at_once = min(positions, LOGITS_PER_CHUNK // max(1, size.vocabulary))
-    formula = (
-        f"{at_once:,} positions at a time x {size.vocabulary:,} words x 4 bytes x {LOGITS_COPIES} in the backward pass"
-    )
-    return Need("logits", LOGITS_COPIES * 4 * at_once * size.vocabulary, formula)
+    at_once = min(positions * size.vocabulary, LOGITS_PER_CHUNK)
+    formula = f"{at_once:,} logits at a time x 4 bytes x {LOGITS_COPIES} in the backward pass"
+    return Need("logits", LOGITS_COPIES * 4 * at_once, formula)
 
 
 def generating_memory(config: Config, size: ModelSize) -> list[Need]:

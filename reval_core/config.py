@@ -41,7 +41,16 @@ class ModelConfig(Section):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; bits depend on it. None: torch's own.")
     token_env: str = neutral("HF_TOKEN", description="Name of the environment variable with the hub's token.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass.")
+    gradient_checkpointing: bool | Literal["gates", "mlp"] = Field(
+        False,
+        description="Recomputed in the backward pass, not kept: layers (true), MLPs (mlp), their products (gates).",
+    )
+    kernels: Literal["torch", "liger"] = Field(
+        "torch", description="liger: fused norms and MLPs of liger-kernel, for GPUs (pip install -e '.[gpu]')."
+    )
+    reference: Literal["device", "host"] = neutral(
+        "device", description="Where a GPU run keeps the reference while it learns; from the host it comes to score."
+    )
 
 
 class PromptConfig(Section):
@@ -185,7 +194,12 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled decay; above 0 it moves weights without reward.")
     clip_norm: float = Field(1.0, gt=0, description="Global gradient norm at most.")
     warmup_updates: int = Field(0, ge=0, description="Updates over which the learning rate rises linearly.")
-    max_tokens_per_micro_batch: int = Field(16384, ge=1, description="Padded tokens in one forward and backward.")
+    max_tokens_per_micro_batch: int = Field(
+        16384, ge=1, description="Tokens in one forward and backward, padding counted; a longer response stands alone."
+    )
+    packing: bool = Field(
+        False, description="Responses stand one after another without padding: for GPUs; a CPU is faster with padding."
+    )
     max_skipped_in_a_row: int = neutral(3, ge=1, description="Non-finite updates in a row that stop the run.")
 
 

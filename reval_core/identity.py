@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-LEARNING_VERSION = 1
+LEARNING_VERSION = 2
 """Raised when the same trajectories and settings would give other weights or other reference scalars."""
 
 ROLLOUT_VERSION = 1

@@ -197,6 +197,8 @@ def _policies(
         pad_id=pad_id,
         versions=versions,
         gradient_checkpointing=config.model.gradient_checkpointing,
+        kernels=config.model.kernels,
+        reference=config.model.reference,
         max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
         on_relearned=lambda done, total: progress.step("learning again", done, total),
         on_update=lambda done, total: progress.on_step(),

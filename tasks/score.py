@@ -78,6 +78,7 @@ def _score(here: Here, names: list[str], reference: str) -> Commit[Scores]:
             reference,
             temperature=run.config.objective.policy_temperature,
             max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
+            packed=run.config.optimizer.packing,
         )
         rows = [{"trajectory_id": name, "logprob": pair[0], "root_value": pair[1]} for name, pair in scores.items()]
         table = pa.Table.from_pylist(rows, schema=SCORE_SCHEMA)
@@ -117,6 +118,7 @@ def calibrate_reference(here: Here, reference: str, batch: Batch | None = None) 
         reference,
         temperature=run.config.objective.policy_temperature,
         max_tokens=run.config.optimizer.max_tokens_per_micro_batch,
+        packed=run.config.optimizer.packing,
     )
     examples = [
         TrainingExample(

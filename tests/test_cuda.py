@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from reval_core.config import ObjectiveConfig, OptimizerConfig
-from reval_core.learning.batch import TrainingExample
+from reval_core.learning import attention, head
+from reval_core.learning.activations import checkpoint_activations, use_kernels
+from reval_core.learning.batch import TrainingExample, micro_batches
 from reval_core.learning.calibration import calibrate
 from reval_core.learning.learner import Learner
+from reval_core.learning.precision import on_device, round_weights, to_host
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.folder import weights_checksum
 from reval_core.rollouts import SampleRequest, SamplingSettings
@@ -79,11 +86,161 @@ def test_engine_and_learner_agree_on_log_probs(model, samples):
     assert abs(difference.mean()) < 1.0
 
 
-def test_calibration_is_exact_and_no_reward_moves_nothing(model, samples):
-    objective, optimizer = ObjectiveConfig(beta=0.01), OptimizerConfig(lr=1e-4, max_tokens_per_micro_batch=MAX_TOKENS)
+def test_packed_sequences_are_scored_as_padded_ones(model, samples):
+    plain = [replace(example, ref_logprob=None) for example in examples(samples, model, [0.0] * len(samples))]
+    length = np.array([len(example.response_ids) for example in plain])
+    for dtype, limit in (("float32", 2e-4), ("bfloat16", 0.05)):
+        padded, packed = (
+            reference_scores(model, plain, max_tokens=MAX_TOKENS, packed=packed, compute_dtype=dtype)
+            for packed in (False, True)
+        )
+        for one, other in zip(padded, packed, strict=True):
+            assert np.all(np.abs(one - other) <= limit * np.sqrt(length))
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_the_gradient_is_the_same_for_any_split(model, samples, packing):
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+
+    def gradient(max_tokens, dtype):
+        settings = OptimizerConfig(max_tokens_per_micro_batch=max_tokens, packing=packing)
+        learner = Learner(model, ObjectiveConfig(beta=0.01), settings, compute_dtype=dtype)
+        learner.zero_grad()
+        learner.accumulate(scored)
+        found = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        learner.zero_grad()
+        return found
+
+    for dtype, limit in (("float32", 1e-5), ("bfloat16", 0.02)):
+        whole, split = gradient(10**6, dtype), gradient(1000, dtype)
+        assert (whole - split).norm() / whole.norm() <= limit
+
+
+def test_the_host_waits_for_no_micro_batch(model, samples):
+    """An update waits as often with many micro-batches as with few."""
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    waits, batches = [], []
+    for max_tokens in (10**6, 1000):
+        settings = OptimizerConfig(max_tokens_per_micro_batch=max_tokens, packing=True)
+        learner = Learner(model, ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+        batches.append(len(micro_batches(scored, max_tokens, packed=True)))
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                learner.accumulate(scored)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        learner.zero_grad()
+        waits.append(sum("synchroniz" in str(warning.message) for warning in caught))
+    assert batches[0] == 1 < batches[1]
+    assert waits[0] == waits[1] <= 8, waits
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_rounded_reference_on_the_host_scores_as_the_policy_does_to_the_bit(model, samples, packing):
+    plain = examples(samples, model, [0.0] * len(samples))
+    settings = {"max_tokens": MAX_TOKENS, "packed": packing, "compute_dtype": "bfloat16"}
+    expected = reference_scores(model, plain, **settings)
+    reference = copy.deepcopy(model).requires_grad_(False)
+    round_weights(reference)
+    to_host(reference)
+    assert {parameter.device.type for parameter in reference.parameters()} == {"cpu"}
+    with on_device(reference, "cuda") as there:
+        found = reference_scores(there, plain, **settings)
+    assert {parameter.device.type for parameter in reference.parameters()} == {"cpu"}
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("recomputed", [False, "gates", "mlp", True])
+def test_ligers_kernels_are_near_torchs_and_calibrated_exactly(model, samples, recomputed):
+    pytest.importorskip("liger_kernel")
+    plain = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    length = np.array([len(example.response_ids) for example in plain])
+    fused = copy.deepcopy(model)
+    use_kernels(fused, "liger")
+    assert type(model.model.norm)(4).forward.__func__ is not fused.model.norm.forward.__func__  # only this one model
+    checkpoint_activations(fused, recomputed, "liger")
+    objective = ObjectiveConfig(beta=0.01)
+    optimizer = OptimizerConfig(max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+    report = calibrate(fused, plain, objective, optimizer, compute_dtype="bfloat16")
+    assert report.same_layout == 0.0
+    gradients = []
+    for some in (model, fused):
+        learner = Learner(some, objective, optimizer, compute_dtype="bfloat16")
+        learner.zero_grad()
+        found = learner.accumulate(plain)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in some.parameters()]))
+        learner.zero_grad()
+        assert np.all(np.abs(found.log_ratio) <= 0.05 * np.sqrt(length))
+    assert (gradients[1] - gradients[0]).norm() / gradients[0].norm() <= 0.02
+    model.eval()
+
+
+def test_long_sequences_are_attended_one_by_one_as_short_ones_together(monkeypatch):
+    torch.manual_seed(0)
+    lengths = (700, 1024, 3)
+    query, key, value = (torch.randn(1, heads, sum(lengths), 64, device="cuda").bfloat16() for heads in (8, 2, 2))
+    boundaries = torch.tensor([0, 700, 1724, 1727], dtype=torch.int32, device="cuda")
+    exact, found = [], {0: [], 10**9: []}
+    for long, results in found.items():
+        monkeypatch.setattr(attention, "LONG", long)
+        inputs = [values.clone().requires_grad_() for values in (query, key, value)]
+        out, _ = attention.packed_attention(None, *inputs, None, boundaries=boundaries, lengths=lengths)
+        results += [out, *torch.autograd.grad(out.float().square().sum(), inputs)]
+    inputs = [values.float().requires_grad_() for values in (query, key, value)]
+    out, _ = attention.packed_attention(None, *inputs, None, boundaries=boundaries, lengths=lengths)
+    exact += [out, *torch.autograd.grad(out.square().sum(), inputs)]
+    for results in found.values():
+        for one, other in zip(results, exact, strict=True):
+            assert (one.float() - other).norm() / other.norm() < 0.01
+
+
+def test_the_gradient_is_the_same_one_by_one(model, samples, monkeypatch):
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    gradients = []
+    for long in (0, 10**9):
+        monkeypatch.setattr(attention, "LONG", long)
+        settings = OptimizerConfig(max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+        learner = Learner(model, ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+        learner.zero_grad()
+        learner.accumulate(scored)
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+        learner.zero_grad()
+    assert (gradients[1] - gradients[0]).norm() / gradients[0].norm() <= 0.02
+
+
+def test_memory_of_the_head_is_flat_in_vocabulary():
+    peaks = []
+    for vocabulary in (2**16, 2**18):
+        rows, weight = (torch.randn(n, 64, device="cuda", dtype=torch.bfloat16) for n in (2**14, vocabulary))
+        rows.requires_grad_()
+        weight.requires_grad_()
+        labels = torch.randint(vocabulary, (2**14,), device="cuda")
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        label, value = head.label_logits(rows, weight, None, labels)
+        (label.sum() + value.sum()).backward()
+        peaks.append(
+            torch.cuda.max_memory_allocated() - before - 3 * weight.nbytes
+        )  # its gradient, float32 and bfloat16
+    assert peaks[1] <= 1.05 * peaks[0]
+    assert peaks[1] <= 2.5 * 4 * head.LOGITS_PER_CHUNK  # all logits are 16 chunks here
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_calibration_is_exact_and_no_reward_moves_nothing(model, samples, packing):
+    objective = ObjectiveConfig(beta=0.01)
+    optimizer = OptimizerConfig(lr=1e-4, max_tokens_per_micro_batch=MAX_TOKENS, packing=packing)
     scored = examples(samples, model, [0.0] * len(samples))
     report = calibrate(model, scored, objective, optimizer, compute_dtype="bfloat16")
     assert report.same_layout == 0.0
+    logprob, root = reference_scores(model, scored, max_tokens=MAX_TOKENS, packed=packing, compute_dtype="bfloat16")
+    scored = [
+        replace(e, ref_logprob=float(a), ref_root_value=float(b)) for e, a, b in zip(scored, logprob, root, strict=True)
+    ]
     before = weights_checksum(model)
     learner = Learner(model, objective, optimizer, compute_dtype="bfloat16")
     found = learner.update(scored)
@@ -92,8 +249,6 @@ def test_calibration_is_exact_and_no_reward_moves_nothing(model, samples):
 
 
 def test_updates_raise_the_rewarded_responses(model, samples):
-    import copy
-
     objective, optimizer = ObjectiveConfig(beta=0.01), OptimizerConfig(lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS)
     rewards = [float(index % 2) for index in range(len(samples))]
     scored = examples(samples, model, rewards)
@@ -104,3 +259,15 @@ def test_updates_raise_the_rewarded_responses(model, samples):
     rewarded = np.array(rewards) > 0
     assert gained[rewarded].mean() > gained[~rewarded].mean()
     assert not reports[-1].skipped
+
+
+def test_a_saved_state_goes_on(model, samples):
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    settings = OptimizerConfig(lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+    learner = Learner(copy.deepcopy(model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    learner.update(scored)
+    other = Learner(copy.deepcopy(learner.model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    other.load_state_tensors(learner.state_tensors())
+    losses = [some.update(scored).loss for some in (learner, other, learner, other)]
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[3], rel=0.01)

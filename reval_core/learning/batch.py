@@ -89,21 +89,31 @@ def pad(
     )
 
 
-def micro_batches(examples: Sequence[TrainingExample], max_tokens: int) -> list[list[int]]:
-    """Split an update into index lists of at most `max_tokens` padded tokens, longest sequences first.
+def micro_batches(examples: Sequence[TrainingExample], max_tokens: int, *, packed: bool = False) -> list[list[int]]:
+    """Split an update into index lists of at most `max_tokens` tokens, padding counted, longest sequences first.
 
-    Neighbours in length share a micro-batch, so little is padded, and a batch that does not fit in memory fails
-    at once rather than late. An example longer than the limit stands alone. Equal examples give equal splits.
+    Padded, neighbours in length share a micro-batch, so little is padded; packed, each goes where it first fits. A
+    batch that does not fit in memory fails at once rather than late. An example longer than the limit stands alone: no
+    response is ever split, so its residual is known when its gradient is taken. Equal examples give equal splits.
     """
     if max_tokens < 1:
         raise LearningError(f"max_tokens_per_micro_batch is {max_tokens}; expected at least 1.")
     by_length = sorted(range(len(examples)), key=lambda index: -len(examples[index]))
     batches: list[list[int]] = []
+    taken: list[int] = []  # tokens in each
     for index in by_length:
-        if batches and (len(batches[-1]) + 1) * len(examples[batches[-1][0]]) <= max_tokens:
-            batches[-1].append(index)
-        else:
+        length = len(examples[index])
+        if packed:
+            place = next((place for place, tokens in enumerate(taken) if tokens + length <= max_tokens), None)
+        else:  # a padded row is as long as its micro-batch's first
+            length = len(examples[batches[-1][0]]) if batches else length
+            place = len(batches) - 1 if batches and taken[-1] + length <= max_tokens else None
+        if place is None:
             batches.append([index])
+            taken.append(len(examples[index]))
+        else:
+            batches[place].append(index)
+            taken[place] += length
     return batches
 
 

@@ -18,14 +18,15 @@ from reval_core.config import ObjectiveConfig, OptimizerConfig
 from reval_core.errors import LearningError
 from reval_core.learning.batch import TrainingExample, micro_batches
 from reval_core.learning.objective import trajectory_residual
+from reval_core.learning.precision import is_bfloat16
 from reval_core.learning.reference import (
     Floats,
     column,
-    is_bfloat16,
     mode_restored,
     reference_scores,
     require,
     score_examples,
+    scoring_mode,
     set_learning_mode,
     to_numpy,
 )
@@ -77,26 +78,28 @@ def calibrate(
         raise LearningError("The calibration self-test needs at least one drawn trajectory.")
     for name in ("ref_logprob", "ref_root_value"):
         require(examples, name, "the calibration self-test")
-    max_tokens, temperature = optimizer.max_tokens_per_micro_batch, objective.policy_temperature
+    max_tokens, packed = optimizer.max_tokens_per_micro_batch, optimizer.packing
+    temperature = objective.policy_temperature
     now = reference_scores(
         reference,
         examples,
         max_tokens=max_tokens,
+        packed=packed,
         temperature=temperature,
         compute_dtype=compute_dtype,
         pad_id=pad_id,
     )
     stored = column(examples, "ref_logprob"), column(examples, "ref_root_value")
     residual_now, residual_stored = np.empty(len(examples)), np.empty(len(examples))
-    with mode_restored(reference):
+    with mode_restored(reference), scoring_mode(reference, compute_dtype, packed=packed):
         set_learning_mode(reference)
-        for indices in micro_batches(examples, max_tokens):
+        for indices in micro_batches(examples, max_tokens, packed=packed):
             _, scores = score_examples(
                 reference,
                 [examples[index] for index in indices],
                 gradient=True,
+                packed=packed,
                 temperature=temperature,
-                compute_dtype=compute_dtype,
                 pad_id=pad_id,
             )
             for known, residual in ((now, residual_now), (stored, residual_stored)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +17,18 @@ from torch import Tensor, nn
 
 from reval_core.config import ObjectiveConfig, OptimizerConfig
 from reval_core.errors import LearningError
-from reval_core.learning.batch import PaddedBatch, TrainingExample, group_indices, micro_batches
-from reval_core.learning.objectives import Batch, Objective, Update, objective_for
+from reval_core.learning.batch import TrainingExample, group_indices, micro_batches
+from reval_core.learning.layout import Layout, send
+from reval_core.learning.objectives import Batch, Loss, Objective, Update, objective_for
+from reval_core.learning.precision import is_bfloat16
 from reval_core.learning.reference import (
     Floats,
     column,
-    head_precision,
-    is_bfloat16,
+    in_order,
     require,
     score_examples,
+    scoring_mode,
     set_learning_mode,
-    to_numpy,
 )
 from reval_core.learning.scoring import Scores
 
@@ -71,8 +73,8 @@ class Learner:
     """Updates a model in place.
 
     Master weights are float32: a model in half precision is converted in place, since an update of 1e-6 would vanish
-    in 8 significant bits. With compute_dtype bfloat16 the forward pass runs under autocast. The model stays in
-    evaluation mode, so that the policy is scored as its reference was; gradient checkpointing, which works in
+    in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. The model stays in evaluation
+    mode, so that the policy is scored as its reference was; gradient checkpointing of whole layers, which works in
     training mode only, is refused together with dropout.
 
     Args:
@@ -102,7 +104,7 @@ class Learner:
         self.updates_done = updates_done
         self.skipped_in_a_row = 0
         self._pad_id = pad_id
-        self._compute_dtype = compute_dtype
+        self.compute_dtype = compute_dtype
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._device = next(model.parameters()).device
         self._adamw = torch.optim.AdamW(
@@ -111,6 +113,7 @@ class Learner:
             betas=optimizer.betas,
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
+            fused=self._device.type == "cuda",  # one pass over each parameter, with nothing of its size beside it
         )
         self._old_logprob: dict[str, Tensor] = {}
         is_bfloat16(compute_dtype)  # a wrong dtype is an error now, not at the first update
@@ -122,12 +125,14 @@ class Learner:
         if "old_logprob" not in self.objective.needs:
             return
         set_learning_mode(self.model)
-        for indices in self._split(fresh):
-            chosen = [fresh[index] for index in indices]
-            batch, scores = self._score(chosen, gradient=False)
-            assert scores.token_logprob is not None
-            for example, row, mask in zip(chosen, scores.token_logprob, batch.response_mask, strict=True):
-                self._old_logprob[example.trajectory_id] = row[mask].cpu()
+        with self._scoring():
+            for indices in self._split(fresh):
+                chosen = [fresh[index] for index in indices]
+                layout, scores = self._score(chosen, gradient=False)
+                assert scores.token_logprob is not None
+                lengths = [len(example.response_ids) for example in chosen]
+                values = scores.token_logprob.flatten().index_select(0, layout.cells).split(lengths)
+                self._old_logprob |= {e.trajectory_id: value for e, value in zip(chosen, values, strict=True)}
 
     def update(self, examples: Sequence[TrainingExample]) -> UpdateReport:
         """One optimizer step on the examples.
@@ -175,29 +180,19 @@ class Learner:
         set_learning_mode(self.model)  # a rollout engine may have changed it
         count = len(examples) if count is None else count
         token_count = _count_tokens(examples) if token_count is None else token_count
-        constant = self._constant(examples)
-        loss = 0.0
-        columns = {name: np.full(len(examples), np.nan) for name in ("residual", "log_ratio", "root_gap")}
-        for indices in self._split(examples):
-            chosen = [examples[index] for index in indices]
-            padded, scores = self._score(chosen, gradient=True)
-            batch = self._batch(
-                chosen,
-                padded,
-                scores,
-                None if constant is None else constant[indices],
-                count,
-                token_count,
-            )
-            part = self.objective.loss(batch, self.objective_config)
-            with head_precision(self._device, self._compute_dtype):
+        found: list[tuple[Loss, Scores]] = []
+        batches = self._split(examples)
+        with self._scoring():
+            constant = self._constant(examples)
+            for indices in batches:
+                chosen = [examples[index] for index in indices]
+                layout, scores = self._score(chosen, gradient=True)
+                chosen_constant = None if constant is None else constant[self._send(np.asarray(indices))]
+                batch = self._batch(chosen, layout, scores, chosen_constant, count, token_count)
+                part = self.objective.loss(batch, self.objective_config)
                 part.total.backward()
-            loss += part.total.item()
-            if part.residual is not None:
-                columns["residual"][indices] = to_numpy(part.residual)
-            columns["log_ratio"][indices] = to_numpy(scores.logprob) - column(chosen, "ref_logprob")
-            columns["root_gap"][indices] = to_numpy(scores.root_value) - column(chosen, "ref_root_value")
-        return Accumulated(loss=loss, **columns)
+                found.append(_without_graph(part, scores))  # nothing here waits for the device
+        return self._accumulated(examples, batches, found)
 
     def step(self, loss: float) -> tuple[float, float, bool]:
         """Clip the accumulated gradient and step AdamW, or skip if loss or gradient is not finite.
@@ -272,22 +267,40 @@ class Learner:
         self._adamw.state.clear()
         for owner, values in moments.items():
             self._adamw.state[owner] = {
-                "step": values["step"].clone(),  # AdamW keeps the count on the CPU
+                # where it is not fused AdamW keeps the count on the CPU
+                "step": values["step"].to(owner.device if owner.is_cuda else "cpu", copy=True),
                 "exp_avg": values["exp_avg"].to(owner.device, copy=True),
                 "exp_avg_sq": values["exp_avg_sq"].to(owner.device, copy=True),
             }
 
-    def _split(self, examples: Sequence[TrainingExample]) -> list[list[int]]:
-        return micro_batches(examples, self.optimizer_config.max_tokens_per_micro_batch)
+    def _accumulated(
+        self, examples: Sequence[TrainingExample], batches: list[list[int]], found: list[tuple[Loss, Scores]]
+    ) -> Accumulated:
+        losses, scores = zip(*found, strict=True)
+        residuals = [part.residual for part in losses if part.residual is not None]
+        residual = in_order(residuals, batches) if residuals else np.full(len(examples), np.nan)
+        return Accumulated(
+            loss=sum(torch.stack([part.total for part in losses]).tolist()),
+            residual=residual,
+            log_ratio=in_order([score.logprob for score in scores], batches) - column(examples, "ref_logprob"),
+            root_gap=in_order([score.root_value for score in scores], batches) - column(examples, "ref_root_value"),
+        )
 
-    def _score(self, examples: Sequence[TrainingExample], *, gradient: bool) -> tuple[PaddedBatch, Scores]:
+    def _scoring(self) -> AbstractContextManager[None]:
+        return scoring_mode(self.model, self.compute_dtype, packed=self.optimizer_config.packing)
+
+    def _split(self, examples: Sequence[TrainingExample]) -> list[list[int]]:
+        optimizer = self.optimizer_config
+        return micro_batches(examples, optimizer.max_tokens_per_micro_batch, packed=optimizer.packing)
+
+    def _score(self, examples: Sequence[TrainingExample], *, gradient: bool) -> tuple[Layout, Scores]:
         return score_examples(
             self.model,
             examples,
             gradient=gradient,
+            packed=self.optimizer_config.packing,
             token_logprobs="old_logprob" in self.objective.needs,
             temperature=self.objective_config.policy_temperature,
-            compute_dtype=self._compute_dtype,
             pad_id=self._pad_id,
         )
 
@@ -301,7 +314,7 @@ class Learner:
             logprob = torch.empty(len(examples), dtype=torch.float64, device=self._device)
             for indices in self._split(examples):
                 _, scores = self._score([examples[index] for index in indices], gradient=False)
-                logprob[indices] = scores.logprob.double()
+                logprob[self._send(np.asarray(indices))] = scores.logprob.double()
         update = Update(
             reward=self._tensor(examples, "reward"),
             group=torch.from_numpy(group_indices(examples)).to(self._device) if "group" in needs else None,
@@ -313,7 +326,7 @@ class Learner:
     def _batch(
         self,
         examples: Sequence[TrainingExample],
-        padded: PaddedBatch,
+        layout: Layout,
         scores: Scores,
         constant: Tensor | None,
         count: int,
@@ -325,36 +338,43 @@ class Learner:
             root_value=scores.root_value,
             reward=self._tensor(examples, "reward"),
             weight=self._tensor(examples, "weight"),
-            response_mask=padded.response_mask,
+            response_mask=layout.response_mask,
             count=count,
             token_count=token_count,
             ref_logprob=self._tensor(examples, "ref_logprob") if "ref_logprob" in needs else None,
             ref_root_value=self._tensor(examples, "ref_root_value") if "ref_root_value" in needs else None,
             constant=constant,
             token_logprob=scores.token_logprob,
-            old_token_logprob=self._old(examples, padded) if "old_logprob" in needs else None,
+            old_token_logprob=self._old(examples, layout) if "old_logprob" in needs else None,
         )
 
-    def _old(self, examples: Sequence[TrainingExample], padded: PaddedBatch) -> Tensor:
+    def _old(self, examples: Sequence[TrainingExample], layout: Layout) -> Tensor:
         missing = [example.trajectory_id for example in examples if example.trajectory_id not in self._old_logprob]
         if missing:
             raise LearningError(
                 f"Objective {self.objective.name!r}: trajectory {missing[0]} has no log-probs from the round's start. "
                 "Call begin_round with the batch that is learned from."
             )
-        flat = torch.cat([self._old_logprob[example.trajectory_id] for example in examples]).to(self._device)
-        old = torch.zeros(padded.response_mask.shape, dtype=flat.dtype, device=self._device)
-        old[padded.response_mask] = flat
-        return old
+        flat = torch.cat([self._old_logprob[example.trajectory_id] for example in examples])
+        mask = layout.response_mask
+        return flat.new_zeros(mask.numel()).index_copy(0, layout.cells, flat).view(mask.shape)
 
     def _tensor(self, examples: Sequence[TrainingExample], name: str) -> Tensor:
         """[N] float64: the scalars are few, and rounding stored ones would move the residual."""
-        return torch.from_numpy(column(examples, name)).to(self._device)
+        return self._send(column(examples, name))
+
+    def _send(self, values: np.ndarray) -> Tensor:
+        return send(torch.from_numpy(values), self._device)
 
     def _check_reference(self, examples: Sequence[TrainingExample]) -> None:
         for name in ("ref_logprob", "ref_root_value"):
             if name in self.objective.needs:
                 require(examples, name, f"objective {self.objective.name!r}")
+
+
+def _without_graph(part: Loss, scores: Scores) -> tuple[Loss, Scores]:
+    residual = None if part.residual is None else part.residual.detach()
+    return Loss(part.total.detach(), residual), Scores(scores.logprob.detach(), scores.root_value.detach())
 
 
 def _count_tokens(examples: Sequence[TrainingExample]) -> int:

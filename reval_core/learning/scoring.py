@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+
+from reval_core.learning.head import gather, label_logits
+from reval_core.learning.layout import Layout, masked_layout
 
 PLAIN_HEAD_FAMILIES = frozenset(
     {"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 )
 """Model types whose logits are the LM head applied to the body's last hidden state, and nothing after it."""
-
-LOGITS_PER_CHUNK = 2**28
-"""Logits held at once: 1 GiB in float32, 1,766 positions at a vocabulary of 152,000."""
 
 
 @dataclass(frozen=True)
@@ -65,96 +63,63 @@ def score(
         ValueError: shapes differ, a row has no response token, or one that is padding or has no token before it.
     """
     attended, response = attention_mask.bool(), response_mask.bool()
-    _check(input_ids, attended, response, temperature)
-    input_ids = input_ids.masked_fill(~attended, 0)
-    position_ids = (attended.long().cumsum(dim=1) - 1).clamp(min=0)  # [B, T]
+    _check(input_ids, attended, response)
+    layout = masked_layout(input_ids, attended, response)
+    return score_layout(model, layout, token_logprobs=token_logprobs, temperature=temperature)
 
-    tokens = response.flatten().nonzero().squeeze(1)  # [N] response tokens, row by row, as indices into B * T
-    labels = input_ids.flatten()[tokens].long()  # [N]
-    label_logit, value = _logits_of_labels(
-        model, input_ids, attended.long(), position_ids, tokens - 1, labels, temperature
-    )
+
+def score_layout(model: nn.Module, layout: Layout, *, token_logprobs: bool = False, temperature: float = 1.0) -> Scores:
+    """`score` of sequences that are laid out already; on a GPU the host never waits for it.
+
+    A packed layout takes a model that attends packed (`attention.attending_packed`).
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; expected a number above 0.")
+    label_logit, value = _label_logits(model, layout, temperature)  # [N]
 
     # [B, T]; the sums over tokens run in float64 and are rounded once
-    token_logprob = _spread(label_logit - value, tokens, response)
+    token_logprob = _spread(label_logit - value, layout)
     logprob = token_logprob.sum(dim=1, dtype=torch.float64).to(token_logprob.dtype)
-    lengths = response.sum(dim=1)
-    first = lengths.cumsum(dim=0) - lengths  # [B] each row's first response token, among the N
-    root_value = value.index_select(0, first)
+    root_value = value.index_select(0, layout.first)
     if not token_logprobs:
         return Scores(logprob, root_value)
-    return Scores(logprob, root_value, token_logprob, _spread(value, tokens, response))
+    return Scores(logprob, root_value, token_logprob, _spread(value, layout))
 
 
-def _logits_of_labels(
-    model: nn.Module,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    position_ids: Tensor,
-    positions: Tensor,
-    labels: Tensor,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Logit of each label and logsumexp of all logits at the N flat positions: two tensors [N]."""
-    inputs = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "position_ids": position_ids,
+def has_plain_head(model: nn.Module) -> TypeGuard[PreTrainedModel]:
+    """Whether the model's logits are its LM head applied to its body's last hidden state."""
+    return isinstance(model, PreTrainedModel) and model.config.model_type in PLAIN_HEAD_FAMILIES
+
+
+def _label_logits(model: nn.Module, layout: Layout, temperature: float) -> tuple[Tensor, Tensor]:
+    """Logit of each response token and logsumexp of all logits where it is predicted: two tensors [N]."""
+    inputs: dict[str, Any] = {
+        "input_ids": layout.input_ids,
+        "attention_mask": layout.attention_mask,
+        "position_ids": layout.position_ids,
         "use_cache": False,
     }
-    if isinstance(model, PreTrainedModel) and model.config.model_type in PLAIN_HEAD_FAMILIES:
-        hidden = model.base_model(**inputs).last_hidden_state  # [B, T, D]
-        rows = hidden.flatten(0, 1).index_select(0, positions)  # [N, D]
-        return _head_in_chunks(rows, labels, model.get_output_embeddings(), temperature)
-    logits = model(**_accepted(model, inputs)).logits  # [B, T, V]
-    return _gather(logits.flatten(0, 1).index_select(0, positions), labels, temperature)
+    if layout.boundaries is not None:
+        inputs |= {"boundaries": layout.boundaries, "lengths": layout.lengths}
+    if has_plain_head(model):
+        hidden = model.base_model(**inputs).last_hidden_state  # [R, W, D]
+        rows = hidden.flatten(0, 1).index_select(0, layout.predicting)  # [N, D]
+        head = model.get_output_embeddings()
+        return label_logits(rows, head.weight, head.bias, layout.labels, temperature)
+    logits = model(**_accepted(model, inputs)).logits  # [R, W, V]
+    return gather(logits.flatten(0, 1).index_select(0, layout.predicting), layout.labels, temperature)
 
 
-def _head_in_chunks(rows: Tensor, labels: Tensor, head: nn.Linear, temperature: float) -> tuple[Tensor, Tensor]:
-    """LM head over rows [N, D] so that at most LOGITS_PER_CHUNK logits exist at once, in both passes."""
-    size = max(1, LOGITS_PER_CHUNK // head.weight.shape[0])
-    if len(rows) <= size:
-        return _head(rows, labels, head, temperature)
-    parts = [
-        checkpoint(
-            _head,
-            some_rows,
-            some_labels,
-            head,
-            temperature,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        for some_rows, some_labels in zip(rows.split(size), labels.split(size), strict=True)
-    ]
-    label_logits, values = zip(*parts, strict=True)
-    return torch.cat(label_logits), torch.cat(values)
+def _spread(values: Tensor, layout: Layout) -> Tensor:
+    """Values [N] put at the response's cells of a zero [B, T]."""
+    mask = layout.response_mask
+    return values.new_zeros(mask.numel()).index_copy(0, layout.cells, values).view(mask.shape)
 
 
-def _head(rows: Tensor, labels: Tensor, head: nn.Linear, temperature: float) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(head.weight.dtype, torch.float32)
-    bias = None if head.bias is None else head.bias.to(dtype)
-    with torch.autocast(rows.device.type, enabled=False):
-        logits = functional.linear(rows.to(dtype), head.weight.to(dtype), bias)  # [N, V]
-    return _gather(logits, labels, temperature)
-
-
-def _gather(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    return logits.gather(1, labels.unsqueeze(1)).squeeze(1), logits.logsumexp(dim=1)
-
-
-def _spread(values: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Values [N] put at the flat indices `tokens` of a zero [B, T]."""
-    return values.new_zeros(mask.numel()).index_copy(0, tokens, values).view(mask.shape)
-
-
-def _check(input_ids: Tensor, attended: Tensor, response: Tensor, temperature: float) -> None:
+def _check(input_ids: Tensor, attended: Tensor, response: Tensor) -> None:
     if not input_ids.shape == attended.shape == response.shape or input_ids.dim() != 2:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (input_ids, attended, response))
         raise ValueError(f"input_ids, attention_mask and response_mask must all be [B, T]; got {shapes}.")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; expected a number above 0.")
     empty = ~response.any(dim=1)
     if bool(empty.any()):
         raise ValueError(f"response_mask: rows {empty.nonzero().flatten().tolist()} have no response token.")

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from reval_core.config import ObjectiveConfig, OptimizerConfig
 from reval_core.environment import BITS_DEPEND_ON
 from reval_core.errors import LearningError
 from reval_core.identity import LEARNING_VERSION, digest, short
+from reval_core.learning.activations import Checkpointing, Kernels, checkpoint_activations, use_kernels
 from reval_core.learning.batch import TrainingExample
 from reval_core.learning.learner import Learner, UpdateReport
 from reval_core.learning.objectives import objective_for
+from reval_core.learning.precision import is_bfloat16, on_device, round_weights, to_host
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import (
@@ -55,7 +57,9 @@ class Policies:
         compute_dtype: "float32" or "bfloat16"; weights are kept in float32.
         pad_id: token put into padding.
         versions: what this process runs under; bits of weights learned again are held against it.
-        gradient_checkpointing: recompute activations in the backward pass.
+        gradient_checkpointing: what is recomputed in the backward pass.
+        kernels: which kernels every model runs its small operations with.
+        reference: "device", or "host" for references that come to the device only to score.
         max_skipped_in_a_row: updates in a row that are not finite and end learning; no policy's id depends on it.
     """
 
@@ -69,7 +73,9 @@ class Policies:
         compute_dtype: str,
         pad_id: int,
         versions: Mapping[str, Any],
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = False,
+        kernels: Kernels = "torch",
+        reference: Literal["device", "host"] = "device",
         max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
         on_relearned: Callable[[int, int], None] = lambda done, total: None,
         on_update: Callable[[int, int], None] = lambda done, total: None,
@@ -81,7 +87,9 @@ class Policies:
         self._dtype = compute_dtype
         self._pad_id = pad_id
         self._versions = versions
-        self._checkpointing = gradient_checkpointing
+        self._checkpointing: Checkpointing = gradient_checkpointing
+        self._kernels: Kernels = kernels
+        self._reference_on_host = reference == "host"
         self._max_skipped = max_skipped_in_a_row
         self._on_relearned, self._on_update = on_relearned, on_update
         self._resident: Resident | None = None  # also while the learner's weights belong to no policy
@@ -108,9 +116,9 @@ class Policies:
         return self._frozen.get(policy_id)
 
     def _found(self, policy_id: str) -> Resident | Frozen:
-        """The policy in memory, brought there by the shortest way."""
+        """The policy in memory with its own weights, brought there by the shortest way."""
         held = self._held(policy_id)
-        if held is not None:
+        if held is not None and not (isinstance(held, Frozen) and held.only_scores_in):
             return held
         folder = self._folder(policy_id)
         if folder is None:
@@ -124,6 +132,7 @@ class Policies:
         else:
             model, manifest = load_saved(folder, policy_id, device=self._device)
             checksum = manifest.weights_checksum
+        use_kernels(model, self._kernels)
         return Frozen(model.requires_grad_(False), checksum)
 
     def _folder(self, policy_id: str) -> Path | None:
@@ -151,6 +160,7 @@ class Policies:
         *,
         temperature: float,
         max_tokens: int,
+        packed: bool = False,
         compute_dtype: str | None = None,
     ) -> dict[str, Pair]:
         """(log pi_ref, V_ref(s1)) in nats of each trajectory: from the store, computed where they are missing.
@@ -166,16 +176,38 @@ class Policies:
             tokens = trajectories.tokens(connection, missing) if missing else {}
         if missing:
             examples = [_example(tokens[name], name) for name in missing]
-            logprob, root_value = reference_scores(
-                self.model(reference_policy_id),
-                examples,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                compute_dtype=compute_dtype,
-                pad_id=self._pad_id,
-            )
+            with on_device(self._scoring_model(reference_policy_id, compute_dtype), self._device) as model:
+                logprob, root_value = reference_scores(
+                    model,
+                    examples,
+                    max_tokens=max_tokens,
+                    packed=packed,
+                    temperature=temperature,
+                    compute_dtype=compute_dtype,
+                    pad_id=self._pad_id,
+                )
             known |= {name: (float(a), float(b)) for name, a, b in zip(missing, logprob, root_value, strict=True)}
         return known
+
+    def _scoring_model(self, policy_id: str, compute_dtype: str) -> nn.Module:
+        """The policy to score with, which may be one that can do nothing else."""
+        held = self._held(policy_id)
+        if isinstance(held, Frozen) and held.only_scores_in == compute_dtype:
+            return held.model
+        return self.model(policy_id)
+
+    def _keep_reference(self, policy_id: str | None) -> None:
+        """While it learns, keep no frozen policy but the reference, as small as it computes and where it is to be."""
+        self.keep_frozen(policy_id)
+        if self._device == "cpu" or not (is_bfloat16(self._dtype) or self._reference_on_host):
+            return
+        for key, frozen in self._frozen.items():
+            if frozen.only_scores_in is None:
+                if is_bfloat16(self._dtype):
+                    round_weights(frozen.model)
+                if self._reference_on_host:
+                    to_host(frozen.model)
+                self._frozen[key] = replace(frozen, only_scores_in=self._dtype)
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -244,6 +276,7 @@ class Policies:
                 step.reference_policy_id,
                 temperature=objective.policy_temperature,
                 max_tokens=optimizer.max_tokens_per_micro_batch,
+                packed=optimizer.packing,
                 compute_dtype=step.settings["compute_dtype"],
             )
         return [
@@ -257,7 +290,7 @@ class Policies:
     def _learner_at(self, step: LearningStep) -> Learner:
         """The learner with the weights and optimizer state of the step's parent, under the step's settings."""
         resident = self._go_to(step.parent_policy_id, step.reference_policy_id)
-        self.keep_frozen(step.reference_policy_id)
+        self._keep_reference(step.reference_policy_id)
         if resident.settings == step.settings:
             return resident.learner
         model, state = resident.model, resident.learner.state_tensors()
@@ -298,6 +331,8 @@ class Policies:
             return None
         self._resident = None  # before another model and its optimizer state come into memory
         handed_over = None if policy_id == reference else self._frozen.get(policy_id)
+        if handed_over is not None and handed_over.only_scores_in:
+            handed_over = None
         self.keep_frozen(reference)
         loaded = handed_over or self._load(policy_id, folder)
         if is_base:  # its first step says under which settings it learns
@@ -326,8 +361,7 @@ class Policies:
     ) -> Learner:
         objective, optimizer = _configs(settings)
         optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
-        if self._checkpointing:
-            model.gradient_checkpointing_enable()  # type: ignore[operator]
+        checkpoint_activations(model, self._checkpointing, self._kernels)
         learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=settings["compute_dtype"])
         if state is not None:
             learner.load_state_tensors(state)
@@ -367,6 +401,7 @@ class Policies:
             learner.model,
             examples,
             max_tokens=learner.optimizer_config.max_tokens_per_micro_batch,
+            packed=learner.optimizer_config.packing,
             temperature=learner.objective_config.policy_temperature,
             compute_dtype=self._dtype,
             pad_id=self._pad_id,

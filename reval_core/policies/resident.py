@@ -33,3 +33,5 @@ class Frozen:
 
     model: nn.Module
     checksum: str
+    only_scores_in: str | None = None
+    """Set on a reference beside a learner: its weights may be rounded to this precision, and away from the device."""

@@ -28,6 +28,7 @@ from small_run import (
 from reval_core.config import Config
 from reval_core.errors import LeaseLost
 from reval_core.home import Home
+from reval_core.identity import LEARNING_VERSION
 from reval_core.learning.learner import Learner
 from reval_core.policies.materialise import Policies
 
@@ -42,7 +43,7 @@ def upgraded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     version_of = importlib.metadata.version
     with monkeypatch.context() as patch:
         for module in LEARNING:
-            patch.setattr(f"{module}.LEARNING_VERSION", 2)
+            patch.setattr(f"{module}.LEARNING_VERSION", LEARNING_VERSION + 1)
         patch.setattr("importlib.metadata.version", lambda name: "99.0" if name == "torch" else version_of(name))
         yield
 
@@ -75,10 +76,11 @@ def test_a_run_that_was_killed_and_upgraded_goes_on_from_what_is_stored(
     assert first == undisturbed[0]  # what is committed keeps its name
     assert second[1] != undisturbed[1][1]  # what is learned by another version is another policy,
     assert second[2] == undisturbed[1][2]  # here with the same weights, since only the number was raised
-    assert "goes on under other versions: LEARNING_VERSION 1 -> 2; torch" in caplog.text
+    change = f"LEARNING_VERSION {LEARNING_VERSION} -> {LEARNING_VERSION + 1}; torch"
+    assert f"goes on under other versions: {change}" in caplog.text
     (event,) = rows(home, "SELECT iteration, message FROM events WHERE kind = 'changed versions'")
     assert event["iteration"] == 1
-    assert event["message"].startswith("LEARNING_VERSION 1 -> 2; torch")
+    assert event["message"].startswith(change)
     with upgraded(monkeypatch):
         assert train(config, home).executed == ()
 

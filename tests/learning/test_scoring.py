@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reval_core.learning import scoring
+from reval_core.learning import head
 from reval_core.learning.batch import TrainingExample, pad
+from reval_core.learning.precision import computing_in
 from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, Scores, score
 
 MakeModel = Callable[..., nn.Module]
@@ -60,16 +61,17 @@ def test_dtypes_are_float32_or_better(make_model: MakeModel, examples: list[Trai
     assert _score(make_model(), examples).token_logprob is None
 
 
-def test_under_autocast_the_body_is_bfloat16_and_the_head_float32(
-    make_model: MakeModel, examples: list[TrainingExample]
+@pytest.mark.parametrize("under", ["autocast", "computing_in"])
+def test_under_bfloat16_the_logits_are_still_float32(
+    make_model: MakeModel, examples: list[TrainingExample], under: str
 ) -> None:
     model, example = make_model(), examples[-1]
     prompt = torch.from_numpy(example.prompt_ids.astype(np.int64))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16) if under == "autocast" else computing_in(model, "bfloat16"):
         value = _score(model, [example]).root_value[0]
         hidden = model.model(prompt[None]).last_hidden_state[0, -1]
         rounded = model.lm_head(hidden).float().logsumexp(0)
-    exact = (model.lm_head.weight.double() @ hidden.double()).logsumexp(0)
+        exact = (model.lm_head.weight.double() @ hidden.double()).logsumexp(0)
     assert abs(value.item() - exact.item()) < 1e-5
     assert abs(rounded.item() - exact.item()) > 1e-4
     assert abs(_score(model, [example]).root_value[0].item() - exact.item()) > 1e-4
@@ -121,7 +123,7 @@ def test_the_head_in_chunks_gives_the_same_scores_and_gradient(
     model = make_model(torch.float64)
     whole = _score(model, examples)
     gradient = _gradient(model, whole)
-    monkeypatch.setattr(scoring, "LOGITS_PER_CHUNK", 23 * 4)  # four positions at a time
+    monkeypatch.setattr(head, "LOGITS_PER_CHUNK", 23 * 4)  # four positions at a time
     chunked = _score(model, examples)
     torch.testing.assert_close(chunked.logprob, whole.logprob, rtol=0, atol=1e-12)
     assert (_gradient(model, chunked) - gradient).norm() / gradient.norm() < 1e-12

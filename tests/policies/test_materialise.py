@@ -116,16 +116,8 @@ class House:
         self, versions: dict[str, Any] = VERSIONS, base: BasePolicy | None = None, **settings: Any
     ) -> Policies:
         """A new process's view of the store."""
-        return Policies(
-            self.store,
-            self.root,
-            base or self.base,
-            device="cpu",
-            compute_dtype="float32",
-            pad_id=0,
-            versions=versions,
-            **settings,
-        )
+        given = {"device": "cpu", "compute_dtype": "float32", **settings}
+        return Policies(self.store, self.root, base or self.base, pad_id=0, versions=versions, **given)
 
     def draws(self, *indices: int) -> tuple[Draw, ...]:
         return tuple(Draw(self.names[i], float(i % 3 == 0), 1.0, self.groups[i]) for i in indices)
@@ -423,6 +415,28 @@ def test_frozen_policies_are_kept_until_they_are_let_go(house: House) -> None:
     assert policies.model(house.base.policy_id) is not model
 
 
+@pytest.mark.parametrize("reference", ["device", "host"])
+def test_a_reference_beside_a_learner_in_bfloat16_is_rounded_and_does_nothing_but_score(
+    house: House, reference: str
+) -> None:
+    base, names = house.base.policy_id, house.names
+
+    def scores(policies: Policies) -> dict[str, tuple[float, float]]:
+        return policies.scores(names, base, temperature=1.0, max_tokens=64, packed=True)
+
+    # another name of the CPU, for on "cpu" nothing is rounded
+    policies = house.policies(device="cpu:0", compute_dtype="bfloat16", reference=reference)
+    expected, exact = scores(policies), policies.model(base)
+    step = house.step(base, base, 0)
+    policies.learn(replace(step, settings={**step.settings, "compute_dtype": "bfloat16"}))
+    assert {parameter.dtype for parameter in exact.parameters()} == {torch.bfloat16}
+    assert scores(policies) == expected
+    again = policies.model(base)  # whoever samples from it gets its own weights
+    assert again is not exact
+    assert weights_checksum(again) == policies.checksum(base)
+    assert scores(policies) == expected
+
+
 # -- what is kept in memory -------------------------------------------------------------------------------------------
 
 
@@ -564,7 +578,7 @@ def test_a_policy_is_named_by_the_settings_that_its_objective_reads(house: House
 def test_a_policy_is_named_by_all_of_the_optimizer_that_moves_weights(house: House) -> None:
     others = {
         "lr": 0.5, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.5, "clip_norm": 0.5, "warmup_updates": 9,
-        "max_tokens_per_micro_batch": 32, "max_skipped_in_a_row": 9,
+        "max_tokens_per_micro_batch": 32, "packing": True, "max_skipped_in_a_row": 9,
     }  # fmt: skip
     assert set(others) == set(OptimizerConfig.model_fields)
     plain = learning_settings(OBJECTIVE, OPTIMIZER, "float32")
