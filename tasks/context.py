@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import State, get_client, tags
-from prefect.context import FlowRunContext
+from prefect import State, get_client
+from prefect.context import FlowRunContext, TagsContext
 from prefect.states import Completed
 
 from tasks.run import Run
@@ -20,7 +20,11 @@ def flow_run_id() -> str | None:
 
 @contextmanager
 def tagged(run: Run) -> Iterator[None]:
-    """Name the flow run after our run, and tag it, and every task run of the block, with run, attempt and parent."""
+    """Name the flow run after our run, and tag it with run, attempt and parent.
+
+    Task runs of the block have no tags: before a task that has some, Prefect asks the server for limits by tag, and
+    waits for the answer. Their flow run has them.
+    """
     ours = {f"run:{run.run_id}", f"attempt:{run.attempt}"}
     if run.record.parent_run_id is not None:
         ours.add(f"fork-of:{run.record.parent_run_id}@{run.record.fork_iteration}")
@@ -32,7 +36,7 @@ def tagged(run: Run) -> Iterator[None]:
         flow = context.flow_run.name if context.flow is None else context.flow.name
         every = ours | set(context.flow_run.tags)
         client.update_flow_run(context.flow_run.id, name=f"{flow} {run.run_id}", tags=every)
-    with tags(*ours):
+    with TagsContext(current_tags=set()):
         yield
 
 

@@ -90,10 +90,12 @@ def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
 
 
 def in_prefect(home: Home) -> dict[str, list[tuple[str, ...]]]:
-    """What Prefect's own database shows of flow runs (name, tags) and task runs (name, state, the attempt's tag)."""
+    """What Prefect's own database shows of flow runs (name, tags) and task runs (name, state, their attempt's tag)."""
     with closing(sqlite3.connect(home.prefect / "prefect.db")) as database:
         flows = database.execute("SELECT name, tags FROM flow_run ORDER BY start_time").fetchall()
-        tasks = database.execute("SELECT name, state_name, tags FROM task_run").fetchall()
+        tasks = database.execute(
+            "SELECT t.name, t.state_name, f.tags FROM task_run AS t JOIN flow_run AS f ON f.id = t.flow_run_id"
+        ).fetchall()
     return {
         "flow_run": [(name, tuple(sorted(json.loads(tags)))) for name, tags in flows],
         "task_run": [
