@@ -18,8 +18,8 @@ from flint import acb, arb, ctx, fmpq
 
 from reval_core.verification import exact
 from reval_core.verification.budget import spend
-from reval_core.verification.parser import Undecided
 from reval_core.verification.program import Program, Step
+from reval_core.verification.tree import Undecided
 
 Ball = Any
 """A real ball (arb) or a complex one (acb)."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from reval_core.verification.parser import Undecided
+from reval_core.verification.tree import Undecided
 
 
 class Exhausted(Undecided):

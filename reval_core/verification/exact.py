@@ -11,7 +11,7 @@ from fractions import Fraction
 from flint import fmpq, fmpz
 
 from reval_core.verification.budget import allowance, spend
-from reval_core.verification.parser import Apply, Node, Number, Undecided
+from reval_core.verification.tree import Apply, Node, Number, Undecided
 
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)")
 _BASED = re.compile(r"(-?[0-9A-F]+)_(?:\{?(?:\\text\{)?([a-z]+|\d{1,2})\}{0,2}|\{?\((\d{1,2})\)\}?)", re.ASCII)

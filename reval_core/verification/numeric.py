@@ -19,8 +19,8 @@ from flint import fmpq
 
 from reval_core.verification import ball, exact, residue
 from reval_core.verification.budget import Exhausted, allowance
-from reval_core.verification.parser import Apply, Node, Number, Undecided, symbols
 from reval_core.verification.program import Program, compiled, renamed
+from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
 from reval_core.verification.verdict import GradingPolicy
 
 _WORK = 25_000  # microseconds

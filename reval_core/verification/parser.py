@@ -8,42 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided, leaves, symbols
+
 MAX_DEPTH = 80
 _CACHED_CHARACTERS = 200
-
-
-class Undecided(Exception):
-    """The text is outside the grammar, or the values cannot be told apart here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A literal, exact. `decimals` is the count of digits after the point, None without a point."""
-
-    value: Fraction
-    decimals: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """A variable, its subscript part of the name."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """An operation or function on sub-trees; `op` is one of OPERATIONS or FUNCTIONS, or a constant."""
-
-    op: str
-    args: tuple[Node, ...] = ()
-
-
-Node = Number | Symbol | Apply
 
 CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "infinity", "infinity": "infinity"}
 _WORD = re.compile(r"\w+")
@@ -104,21 +75,6 @@ def _refuse_deep(root: Node) -> None:
             raise Undecided(f"deeper than {MAX_DEPTH} operations")
         if isinstance(node, Apply):
             pending.extend((arg, depth + 1) for arg in node.args)
-
-
-def leaves(node: Node) -> Iterator[Node]:
-    """Every node of the tree, parents first."""
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        yield current
-        if isinstance(current, Apply):
-            pending.extend(current.args)
-
-
-def symbols(node: Node) -> frozenset[str]:
-    """The variables that occur in the tree."""
-    return frozenset(leaf.name for leaf in leaves(node) if isinstance(leaf, Symbol))
 
 
 def _tokens(text: str) -> Iterator[str]:

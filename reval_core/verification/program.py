@@ -11,7 +11,7 @@ from flint import fmpq
 
 from reval_core.verification import exact
 from reval_core.verification.budget import spend
-from reval_core.verification.parser import Apply, Node, Number, Symbol, Undecided
+from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided
 
 _MAX_BITS = 4_000  # of a rational that is worked out beforehand
 _INVERSES = frozenset(["sqrt", "root", "ln", "arcsin", "arccos", "arctan"])

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 from reval_core.verification import relations, units
 from reval_core.verification.normalise import compact, normalise, words_of
-from reval_core.verification.parser import Undecided, parse, symbols
+from reval_core.verification.parser import parse
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
 from reval_core.verification.relations import is_label, one_group, split_top
+from reval_core.verification.tree import Undecided, symbols
 
 _TEXT_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ()]){1,60}")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,!?:;\"()])+")
@@ -351,3 +352,8 @@ def has_symbols(scalar: Scalar) -> bool:
         return bool(symbols(parse(scalar.text)))
     except Undecided:
         return True
+
+
+def is_constant(read: Reading) -> bool:
+    """Whether a reading is one value without variables."""
+    return isinstance(read, Scalar) and not has_symbols(read)

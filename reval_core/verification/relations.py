@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 from reval_core.verification import numeric, spans
 from reval_core.verification.normalise import compact
-from reval_core.verification.parser import Undecided, parse, symbols
+from reval_core.verification.parser import parse
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Scalar
+from reval_core.verification.tree import Undecided, symbols
 
 Read = Callable[[str], Reading]
 INEQUALITY = re.compile(r"\\le(?![a-zA-Z])|\\ge(?![a-zA-Z])|<|>")

@@ -17,8 +17,8 @@ from flint import fmpq, fmpz
 
 from reval_core.verification import exact
 from reval_core.verification.budget import spend
-from reval_core.verification.parser import Undecided
 from reval_core.verification.program import Program, Step
+from reval_core.verification.tree import Undecided
 
 _SQUARES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
 _MAX_EXPONENT = 1_000_000

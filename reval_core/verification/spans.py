@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 
 from reval_core.verification import numeric
-from reval_core.verification.parser import Apply, Node, Undecided, parse, symbols
+from reval_core.verification.parser import parse
+from reval_core.verification.tree import Apply, Node, Undecided, symbols
 from reval_core.verification.verdict import GradingPolicy
 
 _INFINITY = Apply("infinity")

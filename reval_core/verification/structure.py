@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 
-from reval_core.verification import exact, numeric, relations, spans, units
+from reval_core.verification import equations, exact, numeric, relations, spans, units
 from reval_core.verification.normalise import compact
-from reval_core.verification.parser import Apply, Node, Number, Undecided, parse, symbols
-from reval_core.verification.reading import has_symbols, parses
+from reval_core.verification.parser import parse
+from reval_core.verification.reading import has_symbols, is_constant, parses
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
-from reval_core.verification.verdict import GradingPolicy
+from reval_core.verification.tree import Apply, Number, Undecided, symbols
+from reval_core.verification.verdict import GradingPolicy, conjunction
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
@@ -30,7 +30,7 @@ def equal(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
         return False
     answer = _without_conditions(gold, answer)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
-        return _equal_equations(gold, answer, policy)
+        return equations.equal(gold, answer, lambda g, a: equal(g, a, policy))
     if isinstance(gold, Opaque) or isinstance(answer, Opaque):
         return None
     if isinstance(gold, Words) or isinstance(answer, Words):
@@ -47,7 +47,7 @@ def _without_conditions(gold: Reading, answer: Reading) -> Reading:
     if not isinstance(answer, Group) or answer.kind != "list" or isinstance(gold, Group | Words):
         return answer
     first, *rest = answer.items
-    claims = isinstance(first, Scalar | Equation) and not relations.is_condition(first) and not _is_constant(first)
+    claims = isinstance(first, Scalar | Equation) and not relations.is_condition(first) and not is_constant(first)
     return first if claims and all(relations.is_condition(item) for item in rest) else answer
 
 
@@ -237,11 +237,7 @@ def _quotient(ratio: Group, index: int = 1) -> Reading:
 def _all_pairs(gold: Group, answer: Group, policy: GradingPolicy) -> bool | None:
     if len(gold.items) != len(answer.items):
         return False
-    return _conjunction([equal(g, a, policy) for g, a in zip(gold.items, answer.items, strict=True)])
-
-
-def _conjunction(verdicts: Sequence[bool | None]) -> bool | None:
-    return False if False in verdicts else None if None in verdicts else True
+    return conjunction([equal(g, a, policy) for g, a in zip(gold.items, answer.items, strict=True)])
 
 
 def _table(gold: Group, answer: Group, policy: GradingPolicy) -> list[list[bool | None]]:
@@ -315,142 +311,3 @@ def _equal_decimal_comma(
     if may_be_decimal and (group is answer or parts[0].lstrip("-") == "0"):
         return _equal_scalars(Scalar(written.replace(",", ".")), Scalar(scalar.text), policy)
     return False if parses(scalar.text) else None
-
-
-def _equal_equations(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
-    if isinstance(gold, Equation) and isinstance(answer, Equation):
-        return _equal_two_equations(gold, answer, policy)
-    if isinstance(gold, Equation):
-        if gold.label or _is_constant(gold.sides[0]):
-            return equal(_value(gold), answer, policy)
-        return False if isinstance(answer, Scalar) and _is_constant(answer) else None
-    assert isinstance(answer, Equation)
-    if isinstance(gold, Group) and gold.kind == "()" and answer.label.startswith("(") and len(answer.sides) == 1:
-        return _equal_named_tuple(gold, answer, policy)
-    consistent = _leads_to(answer, policy)
-    return consistent if consistent is not True else equal(gold, _value(answer), policy)
-
-
-def _equal_two_equations(gold: Equation, answer: Equation, policy: GradingPolicy) -> bool | None:
-    if gold.label and answer.label:
-        if gold.label != answer.label and not _same_name(gold, answer):
-            same = _same_solutions(gold, answer)
-            if same is not None:
-                return same
-            return (
-                False
-                if equal(_value(gold), _value(answer), policy) is False
-                or re.search(r"\d", gold.label + answer.label)
-                or relations.is_condition(gold)
-                else None
-            )
-        if len(gold.sides) == len(answer.sides) > 1:
-            return _conjunction([equal(g, a, policy) for g, a in zip(gold.sides, answer.sides, strict=True)])
-        consistent = _leads_to(answer, policy)
-        return equal(_value(gold), _value(answer), policy) if consistent is True else consistent
-    if not gold.label and all(_is_constant(side) for side in gold.sides):
-        consistent = _leads_to(answer, policy)
-        return equal(_value(gold), _value(answer), policy) if consistent is True else consistent
-    if gold.label and not answer.label and _is_constant(_value(gold)):
-        if all(_is_constant(side) for side in answer.sides):
-            consistent = _leads_to(answer, policy)
-            return equal(_value(gold), _value(answer), policy) if consistent is True else consistent
-        return False
-    return _same_solutions(gold, answer)
-
-
-def _equal_named_tuple(gold: Group, answer: Equation, policy: GradingPolicy) -> bool | None:
-    """(x, y) = (1, 2) for (1, 2); (y, x) = (2, 1) says the same."""
-    names, value = answer.label.strip("()").split(","), _value(answer)
-    if not isinstance(value, Group) or len(value.items) != len(names):
-        return equal(gold, value, policy)
-    ordered = sorted(range(len(names)), key=names.__getitem__)
-    in_order = Group(value.kind, tuple(value.items[index] for index in ordered))
-    return equal(gold, in_order if len(set(names)) == len(names) else value, policy)
-
-
-def _same_name(gold: Equation, answer: Equation) -> bool:
-    """y = and f(x) = name the same where the values have at most the function's own variable."""
-    names = gold.label, answer.label
-    if set(names) <= {"y", "f(x)", "y(x)", "f"} or names[0].casefold() == names[1].casefold():
-        return True
-    calls = [re.fullmatch(r"(\w+)\([a-z]\)", name) for name in names]
-    constant = _is_constant(_value(gold)) and _is_constant(_value(answer))
-    return constant and calls[0] is not None and calls[1] is not None and calls[0][1] == calls[1][1]
-
-
-def _value(equation: Equation) -> Reading:
-    return equation.sides[-1]
-
-
-def _is_constant(reading: Reading) -> bool:
-    return isinstance(reading, Scalar) and not has_symbols(reading)
-
-
-def _leads_to(equation: Equation, policy: GradingPolicy) -> bool | None:
-    """Whether the sides before the last are ways to it: 17 = 42 and x^2 = 42 are no ways to say 42.
-
-    Constant sides must equal the last one; where one slips, another that was computed must still support the
-    last (x = 5+5+1 = 7 = 11). A formula with variables may come before a number that it gives, if a name stands
-    first or the formula has several variables: A = \\pi r^2 = 25\\pi, x + y = 5.
-    """
-    last = _value(equation)
-    named = bool(equation.label)
-    if named and isinstance(last, Scalar) and _mentions(last, equation.label):
-        return False
-    verdicts: list[bool | None] = []
-    for side in equation.sides[:-1]:
-        verdict = equal(last, side, policy)
-        if verdict is not True and (isinstance(side, Opaque) or (isinstance(side, Scalar) and has_symbols(side))):
-            verdict = (named and _is_constant(last)) or _names_a_quantity(side)
-        elif verdict is None and isinstance(side, Scalar):
-            verdict = False
-        verdicts.append(verdict)
-    if named and False in verdicts and True in verdicts and verdicts.count(False) == 1:
-        computed = [
-            isinstance(side, Scalar) and re.search(r"\d\s?[-+*/\\^]", side.text) for side in equation.sides[:-1]
-        ]
-        if any(ok and bool(done) for ok, done in zip(verdicts, computed, strict=True)):
-            return True
-    return _conjunction(verdicts)
-
-
-def _mentions(value: Scalar, label: str) -> bool:
-    """Whether a value has the variable that it is said to be: x = 2x + 1."""
-    try:
-        return label in symbols(parse(value.text))
-    except Undecided:
-        return False
-
-
-def _names_a_quantity(side: Scalar | Opaque) -> bool:
-    """Whether a left side is what was asked for (x + y, \\sin\\theta) and no equation to be solved (x^2, 2x)."""
-    try:
-        tree = parse(side.text)
-    except Undecided:
-        return not side.text.startswith(("-", *"0123456789"))
-    functions = ("sin", "cos", "tan", "abs", "ln", "floor", "ceil", "div")
-    asked = isinstance(tree, Apply) and tree.op in functions and not isinstance(tree.args[0], Number)
-    return len(symbols(tree)) > 1 or asked
-
-
-def _same_solutions(gold: Equation, answer: Equation) -> bool | None:
-    try:
-        differences = [_difference(equation) for equation in (gold, answer)]
-        names = [symbols(node) for node in differences]
-        if len(names[0] | names[1]) < 2:
-            return None
-        return numeric.proportional(*differences)
-    except Undecided:
-        return None
-
-
-def _difference(equation: Equation) -> Node:
-    texts = [equation.label] if equation.label else []
-    for side in equation.sides:
-        if not isinstance(side, Scalar) or side.percent or side.unit:
-            raise Undecided("a side that is not a scalar")
-        texts.append(side.text)
-    if len(texts) != 2:
-        raise Undecided("a chain")
-    return Apply("add", (parse(texts[0]), Apply("neg", (parse(texts[1]),))))

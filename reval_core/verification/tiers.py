@@ -13,8 +13,9 @@ from reval_core.verification import admission, choices, exact, limits, reading, 
 from reval_core.verification.budget import allowance
 from reval_core.verification.extraction import adjacent, boxes
 from reval_core.verification.normalise import closed, compact, normalise, printable, strip_delimiters
-from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.parser import parse
 from reval_core.verification.readings import Reading, Scalar
+from reval_core.verification.tree import Undecided
 from reval_core.verification.verdict import GradingPolicy, Verdict, decided, failed
 
 _MAX_RAW = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -84,6 +84,11 @@ def identity(*parts: object) -> str:
 def math_identity(extraction: Extraction, policy: GradingPolicy) -> str:
     """The verifier_id of mathematical grading; time and memory limits are not part of it."""
     return identity(VERIFIER_VERSION, extraction, asdict(policy))
+
+
+def conjunction(verdicts: Sequence[bool | None]) -> bool | None:
+    """All of them: False when one is, else None when one is undecided."""
+    return False if False in verdicts else None if None in verdicts else True
 
 
 def decided(equal: bool, answer: str, tier: str, details: str, seconds: float = 0.0) -> Verdict:

@@ -9,6 +9,25 @@ from reval_core.config import Config
 from reval_core.errors import VerificationError
 from reval_core.home import Home
 
+ENDLESS = '''
+"""An engine whose responses never end by themselves."""
+
+from reval_core.rollouts import Sample
+
+
+class Endless:
+    name = "endless/1"
+
+    def __init__(self, **settings): ...
+    def load(self, policy_id, model): ...
+    def close(self): ...
+
+    def sample(self, requests, settings):
+        token = next(token for token in range(9) if token not in settings.stop_ids)
+        for request in requests:
+            yield Sample(request, (token,) * settings.max_new_tokens, "length", -1.0)
+'''
+
 REWARDS = '''
 """Rewards of a user."""
 
@@ -77,9 +96,13 @@ def test_a_reward_that_fails_stops_the_run_and_keeps_its_verdicts(
 
 
 def test_a_run_whose_responses_are_all_dropped_keeps_its_policy(
-    small: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+    small: Config, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = changed(small, "run.iterations=2", "rollouts.max_new_tokens=1", "reward.truncated=drop")
+    (tmp_path / "endless_engine.py").write_text(ENDLESS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engine = "rollouts.engine.use=endless_engine:Endless"
+    config = changed(small, "run.iterations=2", engine, "evaluation.before=false", "evaluation.after=false",
+                     "reward.truncated=drop")  # fmt: skip
     with without_mlflow(monkeypatch):  # with the plots, which have nothing to show
         done = train(config, home)
     told = rows(home, "SELECT * FROM rounds ORDER BY iteration")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from reval_core.verification import STATUSES, Verifier, exact, limits, numeric
 from reval_core.verification.normalise import normalise
-from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.parser import parse
 from reval_core.verification.tiers import decide
+from reval_core.verification.tree import Undecided
 from reval_core.verification.verdict import GradingPolicy
 
 DEFAULT = GradingPolicy()

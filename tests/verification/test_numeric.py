@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from reval_core.verification import exact, numeric, residue
 from reval_core.verification.budget import Exhausted, allowance, spend
-from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.parser import parse
 from reval_core.verification.program import compiled
+from reval_core.verification.tree import Undecided
 from reval_core.verification.verdict import GradingPolicy
 
 DEFAULT = GradingPolicy()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reval_core.verification.parser import Undecided, parse
+from reval_core.verification.parser import parse
+from reval_core.verification.tree import Undecided
 
 
 @pytest.mark.parametrize(
