@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from reval_core.learning.learner import UpdateReport
-from reval_core.policies.materialise import learning_settings
+from reval_core.policies.steps import learning_settings
 from reval_core.store import lineage, replay
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, UpdateRecord
 from reval_core.store.replay import Entry

@@ -22,7 +22,6 @@ from reval_core.identity import LEARNING_VERSION, digest, short
 from reval_core.learning.activations import Checkpointing, Kernels, checkpoint_activations, use_kernels
 from reval_core.learning.batch import TrainingExample
 from reval_core.learning.learner import Learner, UpdateReport
-from reval_core.learning.objectives import objective_for
 from reval_core.learning.precision import is_bfloat16, on_device, round_weights, to_host
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
@@ -36,12 +35,11 @@ from reval_core.policies.folder import (
     weights_checksum,
 )
 from reval_core.policies.resident import Frozen, Resident
+from reval_core.policies.steps import Pair, configs_of, example_of, learning_settings
 from reval_core.store import Store, lineage, trajectories
 from reval_core.store.lineage import LearningStep, PolicyRecord
 
 log = logging.getLogger(__name__)
-
-Pair = tuple[float, float]
 
 
 class Policies:
@@ -175,7 +173,7 @@ class Policies:
             missing = [name for name in trajectory_ids if name not in known]
             tokens = trajectories.tokens(connection, missing) if missing else {}
         if missing:
-            examples = [_example(tokens[name], name) for name in missing]
+            examples = [example_of(tokens[name], name) for name in missing]
             with on_device(self._scoring_model(reference_policy_id, compute_dtype), self._device) as model:
                 logprob, root_value = reference_scores(
                     model,
@@ -265,7 +263,7 @@ class Policies:
         return folder
 
     def _examples(self, step: LearningStep) -> list[list[TrainingExample]]:
-        objective, optimizer = _configs(step.settings)
+        objective, optimizer = configs_of(step.settings)
         names = lineage.trajectory_ids(step.updates)
         with self._store.read() as connection:
             tokens = trajectories.tokens(connection, names)
@@ -281,7 +279,7 @@ class Policies:
             )
         return [
             [
-                _example(tokens[d.trajectory_id], d.group_id, d.reward, d.weight, scores.get(d.trajectory_id))
+                example_of(tokens[d.trajectory_id], d.group_id, d.reward, d.weight, scores.get(d.trajectory_id))
                 for d in update.draws
             ]
             for update in step.updates
@@ -359,7 +357,7 @@ class Policies:
     def _new_learner(
         self, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None
     ) -> Learner:
-        objective, optimizer = _configs(settings)
+        objective, optimizer = configs_of(settings)
         optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
         checkpoint_activations(model, self._checkpointing, self._kernels)
         learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=settings["compute_dtype"])
@@ -396,7 +394,7 @@ class Policies:
             tokens = trajectories.tokens(connection, list(behaviour)) if behaviour else {}
         if not behaviour:
             return None
-        examples = [_example(tokens[name], name) for name in behaviour]
+        examples = [example_of(tokens[name], name) for name in behaviour]
         logprob, _ = reference_scores(
             learner.model,
             examples,
@@ -407,34 +405,3 @@ class Policies:
             pad_id=self._pad_id,
         )
         return float(np.abs(np.asarray(logprob) - np.array(list(behaviour.values()))).mean())
-
-
-def learning_settings(objective: ObjectiveConfig, optimizer: OptimizerConfig, compute_dtype: str) -> dict[str, Any]:
-    """What a lineage records of the settings: everything that an update depends on, and nothing else."""
-    learned_by = objective_for(objective)
-    return {
-        # how many updates a round has and when the reference changes is told by the steps themselves
-        "objective": objective.model_dump(mode="json", include={"use", "policy_temperature", *learned_by.reads}),
-        "objective_version": learned_by.version,
-        "optimizer": optimizer.model_dump(mode="json", exclude={"max_skipped_in_a_row"}),  # it only ends a run
-        "compute_dtype": compute_dtype,
-    }
-
-
-def _configs(settings: Mapping[str, Any]) -> tuple[ObjectiveConfig, OptimizerConfig]:
-    return ObjectiveConfig(**settings["objective"]), OptimizerConfig(**settings["optimizer"])
-
-
-def _example(
-    tokens: trajectories.Tokens, group_id: str, reward: float = 0.0, weight: float = 1.0, score: Pair | None = None
-) -> TrainingExample:
-    return TrainingExample(
-        trajectory_id=tokens.trajectory_id,
-        group_id=group_id,
-        prompt_ids=tokens.prompt_ids,
-        response_ids=tokens.response_ids,
-        reward=reward,
-        weight=weight,
-        ref_logprob=score[0] if score else None,
-        ref_root_value=score[1] if score else None,
-    )

@@ -23,7 +23,8 @@ from reval_core.learning.learner import Accumulated, Learner, UpdateReport
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import base_policy_id, load_model, tokenizer_id, weights_checksum
-from reval_core.policies.materialise import Policies, learning_settings
+from reval_core.policies.materialise import Policies
+from reval_core.policies.steps import learning_settings
 from reval_core.store import Store, lineage, runs, trajectories
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, PolicyRecord, UpdateRecord
 from reval_core.store.runs import RunRecord
