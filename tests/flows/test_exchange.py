@@ -79,6 +79,7 @@ def test_what_cannot_be_exported_is_one_message(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_a_run_of_the_same_settings_takes_what_came_in_for_its_own(
     into: Reval,
     small: Config,

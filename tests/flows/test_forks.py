@@ -108,6 +108,7 @@ def test_a_forced_round_has_other_samples(
     assert other.forced == {f"generate@{forced_at}": 1}
 
 
+@pytest.mark.long
 def test_a_fork_may_change_the_objective(small: Config, home: Home) -> None:
     grpo = changed(small, "objective.use=grpo", "objective.updates.off_policy=0", "run.iterations=1")
     parent = train(grpo, home)

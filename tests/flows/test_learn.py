@@ -65,6 +65,7 @@ def test_the_same_selection_is_the_same_run_and_does_nothing_again(small: Config
     assert learned(other_words, copied).run_id == first.run_id
 
 
+@pytest.mark.long
 def test_new_trajectories_are_another_run(small: Config, copied: Home) -> None:
     first = learned(offline(small, copied, f"{ALL} AND iteration < 2"), copied)
     second = learned(offline(small, copied, f"{ALL} AND iteration < 3"), copied)
@@ -90,6 +91,7 @@ def test_a_killed_run_goes_on_with_the_trajectories_it_began_with(
     assert "learn@1" in again.executed
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     small: Config,
     copied: Home,

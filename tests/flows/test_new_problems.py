@@ -44,6 +44,7 @@ def drawn(home: Home, run_id: str, iteration: int) -> list[str]:
     return [asked[name] for name in names]
 
 
+@pytest.mark.long
 def test_what_is_new_is_drawn_next_and_then_with_the_others(config: Config, folder: Path, home: Home) -> None:
     run_id = train(config, home).run_id
     new = put(folder / "b.jsonl", 20, 23)
@@ -74,6 +75,7 @@ def test_rows_that_are_known_by_their_content_are_not_new(config: Config, folder
     assert value(home, epochs, run_id=run_id) == 1  # 12 problems of three rounds are two epochs of six
 
 
+@pytest.mark.long
 def test_a_start_that_was_killed_after_it_found_them_still_draws_them_next(
     config: Config, folder: Path, home: Home
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_start_that_was_killed_after_it_found_them_still_draws_them_next(
     assert set(drawn(home, run_id, 2)[:2]) == set(new)
 
 
+@pytest.mark.long
 def test_a_fork_may_have_other_problems(config: Config, home: Home, tmp_path: Path) -> None:
     parent = train(config, home).run_id
     other = put(tmp_path / "other.jsonl", 40, 46)
@@ -102,6 +105,7 @@ def test_a_fork_may_have_other_problems(config: Config, home: Home, tmp_path: Pa
     assert drawn(home, run_id, 0) == drawn(home, parent, 0)
 
 
+@pytest.mark.long
 def test_a_fork_of_an_earlier_round_asks_what_its_parent_asked(config: Config, folder: Path, home: Home) -> None:
     """What came to the parent later comes to the fork in the same round, so its responses can be shared."""
     parent = train(config, home).run_id

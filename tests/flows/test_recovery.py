@@ -70,6 +70,7 @@ def two_rounds(small: Config) -> Config:
     return changed(small, "run.iterations=2", "store.flush_seconds=0.000001")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_attempt_may_die_at_every_boundary(
     moment: str, two_rounds: Config, expected: dict[str, Any], home: Home, monkeypatch: pytest.MonkeyPatch

@@ -127,6 +127,7 @@ def test_a_backup_is_restored_and_nothing_is_done_again(
     assert lineage(copied, outcome.run_id) == lineage(finished.home, outcome.run_id)
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_short_goes_on_in_the_restored_root(
     reval: Reval,
     small: Config,

@@ -23,6 +23,7 @@ def with_other_golds(problem_file: Path, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_benchmark_of_training_problems_does_not_change_what_is_learned(
     small: Config, home: Home, problem_file: Path, tmp_path: Path
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_benchmark_of_training_problems_does_not_change_what_is_learned(
     assert {row["value"] for row in scores if row["benchmark"] == str(other)} == {0.0}
 
 
+@pytest.mark.long
 def test_an_evaluation_that_a_kill_left_out_is_caught_up(
     small: Config, home: Home, benchmark_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +61,7 @@ def test_the_fresh_batch_is_whole_whatever_the_window_holds(small: Config, home:
     assert update == {"kind": "fresh", "trajectories": BATCH}
 
 
+@pytest.mark.long
 def test_vargrad_never_draws_a_group_that_the_windows_edge_cuts(small: Config, home: Home) -> None:
     config = changed(small, "run.iterations=3", "objective.use=vargrad", f"replay.capacity={BATCH + 1}")
     train(config, home)
@@ -87,6 +90,7 @@ def test_scores_of_an_older_learning_version_do_not_stop_the_start(
     assert train(config, home).rounds == 1
 
 
+@pytest.mark.long
 def test_other_evaluation_settings_are_another_line_and_not_mixed_in(
     small: Config, home: Home, benchmark_file: Path
 ) -> None:

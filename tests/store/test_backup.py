@@ -238,6 +238,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_backups_are_whole_while_another_process_writes(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -572,6 +572,7 @@ def shown(store: Store) -> dict[str, list[str]]:
     return columns
 
 
+@pytest.mark.long
 def test_a_clock_set_back_changes_no_row_and_no_decision(
     example: store_example.Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -629,6 +629,7 @@ def test_every_row_of_the_real_files_comes_in(reval_data: Path, store: Store, tm
     assert judged.column("n").to_pylist() == [total]
 
 
+@pytest.mark.long
 def test_no_named_query_counts_imports_as_training(tmp_path: Path) -> None:
     store = store_example.build(tmp_path / "reval.duckdb").store
     asked = [name for name in query_names() if name != "storage_by_table"]  # that one counts rows, whoever wrote them

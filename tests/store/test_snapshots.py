@@ -157,6 +157,7 @@ print("done")
 """
 
 
+@pytest.mark.long
 def test_readers_that_never_pause_leave_a_writer_its_turn(example: Example) -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", READER, str(root), str(example.store.path), "6"]

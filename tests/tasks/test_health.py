@@ -202,6 +202,7 @@ def rows(home: Home, sql: str) -> list[dict[str, Any]]:
 ALL_WRONG = {"above": 0.0, "rounds": 2, "then": "stop"}
 
 
+@pytest.mark.long
 def test_a_stop_comes_after_the_round_and_the_same_command_with_another_rule_goes_on(
     raw: dict[str, Any], home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:

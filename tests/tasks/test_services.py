@@ -40,6 +40,7 @@ def test_one_process_at_a_time_makes_the_databases(tmp_path: Path) -> None:
     assert other.communicate(timeout=60)[0] == "in\n"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_cannot_start_is_told_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path)
