@@ -43,9 +43,10 @@ def equal_whole(gold: str, answer: str) -> bool | None:
 
 
 def equal_in_base(gold: str, answer: str) -> bool | None:
-    """Numbers written with a base, 1112112_3: equal when both are valid and have one value.
+    """Numbers written with a base, 1112112_3: equal when both are valid, of one base and of one value.
 
-    An answer without a base must have the gold's digits. None when the gold has no base: A_n and A_5 are symbols.
+    The base is part of what was asked for: 1_6 is not 1_5. An answer without a base must have the gold's digits. None
+    when the gold has no base: A_n and A_5 are symbols.
     """
     left, right = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
     value = _value_in_base(left) if left else None
@@ -53,7 +54,7 @@ def equal_in_base(gold: str, answer: str) -> bool | None:
         return None
     if right is None:
         return left[1].lstrip("0") == answer.lstrip("0") if answer.isalnum() else None
-    return value == _value_in_base(right)
+    return _base(left) == _base(right) and value == _value_in_base(right)
 
 
 def equal_clock(gold: str, answer: str) -> bool | None:
@@ -65,10 +66,14 @@ def equal_clock(gold: str, answer: str) -> bool | None:
     return same_half and int(left[1]) == int(right[1]) and left[2] == right[2]
 
 
+def _base(match: re.Match[str]) -> int:
+    name = match[2] or match[3]
+    return _WORD_BASES.get(name) or (int(name) if name.isdigit() else 0)
+
+
 def _value_in_base(match: re.Match[str]) -> int | None:
     """The value, or None for what is no number in a base: digits that it lacks, or a lone capital letter."""
-    name = match[2] or match[3]
-    base = _WORD_BASES.get(name) or (int(name) if name.isdigit() else 0)
+    base = _base(match)
     lone_letter = len(match[1].lstrip("-")) == 1 and not match[1].isdigit()
     if not 2 <= base <= 36 or len(match[1]) > 200 or lone_letter:
         return None
