@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from reval_core.verification.parser import is_improper
+
 _READ = frozenset(
     re.findall(
         r"\S+",
@@ -62,6 +64,8 @@ def unread(text: str) -> str | None:
             continue  # \int^1_0, \sum^{3}_{k=1}
         if not (base.isalpha() or base.lstrip("\\") in _TAKES_SUBSCRIPT or base.lstrip("\\") in _READ):
             return "a subscript of what is no name"
+    if is_improper(text):
+        return "a whole number beside a fraction above 1"
     if _DIFFERENTIALS.search(text):
         return "a derivative"
     if _CALLED.search(text):

@@ -35,6 +35,7 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _CONJUGATES = frozenset({"\\overline", "\\bar"})
+_AFTER_WHOLE = re.compile(r"(?<![\d.}^_])\d{1,20}\s?\\frac\s?\{\s?(\d{1,20})\s?\}\s?\{\s?(\d{1,20})\s?\}")
 _DERIVATIVE = re.compile(r"\\frac\s?\{\s?d\s?\w{0,2}\s?\}\s?\{\s?d\s?[a-z]\s?\}")
 _STARTS = frozenset({"(", "{", "\\frac", "\\sqrt", "\\pi", "\\binom", "\\lfloor", "\\lceil"}) | _CONJUGATES
 _CLOSING = {"(": ")", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
@@ -48,6 +49,8 @@ def parse(text: str) -> Node:
 def _parse(text: str) -> Node:
     if "\\frac" in text and _DERIVATIVE.search(text):
         raise Undecided("a derivative")
+    if "\\frac" in text and is_improper(text):
+        raise Undecided("a whole number beside a fraction above 1 is no mixed number, and nobody writes products so")
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
     parser = _Parser(list(_tokens(text)))
@@ -62,6 +65,11 @@ def _parse(text: str) -> Node:
 
 
 # A tree takes about 150 bytes for each character of its text: the two caches hold at most some 60 and 5 MB.
+def is_improper(text: str) -> bool:
+    """Whether a whole number stands directly before a fraction of numbers that is 1 or more: 3\\frac{9}{8}."""
+    return any(int(found[1]) >= int(found[2]) for found in _AFTER_WHOLE.finditer(text))
+
+
 _parse_short = lru_cache(maxsize=2_048)(_parse)
 _parse_long = lru_cache(maxsize=16)(_parse)
 
