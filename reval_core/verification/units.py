@@ -146,7 +146,9 @@ _BRACKETED = re.compile(
 _CURRENCY_FIRST = re.compile(
     r"^(?P<sign>-?)\s?(?:\\text\{\s?)?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?\}?\s?(?P<value>\d.*)$"
 )
-_UNITS = re.compile(r"(?:(?:square|sq|cubic|cu)\.? )?units?(?:\s?\^\s?\{?\d\}?| squared| cubed)?")
+_UNITS = re.compile(
+    r"(?:(?P<measure>square|sq|cubic|cu)\.? )?units?(?P<power>\s?\^\s?\{?[23]\}?| (?=sq|cu)(?:squared|cubed))?"
+)
 _MEASURES = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
@@ -204,8 +206,10 @@ def read(text: str) -> Unit | None:
     text = plain(text)
     if not text or len(text) > 80:
         return None
-    if _UNITS.fullmatch(text):
-        return Unit((), counted="unit")
+    nameless = _UNITS.fullmatch(text)
+    if nameless:
+        said = nameless["measure"] or nameless["power"] or "1"
+        return Unit((("unit", {"sq": 2, "cu": 3}.get(said.strip()[:2]) or int(said.strip(" ^{}"))),))
     known = _compound(text)
     if known is not None:
         return known
@@ -276,8 +280,12 @@ def ratio(gold: Unit | None, answer: Unit | None, *, drop: bool) -> Fraction | N
         return Fraction(1)
     if gold is None or answer is None:
         return Fraction(1) if drop else None
-    if (gold.counted and answer.counted) or "unit" in (gold.counted, answer.counted):
+    if gold.counted and answer.counted:
         return Fraction(1)
+    nameless = [len(unit.powers) == 1 and unit.powers[0][0] == "unit" for unit in (gold, answer)]
+    if any(nameless):
+        sizes = [sum(power for _, power in unit.powers) or 1 for unit in (gold, answer)]
+        return Fraction(1) if sizes[0] == sizes[1] else None
     if gold.counted or answer.counted:
         return None
     angles = {gold.powers, answer.powers}
