@@ -32,44 +32,34 @@ class Instance:
         self._read_only = True
 
     def open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        """A connection in which the file is the default database, for `close`.
+        """A connection in which the file is the default database: to be closed by the caller, and then `leave`.
 
         Raises:
             duckdb.Error: it cannot be opened, or an outer block has it only to read.
         """
         if self._root is None:
             self._root = duckdb.connect(":memory:", config={"threads": self._threads})
-        try:
-            if not self._blocks:
-                quoted, mode = str(self._path).replace("'", "''"), "READ_ONLY" if read_only else "READ_WRITE"
-                self._root.execute(DEFAULTS)
-                self._root.execute(f"ATTACH '{quoted}' AS {NAME} ({mode})")
-                self._read_only = read_only
-            elif self._read_only and not read_only:
-                raise duckdb.ConnectionException("a block that reads it is open in this process, and this one writes")
-            connection = self._root.cursor()
-            connection.execute(f"USE {NAME}")
-        except BaseException:
-            if not self._blocks:
-                self.drop()
-            raise
+        if not self._blocks:
+            quoted, mode = str(self._path).replace("'", "''"), "READ_ONLY" if read_only else "READ_WRITE"
+            self._root.execute(DEFAULTS)
+            self._root.execute(f"ATTACH '{quoted}' AS {NAME} ({mode})")
+            self._read_only = read_only
+        elif self._read_only and not read_only:
+            raise duckdb.ConnectionException("a block that reads it is open in this process, and this one writes")
+        connection = self._root.cursor()
+        connection.execute(f"USE {NAME}")
         self._blocks += 1
         return connection
 
-    def close(self, connection: duckdb.DuckDBPyConnection, *, whole: bool) -> None:
-        """End a block; one that was not `whole` ended with an error."""
-        connection.close()
+    def leave(self) -> None:
+        """End a block; the last one lets the file go.
+
+        Raises:
+            duckdb.Error: what is left to be written could not be written.
+        """
         self._blocks = max(0, self._blocks - 1)  # an inner block may have dropped everything
-        if self._root is None:
-            return
-        if not whole:
-            self.drop()
-        elif not self._blocks:
-            try:
-                self._root.execute(f"DETACH {NAME}")
-            except duckdb.Error:
-                self.drop()
-                raise
+        if self._root is not None and not self._blocks:
+            self._root.execute(f"DETACH {NAME}")
 
     def drop(self) -> None:
         """Close everything; the next block begins with a new instance."""

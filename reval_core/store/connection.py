@@ -96,6 +96,7 @@ class Connections:
         self.threads = threads
         self._writing = path.with_suffix(".writing")
         self._instance: Instance | None = None
+        self._outermost = True  # the next block, while none is open
 
     @contextmanager
     def one_instance(self) -> Iterator[None]:
@@ -164,8 +165,9 @@ class Connections:
             StoreError: there is no database, or it cannot be opened.
         """
         deadline = time.monotonic() + self.lock_wait_s
-        with _PROCESS_LOCK:
-            wait_while_announced(self._writing, deadline)
+        with self._undisturbed() as outermost:
+            if outermost:  # a writer waits for us where we have the file open already
+                wait_while_announced(self._writing, deadline)
             with self._closed_at_the_end(self._connect(True, self.lock_wait_s, deadline)) as connection:
                 yield connection
 
@@ -174,30 +176,49 @@ class Connections:
         """A writing connection. Others see that it is wanted, so that readers let it go first."""
         wait_s = self.lock_wait_s if wait_s is None else wait_s
         deadline = time.monotonic() + wait_s
-        with _PROCESS_LOCK, ExitStack() as stack:
+        with self._undisturbed() as outermost, ExitStack() as stack:
             try:
-                stack.enter_context(announced(self._writing, deadline))
+                if outermost:
+                    stack.enter_context(announced(self._writing, deadline))
             except OSError as error:
                 raise NotStored(explain(f"The folder of {self.path} cannot be written", error)) from error
             connection = self._connect(False, wait_s, deadline)
             yield stack.enter_context(self._closed_at_the_end(connection))
 
     @contextmanager
+    def _undisturbed(self) -> Iterator[bool]:
+        """No other thread is in here during the block; nothing of an instance stays behind one that was broken off.
+
+        Yields:
+            Whether this block is in no other one.
+
+        Raises:
+            KeyboardInterrupt: where DuckDB puts an error of its own in the place of what a signal's handler raised. It
+                may do so at every statement: those that open and close the file, too.
+        """
+        with _PROCESS_LOCK:
+            outermost = self._outermost
+            try:
+                self._outermost = False
+                yield outermost
+            except BaseException as error:
+                if self._instance is not None:
+                    self._instance.drop()
+                if isinstance(error, RuntimeError) and "Query interrupted" in str(error):
+                    raise KeyboardInterrupt from error
+                raise
+            finally:
+                self._outermost = outermost
+
+    @contextmanager
     def _closed_at_the_end(self, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
-        instance, whole = self._instance, False
+        instance = self._instance
         try:
             yield connection
-            whole = True
-        except RuntimeError as error:
-            # DuckDB puts this in the place of what a signal's handler raised while a query ran
-            if "Query interrupted" in str(error):
-                raise KeyboardInterrupt from error
-            raise
         finally:
-            if instance is None:
-                connection.close()
-            else:
-                instance.close(connection, whole=whole)
+            connection.close()
+        if instance is not None:
+            instance.leave()
 
     def check_log(self) -> None:
         """Refuse a log that DuckDB would delete unread: one whose database is gone, or one that begins as none does.

@@ -87,7 +87,7 @@ def test_cancel_ends_a_run_and_leaves_nothing_of_it(site: Site) -> None:
     _, left = psutil.wait_procs([process, *family], timeout=GRACE_S)
     assert left == []
     status = "SELECT status FROM attempts WHERE run_id = $r ORDER BY attempt DESC LIMIT 1"
-    assert value(site.home, status, r=run_id) == "cancelled"
+    assert value(site.home, status, r=run_id) == "cancelled", site.log(flow_run)
     assert not list((site.home.root / "devices").iterdir())
     done = site.rounds(run_id)
     more = {"run": {"seed": 12, "iterations": done + 1}}
@@ -197,5 +197,5 @@ def test_the_end_of_serve_ends_its_runs_and_everything_that_it_started(site: Sit
     _, left = psutil.wait_procs(family, timeout=GRACE_S)
     assert left == []
     status = "SELECT status FROM attempts WHERE run_id = $r ORDER BY attempt DESC LIMIT 1"
-    assert value(site.home, status, r=run_id) == "cancelled"
+    assert value(site.home, status, r=run_id) == "cancelled", site.log(flow_run)
     assert not (site.home.root / "serving.json").exists()

@@ -102,3 +102,40 @@ def test_a_file_held_by_another_process_is_waited_for(connections: Connections) 
 def test_a_missing_table_is_an_error_of_the_statement_as_before(connections: Connections) -> None:
     with connections.one_instance(), pytest.raises(duckdb.CatalogException), connections.read() as connection:
         connection.execute("SELECT * FROM nowhere")
+
+
+ASKED = """
+import os, random, signal, sys, threading, time
+from pathlib import Path
+from reval_core.store.connection import Connections
+
+class Asked(BaseException): ...
+
+def ask(*_):
+    raise Asked
+
+store, draw, told = Connections(Path(sys.argv[1])), random.Random(0), []
+signal.signal(signal.SIGTERM, ask)
+with store.one_instance():
+    for number in range(60):
+        try:
+            threading.Timer(draw.uniform(0, 0.05), os.kill, (os.getpid(), signal.SIGTERM)).start()
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                with store.write() as connection:
+                    connection.execute("INSERT INTO t SELECT 1 FROM range(100)")
+                with store.read() as connection:
+                    connection.execute("SELECT count(*) FROM t").fetchall()
+        except (Asked, KeyboardInterrupt) as error:
+            told.append(type(error).__name__)
+print(len(told), "KeyboardInterrupt" in told)
+"""
+
+
+def test_a_signal_at_any_moment_is_passed_on_as_one(tmp_path: Path) -> None:
+    """DuckDB raises a RuntimeError in its place, also where a block attaches the file or lets it go."""
+    path = tmp_path / "s.duckdb"
+    with Connections(path).write() as connection:
+        connection.execute("CREATE TABLE t AS SELECT range AS v FROM range(300_000)")  # a log that takes time to read
+    done = subprocess.run([sys.executable, "-c", ASKED, str(path)], capture_output=True, text=True, timeout=200)
+    assert done.stdout.split() == ["60", "True"], done.stderr

@@ -11,6 +11,7 @@ import pytest
 from store_example import batch_record, part_of
 
 from reval_core.errors import StoreError, StoreLocked
+from reval_core.exclusive import announced
 from reval_core.store import Store
 
 
@@ -55,6 +56,19 @@ def test_a_writer_waits_until_readers_are_done(store: Store, hold: Callable[...,
     writer.join(timeout=60)
     assert store.query("SELECT * FROM trajectories").num_rows == 4
     assert not store.spool.exists()
+
+
+def test_a_read_within_a_read_does_not_wait_for_a_writer_that_waits_for_it(store: Store) -> None:
+    patient, found = Store(store.path, lock_wait_s=60), []
+
+    def read_twice() -> None:
+        with patient.read(), announced(store.path.with_suffix(".writing"), time.monotonic()):
+            found.extend(patient.query("SELECT 7 AS seven").to_pylist())
+
+    reader = threading.Thread(target=read_twice, daemon=True)
+    reader.start()
+    reader.join(20)
+    assert found == [{"seven": 7}]
 
 
 def test_threads_of_one_process_read_and_write_in_turn(store: Store) -> None:
