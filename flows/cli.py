@@ -172,6 +172,12 @@ def _train(
             progress.say(f"a fork, from {start_from or force}")
         opening.check_problems(settings)
         configure(home)
+        if start_from is None and force is None and opening.is_learned(settings, home):
+            with progress.waiting("loading libraries"):
+                from flows import planning
+                from flows.train import train as flow
+            if planning.nothing_to_do(settings, home):  # so there is nothing to show in Prefect, which takes seconds
+                return flow.fn(settings, home, progress)
 
         def load() -> Fork | None:
             with progress.waiting("loading libraries"):

@@ -43,6 +43,12 @@ def standing(config: Config, home: Home, fork: Fork | None = None) -> str:
     return f"run {run_id} goes on at round {done} of {total}"
 
 
+def is_learned(config: Config, home: Home) -> bool:
+    """Whether the store has all rounds of the run that the configuration names."""
+    done = _rounds_done(home, run_id_of(config), config.store.lock_wait_s)
+    return done is not None and done >= config.run.iterations
+
+
 def _rounds_done(home: Home, run_id: str, wait_s: float) -> int | None:
     """Rounds that the run has learned; None for a run that the store does not have."""
     if not home.database.exists() or not home.database.stat().st_size:

@@ -133,6 +133,18 @@ def show_plan(config: Config, home: Home, branch: Fork | None, console: Console)
         console.print(f"{name:<26}{value}", markup=False, soft_wrap=True)
 
 
+def nothing_to_do(config: Config, home: Home) -> bool:
+    """Whether every stage of the run that the configuration names is done; it looks into the store and loads no model.
+
+    Raises:
+        ConfigError: the settings cannot be used on this machine.
+    """
+    check_settings(config)
+    inputs, unread = _readable_inputs(config)
+    found = tallies(config, home, None, inputs).values()
+    return not unread and not any(tally.to_do or tally.undecided for tally in found)
+
+
 def _readable_inputs(config: Config) -> tuple[Inputs, dict[str, str]]:
     """Problems and benchmarks, and why some cannot be read here: the folder of the data need not be named yet."""
     unread: dict[str, str] = {}
