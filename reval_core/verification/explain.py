@@ -56,7 +56,7 @@ def explain(verifier: Verifier, gold: str, text: str, *, completion: bool = Fals
 
 
 _SILENT = {
-    "size": "something to compare, within 20,000 characters",
+    "size": "something to compare, within 4,000 characters",
     "choice": "the gold is no letter",
     "text": "not the same text",
     "exact": "not two whole numbers or times",

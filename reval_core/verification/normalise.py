@@ -53,6 +53,7 @@ _NAMED_FUNCTION = re.compile(
     + "|".join(sorted(_FUNCTION_NAMES, key=len, reverse=True))
     + r")\s?\}"
 )
+_UNITS_TOO = ("min", "sec")
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|a(?:sin|cos|tan)|(?:sin|cos|tan)h|gcd|lcm|max|min|lg|floor|ceil|det)(?=\s?\()"
 )
@@ -151,8 +152,11 @@ _DEGREE_SPELLINGS = re.compile(
 _BARE_POINT = re.compile(r"(?<=\d)\.(?=[/*)}])")
 _UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{\s?([eid]|\\[a-zA-Z]+)\s?\}")
 _TEXT_AFTER_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}\s*\\text\s?\{")
-_PERIOD = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s?(?:\{(\d+)\}|(\d))(?!\d)")
-_DOTTED = re.compile(r"(\d+)\.(\d*?)(?:(\d)\3\3+|(\d{2,6})\4+)\s?(?:\.\.\.|\\ldots)$")
+_PERIOD = re.compile(r"(?<![\d.])(\d{0,60})\.(\d{0,60})\\(?:overline|bar|dot)\s?(?:\{(\d{1,60})\}|(\d))(?!\d)")
+_DOTTED = re.compile(r"(?<![\d.])(\d{1,60})\.(\d{1,60})\s?(?:\.\.\.|\\ldots)$")
+_REPEATING = re.compile(r"(\d{0,60}?)(?:(\d)\2\2+|(\d{2,3})\3+|(\d{4,6})\4\4+)|()()()(\d{4,6})\8+")
+"""Digits that end in a period: told often enough that it is none by chance, as the 1828 1828 of e is."""
+_SAID_TO_REPEAT = re.compile(r"(?<![\d.])(\d{1,60}\.)(\d)\s?(?:\\text\s?\{\s?)?\(?(?:repeating|recurring)\)?\s?\}?$")
 _PERIOD_BRACKET = re.compile(r"(?<![\w.])(-?\d+)\.(\d*)\((\d+)\)(?![\w(])")
 _LEADING = re.compile(r"^(?:=|:|\\approx|\\therefore|\\Rightarrow|\\to|\\implies)(?![a-zA-Z])\s*(?=\S)")
 _SCIENTIFIC = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?\^)")
@@ -236,7 +240,7 @@ def _tex(text: str) -> str:
     text = _INNER_DELIMITERS.sub(" ", _SPACING.sub(" ", _SIZING.sub("", text)))
     text = _NUMBER_SETS.sub(lambda found: rf"\mathbb{{{found[1] or found[2]}}}", text)
     text = _FONTS.sub("", text)
-    text = _NAMED_FUNCTION.sub(lambda found: f"\\{_FUNCTION_NAMES[found[1]]} ", text)
+    text = _NAMED_FUNCTION.sub(_function_or_unit, text)
     for pattern, replacement in _ALIASES:
         text = pattern.sub(replacement, text)
     if "\\text" in text:
@@ -262,7 +266,8 @@ def _plain(text: str) -> str:
     """What plain text says in many ways in one."""
     text = text.replace("~", " ")
     if "." in text:
-        text = _DOTTED.sub(lambda found: _periodic_fraction(found[1], found[2], found[3] or found[4]), text)
+        text = _SAID_TO_REPEAT.sub(r"\1\2\2\2...", text)
+        text = _DOTTED.sub(_dotted, text)
         text = _PERIOD_BRACKET.sub(_periodic_bracket, _BARE_POINT.sub("", text))
     if text.isdecimal() and text.isascii():
         return text
@@ -279,6 +284,14 @@ def _plain(text: str) -> str:
     text = _BASED_LOGARITHM.sub(r"\\log_{\1}", text)
     text = _CHOOSE.sub(_binomial, text)
     return _PLAIN_FUNCTION.sub(lambda found: f"\\{_FUNCTION_NAMES[found[1]]} ", text)
+
+
+def _function_or_unit(match: re.Match[str]) -> str:
+    """\\text{gcd} as the function; 5 \\text{min} is five minutes."""
+    before = match.string[max(0, match.start() - 9) : match.start()].rstrip()
+    if match[1] in _UNITS_TOO and before[-1:].isdigit() and not match.group().startswith("\\op"):
+        return match.group()
+    return f"\\{_FUNCTION_NAMES[match[1]]} "
 
 
 def _money(text: str) -> str:
@@ -298,6 +311,14 @@ def _fraction_of(match: re.Match[str]) -> str:
 def _periodic(match: re.Match[str]) -> str:
     """0.1\\overline{6} as the fraction that it is."""
     return _periodic_fraction(match[1], match[2], match[3] or match[4])
+
+
+def _dotted(match: re.Match[str]) -> str:
+    """0.1666... as the fraction that it is; digits without a period stay."""
+    found = _REPEATING.fullmatch(match[2])
+    if found is None:
+        return match.group()
+    return _periodic_fraction(match[1], found[1] or "", found[2] or found[3] or found[4] or found[8])
 
 
 def _periodic_bracket(match: re.Match[str]) -> str:

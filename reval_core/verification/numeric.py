@@ -5,8 +5,9 @@ others are compared by balls with proved bounds at points from the system's entr
 are equal everywhere when they are equal at one such point. Where roots, logarithms, absolute values, inverse functions
 or steps occur, real points of both signs, of many magnitudes and beside every number of the text decide, and only
 those where both sides are real count: different at one with positive variables is False. Different for negative
-variables alone, or on the complex plane when not all of the real line is in their domain, is Undecided, as is what
-costs too much. A decimal within an expression is exact; only a lone literal may be a rounded value.
+variables alone is Undecided, as is what costs too much. So is what differs on the complex plane when not all of the
+real line is in the domain, as 2 ln x and ln x^2 do; several variables that may all be positive, as in ln(x/y) and
+ln x - ln y, are taken to be so. A decimal within an expression is exact; only a lone literal may be a rounded value.
 """
 
 from __future__ import annotations
@@ -118,17 +119,17 @@ def _equal_analytic(program: Program) -> bool:
 
 
 def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
-    counted, apart, everywhere = 0, False, True
+    counted, apart, everywhere, where_positive = 0, False, True, True
     for point, positive, decisive in _real_points(program, branching):
         try:
             same, real = ball.equal_at(program, point)
         except Exhausted:
             raise
         except Undecided:
-            everywhere = False
+            everywhere, where_positive = False, where_positive and not positive
             continue  # not defined there, or too large
         if not real:
-            everywhere, apart = False, apart or not same
+            everywhere, where_positive, apart = False, where_positive and not positive, apart or not same
             continue
         if not same and (positive or "abs" in branching) and decisive:
             return False
@@ -145,7 +146,7 @@ def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
         return True
     elif apart and branching & _NOT_ANALYTIC:  # ln|x| and ln x, say
         raise Undecided("equal where both are real, different elsewhere")
-    elif not branching & _NOT_ANALYTIC:
+    elif not branching & _NOT_ANALYTIC and not (where_positive and len(program.names) > 1):
         _compare_off_the_line(program)
     return True
 

@@ -28,14 +28,40 @@ _ENVIRONMENT = re.compile(
 _ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equation\*?)\}(.*)\\end\{\1\}", re.DOTALL)
 _CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\end\{(?:cases|array)\}\.?", re.DOTALL)
 _ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a-zA-Z])")
+_CONTINUES = re.compile(r"=|\\(?:approx|Rightarrow|implies)(?![a-zA-Z])")
+_LETTERS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
 _UNREAD = ("\\ldots", "...", "\\to", "\\sum", "\\prod", "\\int", "\\lim")
 _DENIAL = re.compile(
     r"\\(?:not|neg|lnot|nexists|cancel|xcancel|bcancel|sout)(?![a-zA-Z])|\\text\{\s?(?:not|never|isn't)\b|^(?:not|never)\s"
 )
 _HEADED = re.compile(
-    r"^(?:\\text\{\s?(?:[A-Za-z][A-Za-z ]{2,30}:|(?:[Tt]he |[Oo]ur |[Ff]inal )*(?:answer|result|value) is:?)\s?\}"
-    r"|[A-Za-z][a-z ]{2,20}:(?=\s))\s*(\S.*)$"
+    r"^(?:\\text\{\s?([A-Za-z][A-Za-z ]{2,40}):\s?\}|([A-Za-z][a-z ]{2,30}):(?=\s)"
+    r"|\\text\{\s?((?:[Tt]he |[Oo]ur |[Ff]inal )*(?:answer|result|value)) is:?\s?\})\s*(\S.*)$"
 )
+_ASKED_FOR = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        answer answers result results solution solutions value values total sum product difference quotient remainder
+        number count amount area perimeter circumference volume length width height depth distance radius diameter angle
+        probability chance cost price profit time speed velocity rate ratio percentage percent mean median mode average
+        range maximum minimum max min slope intercept coordinates point points vertex center centre roots zeros domain
+        equation expression interval set conclusion choice option age weight mass score rest salary income
+        """,
+    )
+)
+"""Nouns of headings behind which an answer stands."""
+_SAYS_OTHERWISE = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        wrong false incorrect invalid rejected except excluding other another not no anything nothing but than more less
+        least most fewer over under below above near nearly almost about approximate approximately half twice double
+        triple square squared cube cubed base minus negative opposite inverse reciprocal without guess never
+        """,
+    )
+)
+"""Words with which a heading says that what follows is not the answer itself."""
 _TRANSPOSED = re.compile(r"^([(\[].*[)\]])\s?\^\s?\{?\s?(?:T|\\top|\\intercal)\s?\}?$")
 _ELEMENT = re.compile(r"\\in(?![a-zA-Z])")
 _NO_SOLUTION = re.compile(
@@ -69,14 +95,14 @@ def _read(text: str, depth: int) -> Reading:
     if not text or depth > 6:
         return Opaque(text)
     headed = _HEADED.match(text)
-    if headed and not _DENIAL.search(text):
-        return _read(headed[1].strip(), depth + 1)
+    if headed and not _DENIAL.search(text) and _heads_an_answer((headed[1] or headed[2] or headed[3]).casefold()):
+        return _read(headed[4].strip(), depth + 1)
     if _DENIAL.search(text):
         return Refused("it denies or strikes something out")
     aligned = _ALIGNED.fullmatch(text)
     if aligned:
-        rows = [row for row in _ROW.split(aligned[2]) if row.strip(" &")]
-        return _read(rows[-1].replace("&", "").strip(), depth + 1) if rows else Opaque(text)
+        rows = [row.replace("&", "").strip() for row in _ROW.split(aligned[2])]
+        return _read_rows([row for row in rows if row], depth) if any(rows) else Opaque(text)
     if text[0] == "{" and text[-1] == "}" and one_group(text) and "\\cup" in text:
         return _read(text[1:-1].strip(), depth + 1)
     if "\\approx" in text:
@@ -93,6 +119,29 @@ def _read(text: str, depth: int) -> Reading:
     if any(mark in text for mark in _UNREAD) and "=" not in text:
         return Opaque(text)
     return _read_modular(text, depth) or _read_parts(text, depth)
+
+
+def _heads_an_answer(heading: str) -> bool:
+    """Whether a heading names what is asked for and takes nothing of it back."""
+    words = set(heading.split())
+    return bool(words & _ASKED_FOR) and not words & _SAYS_OTHERWISE
+
+
+def _read_rows(rows: list[str], depth: int) -> Reading:
+    """Aligned rows: one chain of equal values, a derivation whose last row counts, or several answers."""
+    chains: list[str] = []
+    for row in rows:
+        if _CONTINUES.match(row) and chains:
+            chains[-1] += f" {row}"
+        else:
+            chains.append(row)
+    lefts = [split_top(chain, "=")[0] if "=" in chain else "" for chain in chains]
+    last = set(_LETTERS.findall(lefts[-1]))
+    if all(left and left != lefts[-1] and last & set(_LETTERS.findall(left)) for left in lefts[:-1]):
+        return _read(chains[-1], depth + 1)
+    if all(left == lefts[-1] for left in lefts):  # x = 6/2, x = 3
+        return _read("=".join([lefts[-1], *(chain.partition("=")[2] for chain in chains)]), depth + 1)
+    return _read(", ".join(chains), depth + 1)
 
 
 def _read_approximately(text: str, depth: int) -> Reading:

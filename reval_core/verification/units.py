@@ -89,6 +89,23 @@ _PLAIN: dict[str, tuple[str, Fraction, str]] = {
     "am": ("am", _F(1), "am a.m. a.m"),
     "pm": ("pm", _F(1), "pm p.m. p.m"),
 }
+_DERIVED: dict[str, tuple[Fraction, dict[str, int]]] = {
+    "volume": (_F(1, 1000), {"length": 3}),
+    "frequency": (_F(1), {"time": -1}),
+    "force": (_F(1000), {"mass": 1, "length": 1, "time": -2}),
+    "energy": (_F(1000), {"mass": 1, "length": 2, "time": -2}),
+    "power": (_F(1000), {"mass": 1, "length": 2, "time": -3}),
+    "pressure": (_F(1000), {"mass": 1, "length": -1, "time": -2}),
+    "charge": (_F(1), {"current": 1, "time": 1}),
+    "voltage": (_F(1000), {"mass": 1, "length": 2, "time": -3, "current": -1}),
+    "resistance": (_F(1000), {"mass": 1, "length": 2, "time": -3, "current": -2}),
+    "capacitance": (_F(1, 1000), {"mass": -1, "length": -2, "time": 4, "current": 2}),
+    "induction": (_F(1000), {"mass": 1, "length": 2, "time": -2, "current": -2}),
+    "field": (_F(1000), {"mass": 1, "time": -2, "current": -1}),
+    "hectare": (_F(10_000), {"length": 2}),
+    "acre": (_F(40468564224, 10**7), {"length": 2}),
+}
+"""Kinds by the kinds that they are made of, in metres, grams, seconds and amperes."""
 _COMPOUND = {"mph": ("mile", "hour"), "kph": ("kilometer", "hour"), "kmh": ("kilometer", "hour"), "rpm": ("", "minute")}
 
 
@@ -114,14 +131,23 @@ _SAYS_VALUE = frozenset(
     re.findall(
         r"\S+",
         """
-        zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundred thousand million
-        billion trillion millionth millionths billionth billionths googol dozen dozens score half halves third thirds
-        quarter quarters fourth fourths fifth fifths tenth tenths hundredth hundredths thousandth thousandths squared
-        cubed factorial plus minus times over divided mod modulo base power powers root percent twice double triple or
-        and not maybe either but is are no nor negative to than less more about roughly approximately between if except
-        without isn't wrong unless perhaps probably also then equals even odd sin cos tan log sqrt exp ln pi
+        zero one two three four five six seven eight nine ten eleven twelve tens hundred hundreds thousand thousands
+        googol dozen dozens score scores gross pair pairs couple couples lakh lakhs crore crores half halves third
+        thirds quarter quarters first second squared cubed factorial plus minus times over divided mod modulo base power
+        powers root percent permille permil ppm ppb twice thrice double triple quadruple doubled tripled quadrupled
+        halved quartered negated inverted reciprocal inverse opposite imaginary recurring repeating periodic binary
+        ternary octal hexadecimal hex decimal or and not maybe either neither but is are no nor none never negative to
+        than less least more most fewer about around roughly approximately nearly almost circa between below above up if
+        except without isn't aren't wasn't unless perhaps probably possibly supposedly also then equals even odd ish so
+        wrong wrongly false falsely incorrect incorrectly invalid impossible rejected excluded extraneous discarded
+        ignored guess guessed guesses something import sin cos tan log sqrt exp ln pi tau
         """,
     )
+)
+_PARTS_AND_MULTIPLES = re.compile(
+    r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|(?:thir|four|fif|six|seven|eigh|nine)teen|hundred|thousand"
+    r"|(?:twent|thirt|fort|fift|sixt|sevent|eight|ninet)ie)ths?|[a-z]*[a-z]illion(?:s|ths?)?"
+    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
 )
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")
@@ -218,9 +244,14 @@ def read(text: str) -> Unit | None:
     words = re.split(r"[ ,]+", text.casefold())
     if words[-1] == "times":
         words[-1] = "time"
-    if _SAYS_VALUE & {part for word in words for part in word.split("-")} or all(len(word) < 3 for word in words):
+    if any(says_value(part) for word in words for part in word.split("-")) or all(len(word) < 3 for word in words):
         return None
     return Unit((), counted=" ".join(word.rstrip("s") for word in words))
+
+
+def says_value(word: str) -> bool:
+    """Whether a word says something about the value beside it, so that it names nothing that is counted."""
+    return word in _SAYS_VALUE or _PARTS_AND_MULTIPLES.fullmatch(word) is not None
 
 
 def _compound(text: str) -> Unit | None:
@@ -237,8 +268,10 @@ def _compound(text: str) -> Unit | None:
         if found is None:
             return None
         for kind, scale, power in found:
-            powers[kind] = powers.get(kind, 0) + sign * power
-            factor *= scale ** (sign * power)
+            size, parts_of_it = _DERIVED.get(kind, (Fraction(1), {kind: 1}))
+            for base, times in parts_of_it.items():
+                powers[base] = powers.get(base, 0) + sign * power * times
+            factor *= (scale * size) ** (sign * power)
     return Unit(tuple(sorted((kind, power) for kind, power in powers.items() if power)), factor)
 
 

@@ -16,6 +16,89 @@ CLASSES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
         [("11/2", "5 1/2"), ("1234567", "1 234 567"), ("90^\\circ", "90 ^ { \\circ }")],
         [("11/2", "1 1/2"), ("12", "1 2"), ("12", "1\\quad 2"), ("\\frac{12}{5}", "\\frac{1 2}{5}"), ("56", "5\\$6")],
     ),
+    "words behind a number": (
+        [
+            ("8", "8\\text{ months}"),
+            ("12", "12\\text{ paths}"),
+            ("3", "3 teeth"),
+            ("7", "7\\text{ people}"),
+            ("0.5", "0.5 pizza"),
+            ("\\frac23", "0.6\\text{ repeating}"),
+        ],
+        [
+            ("8", "8\\text{ thirteenths}"),
+            ("8", "8\\text{ ninetieths}"),
+            ("8", "8\\text{ septillion}"),
+            ("8", "8\\text{ couples}"),
+            ("8", "8\\text{ at least}"),
+            ("1010", "1010\\text{ binary}"),
+            ("0.6", "0.6\\text{ repeating}"),
+        ],
+    ),
+    "headings": (
+        [
+            ("9", "\\text{Final answer: } 9"),
+            ("9", "\\text{Number of ways: } 9"),
+            ("9", "\\text{Area of the rhombus: } 9"),
+            ("9", "Answer: 9"),
+        ],
+        [
+            ("9", "\\text{Wrong result: } 9"),
+            ("9", "\\text{Half of the area: } 9"),
+            ("9", "\\text{Anything but: } 9"),
+            ("81", "\\text{Square of: } 81"),
+            ("9", "\\text{Value is not: } 9"),
+        ],
+    ),
+    "aligned rows": (
+        [
+            ("7", "\\begin{aligned}x&=3+4\\\\&=7\\end{aligned}"),
+            ("7", "\\begin{aligned}2x+1&=15\\\\2x&=14\\\\x&=7\\end{aligned}"),
+            ("7", "\\begin{align*}x&=14/2\\\\x&=7\\end{align*}"),
+            ("x=3,y=4", "\\begin{aligned}x&=3\\\\y&=4\\end{aligned}"),
+        ],
+        [
+            ("7", "\\begin{aligned}6\\\\7\\end{aligned}"),
+            ("7", "\\begin{gathered}5\\\\6\\\\7\\end{gathered}"),
+            ("7", "\\begin{aligned}x&=6\\\\y&=7\\end{aligned}"),
+            ("7", "\\begin{aligned}x&=6\\\\x&=7\\end{aligned}"),
+        ],
+    ),
+    "minutes and seconds": (
+        [
+            ("40", "40\\text{ min}"),
+            ("40 \\mathrm{~sec}", "40\\text{ s}"),
+            ("2.5\\text{ hours}", "150\\text{ min}"),
+            ("\\min(a,b)", "\\operatorname{min}(a,b)"),
+            ("\\sec x", "\\mathrm{sec}\\, x"),
+        ],
+        [("40\\text{ min}", "40\\text{ sec}"), ("2\\text{ hours}", "20\\text{ min}")],
+    ),
+    "derived units": (
+        [
+            ("6\\text{ J}", "6\\text{ N}\\cdot\\text{m}"),
+            ("3\\text{ Pa}", "3\\text{ N/m}^2"),
+            ("7\\text{ V}", "7\\text{ J/C}"),
+            ("2\\text{ L}", "2000\\text{ cm}^3"),
+            ("50\\text{ Hz}", "50\\text{ s}^{-1}"),
+            ("4\\text{ W}", "4\\text{ kg m}^2/\\text{s}^3"),
+        ],
+        [
+            ("6\\text{ J}", "6\\text{ N/m}"),
+            ("6\\text{ W}", "6\\text{ J}"),
+            ("2\\text{ L}", "2\\text{ cm}^3"),
+            ("3\\text{ N}", "3\\text{ kg m/s}"),
+        ],
+    ),
+    "digits that go on": (
+        [
+            ("\\frac16", "0.1666..."),
+            ("\\frac{3}{11}", "0.2727\\ldots"),
+            ("\\frac{1}{13}", "0.076923076923..."),
+            ("\\frac{22}{7}", "3.\\overline{142857}"),
+        ],
+        [("\\frac{27181}{9999}", "2.718281828..."), ("\\frac17", "0.143143..."), ("0.1666", "0.1666...")],
+    ),
     "equations that say something else": (
         [
             ("5", "x = 5"),

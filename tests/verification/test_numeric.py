@@ -88,6 +88,11 @@ DIFFERENT = [
     ("\\overline{3+4i}", "3+4i"),
 ]
 SAME = [
+    # several variables, which may all be positive
+    ("\\sqrt{xy}", "\\sqrt{x}\\sqrt{y}"),
+    ("\\sqrt{\\frac{x}{y}}", "\\frac{\\sqrt{x}}{\\sqrt{y}}"),
+    ("\\ln(xyz)", "\\ln(x)+\\ln(y)+\\ln(z)"),
+    ("2\\pi\\sqrt{\\frac{L}{g}}", "\\frac{2\\pi\\sqrt{L}}{\\sqrt{g}}"),
     ("(1+\\sqrt2)^{20}", "(3+2\\sqrt2)^{10}"),
     ("\\sqrt{5+2\\sqrt6}", "\\sqrt2+\\sqrt3"),
     ("\\sqrt[3]{2+\\sqrt5}+\\sqrt[3]{2-\\sqrt5}", "1"),
@@ -130,9 +135,7 @@ OPEN = [
     ("|x|", "|x|" + "".join(f"+|x-{k}|-|{k}-x|" for k in range(1, 20))),
     ("\\sqrt{x^2}", "x"),
     ("\\ln(x^2)", "2\\ln x"),
-    ("\\sqrt{xy}", "\\sqrt{x}\\sqrt{y}"),
-    ("\\sqrt{\\frac{x}{y}}", "\\frac{\\sqrt{x}}{\\sqrt{y}}"),
-    ("\\ln(xyz)", "\\ln(x)+\\ln(y)+\\ln(z)"),
+    ("\\sqrt{x^2y}", "x\\sqrt{y}"),
     ("\\lfloor n\\rfloor", "n"),
     ("|z|^2", "z^2"),
     ("\\ln |x|", "\\ln x"),
