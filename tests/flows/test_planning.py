@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +18,7 @@ from rich.console import Console
 from small_run import BATCH, ROUNDS, Finished, changed, train
 from transformers import AutoModelForCausalLM
 
-from flows import base_model, costs, planning
+from flows import base_model, costs, opening, planning
 from flows.base_model import ModelSize, folder_size, load_tokenizer_only, model_size
 from flows.lookup import Tally, tallies
 from reval_core.config import Config, ModelConfig
@@ -66,6 +69,21 @@ def test_a_dry_run_shows_configuration_plan_and_needs(finished: Finished) -> Non
 
 def test_a_finished_run_has_nothing_to_do(finished: Finished) -> None:
     assert plan(finished.config, finished.home) == DONE
+
+
+def test_a_finished_run_is_told_from_the_store(finished: Finished, copied: Home, tmp_path: Path) -> None:
+    assert opening.is_learned(finished.config, copied)
+    assert planning.nothing_to_do(finished.config, copied)
+    assert not opening.is_learned(changed(finished.config, "run.iterations=9"), copied)
+    assert not planning.nothing_to_do(changed(finished.config, "evaluation.samples_per_problem=3"), copied)
+    path = tmp_path / "finished.yaml"
+    path.write_text(finished.config.to_yaml())
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "train", str(path)]
+    kept = {name: told for name, told in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    there = {**kept, "REVAL_HOME": str(copied.root), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=there, capture_output=True, text=True, timeout=300)
+    assert "no stage was executed" in done.stdout, done.stdout + done.stderr
+    assert not (copied.prefect / "prefect.db").exists()  # its server was not needed
 
 
 def test_an_empty_root_has_everything_to_do(finished: Finished, home: Home) -> None:
