@@ -46,11 +46,20 @@ _EITHER = re.compile(r"\b(?:either|not|neither|nor)\W*$", re.IGNORECASE)
 _GLUED_BEFORE = re.compile(
     r"(?:(?<!\\)[-+−±√/^_\d]|\\(?:cdot|times|div|pm|mp|neg|not|ne|neq|ln|log|sin|cos|tan|lfloor|lceil)\s*"
     r"|\\(?:sqrt|[dtc]?frac|overline|[bx]?cancel|sout|[hv]?phantom)\s*\{\s*|\\[dtc]?frac\s*(?:\d|\{[^{}]{1,80}\})\s*\{\s*"
-    r"|[\^_]\s*\{\s*|[≠√]\s*|\\not\s*=\s*)$"
+    r"|\\[dtc]?frac\s*(?:\d\d|\{[^{}]{1,80}\}\s*\{[^{}]{1,80}\})\s*|\\(?:pi|[gl]eq?(?:slant)?|[gl]t)\s*"
+    r"|[\w)}]\s?<\s?|(?:^|[^<\w/])\w\s?>\s?|[\^_]\s*\{\s*|[≠√≤≥]\s*|\\not\s*=\s*)$"
 )
 _GLUED_AFTER = re.compile(
     r"[!/_\d]|[-+−*×÷^]\{?[\w(\\√](?<!\\)|\s*\\(?:cdot|times|div|pm|mp|bmod|mod)(?![a-zA-Z])|\s*\^\s*\{?[-\w]"
+    r"|\s*\\(?:over|pi|sqrt|[dtc]?frac|[gln]eq?(?:slant)?|[gl]t)(?![a-zA-Z])|[a-zπ√](?![a-zA-Z])|\.\d|\{,\}\d"
+    r"|[ ]?[-+*/<>=][ ]?\\?\d|\^\s*\{?\\circ\}?\s*[-+]\s*\d"
+    r"|\s*\\text\s*\{\s*(?:hundred|thousand|[mbtr]+illion|percent of|squared|cubed|factorial)"
 )
+_ELEMENT = r"(?:[^()\[\]{}a-zA-Z]|\\[a-zA-Z]+|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,60}"
+_FIRST_ELEMENT = re.compile(r"(?:[(\[]|\\\{)\s*$")
+_LATER_ELEMENT = re.compile(rf"(?:[(\[]|\\\{{){_ELEMENT},\s*$")
+_MORE_ELEMENTS = re.compile(rf"\s*,{_ELEMENT}(?:[)\]]|\\\}})")
+_LAST_OF_ALL = re.compile(r"\s*(?:\\right\s*)?(?:[)\]]|\\\})")
 _FINAL = re.compile(r"final answer is", re.IGNORECASE)
 
 
@@ -122,7 +131,11 @@ def glued(text: str, box: Box) -> bool:
     """Whether a sign, digit, operator or command of the same formula makes the value another than the box's content."""
     start, end, _ = box
     before = text[max(0, start - 120) : start]
-    return _GLUED_BEFORE.search(before) is not None or _GLUED_AFTER.match(text, end) is not None
+    if _GLUED_BEFORE.search(before) is not None or _GLUED_AFTER.match(text, end) is not None:
+        return True
+    if _FIRST_ELEMENT.search(before):
+        return _MORE_ELEMENTS.match(text, end) is not None
+    return _LATER_ELEMENT.search(before) is not None and _LAST_OF_ALL.match(text, end) is not None
 
 
 def extract(completion: str, mode: Extraction, *, join_boxes: bool = True) -> str | None:
