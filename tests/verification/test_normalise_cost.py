@@ -12,8 +12,9 @@ from reval_core.verification.verdict import GradingPolicy
 
 UNITS = [
     "1", "12", "142857", "1.", "1,", "1 ", "1,234", "'123", "²", "½", "{", "{1}", "(1", "\\text{", "\\text{a}",
-    "\\over", "{1\\over", "^{", "_", "$1", "- ", "+1", "<1", "|x", "\\overline{1}", "\\sqrt", "C_", "1%", "\\quad", "or ",
-    "\\circ", "√2", "m/", "\\hspace{", "\\begin{aligned}", "&", "1!", "10^", "log_1", "...", "sin(", "1\\text{min}", "\\boxed{",
+    "\\over", "{1\\over", "^{", "_", "$1", "- ", "+1", "<1", "|x", "\\overline{1}", "\\sqrt", "C_", "1%", "\\quad",
+    "or ", "\\circ", "√2", "m/", "\\hspace{", "\\begin{aligned}", "&", "1!", "10^", "log_1", "...", "sin(", "\\boxed{",
+    "1\\text{min}",
 ]  # fmt: skip
 FRAMES = [
     ("", ""),
