@@ -66,7 +66,7 @@ _NO_MULTIPLE = rf"(?![\s~]*{_MULTIPLES}\b)"
 _PROSE_COMMAND = rf"\\(?:text(?!color)[a-z]*|[mh]box|emph)\s*\{{{_NO_MULTIPLE}"
 _FONT_COMMAND = rf"\\(?:math(?:rm|bf|sf|it)|unit|si)\s*\{{{_NO_MULTIPLE}(?![\s~]*(?![mgshLJNKCVWAFHT])\w\s*\}})"
 _POWER = r"(?:\s*[\^_]\s*(?:\{[^{}]*\}|-?\w|\\circ))?"
-_NAMED = rf"(?:{_PROSE_COMMAND}|{_FONT_COMMAND})[^{{}}]*\}}{_POWER}"
+_NAMED = rf"(?:\\mu\s*)?(?:{_PROSE_COMMAND}|{_FONT_COMMAND})[^{{}}]*\}}{_POWER}"
 _UNITS = (
     rf"{_NAMED}(?:\s*(?:/|\\cdot|\\,)\s*{_NAMED})*",
     rf"\\frac\s*\{{\s*{_NAMED}\s*\}}\s*\{{\s*{_NAMED}\s*\}}",

@@ -158,6 +158,8 @@ def test_a_box_inside_a_larger_formula_is_no_answer(completion: str) -> None:
         "$\\boxed{5}\\,\\mathrm{kg\\,m}^{2}\\cdot\\mathrm{s}^{-1}$",
         "\\boxed{5}\\,^\\circ\\text{C}",
         "$\\boxed{5} \\, nm$",
+        "$\\boxed{5}\\,\\mu\\text{m}$",
+        "$\\boxed{5}\\ \\Omega$",
         "\\boxed{5} m",
         "\\boxed{5}\\$",
         "$\\boxed{5}\\ \\text{since } x>0$",
