@@ -1,8 +1,8 @@
 """Multiple choice: a gold that is one letter A to J is graded as a letter and as nothing else.
 
 One letter is a choice. Naming several, hedging, or denying the letter is none, and wrong. Behind the letter stands
-nothing, a plain description of the option, or the denial of other letters (`D, not A or B`). Letters of other scripts
-are no letters. The pronoun `I` is no choice.
+nothing, a plain description of the option, which may name a point B, or the denial of other letters (`D, not A or
+B`). Letters of other scripts are no letters. The pronoun `I` is no choice.
 """
 
 from __future__ import annotations
@@ -46,6 +46,24 @@ _UNCHOSEN = re.compile(
 _ANOTHER = re.compile(
     r"[\s()\[\].,:;]*(?:[A-Za-zΑ-Ωα-ωА-Яа-я](?![^\W_]|['’])(?!\s*[=<>^_(+*])(?!(?<=[aAI])\s+\w)|[Ⓐ-ⓩ𝐀-𝟿🄰-🆏])"
 )
+_OTHER = re.compile(  # a letter that is a word, and no article, pronoun, unit or part of a formula
+    r"(?<![A-Za-z0-9À-ɏ_\\°'’-])(?<!\d\s)(?<!\\circ\s)(?!I\s+[a-z]|A\s+(?!(?:is|was|seems|looks|has|fits|works|holds|would|"
+    r"could|should|may|might|too|also|then|only)\b)[a-z])[A-J](?![A-Za-z0-9À-ɏ_'’]|\s*[=<>^+*/∪∩(]|-[a-z])"
+)
+_DESCRIBES = re.compile(r"\s*(?:[.)](?=.)|[:：](?=\s))")
+_TURNED = re.compile(
+    r"(?:[,;.:!?—–(，；。、]|\b(?:(?:al)?though|whereas|while|yet|however|alternative(?:ly)?|also|correction|oops|sorry|hmm+|"
+    r"actually|rather|instead|better|choose|pick|select|guess|option|choice|(?:answer|it)\s+is|it['’]s))[\s:,]*$",
+    re.IGNORECASE,
+)
+_SECOND_OPTION = re.compile(r"[\d)}\]%]\s+[A-J][.):]\s")
+_DENIED = re.compile(
+    r"[\s,:;(–—-]*(?:(?:is|it|it['’]s|that['’]s|this|seems|looks|very|highly|quite|clearly|in|an?|the)\s+)*"
+    r"(?:un(?:likely|true|sure|certain|convincing|tenable)|im(?:possible|probable|plausible)|in(?:valid|accurate)|refuted|"
+    r"rejected|excluded|discarded|dismissed|disproved|out|fails?|failed|doubt\w*|dubious|questionable|absurd|nonsense|nope|"
+    r"nah|hardly|distractor|decoy|trap|tempting|mistaken?|contradict\w*|misleading)\b\s*(?:$|[.,;:!?)—–])",
+    re.IGNORECASE,
+)
 _REASON = re.compile(r"\b(?:because|since|as|for|while|which|so)\b|[;\n]|\.\s")
 _STATED = re.compile(
     rf"(?<![A-Za-zÀ-ɏ])(?:(?:{_NOUNS})(?<!s)|choose|chose|select|selected|pick|picked|say|closest|so|thus|hence|"
@@ -83,7 +101,7 @@ def answer_letter(answer: str) -> str | None:
     marked = bool(match["close"]) or _BEHIND.match(rest) is not None
     if not marked or (match["letter"].islower() and rest.strip(" .") and not match["close"]):
         return None
-    return letter if _is_plain(rest, letter) else None
+    return letter if _is_plain(rest, letter, closed=bool(match["close"])) else None
 
 
 def equal(letter: str, gold: str, answer: str) -> bool:
@@ -148,12 +166,32 @@ def _unless_taken_back(text: str, end: int, letter: str) -> str | None:
     return letter if _is_plain(rest, letter) else None
 
 
-def _is_plain(rest: str, letter: str) -> bool:
+def _is_plain(rest: str, letter: str, *, closed: bool = False) -> bool:
     """Whether what follows the letter is a description, without connective, denial or another letter."""
     denial = _DENIAL.search(rest)
     if denial and letter not in denial[1]:
         rest = rest[: denial.start()]
-    return _UNCHOSEN.search(rest) is None and _ANOTHER.match(rest) is None
+    if _UNCHOSEN.search(rest) or _ANOTHER.match(rest):
+        return False
+    mark = _DESCRIBES.match(rest)
+    verdict = not closed and (mark is None or mark.group()[-1] in ":：")  # `A: impossible`; the text of `A. Impossible`
+    if verdict and _DENIED.match(rest):
+        return False
+    return not _names_another(rest, letter, described=closed or mark is not None)
+
+
+def _names_another(rest: str, letter: str, *, described: bool) -> bool:
+    """Whether another letter stands there as a choice.
+
+    Behind `A.` or `A)` stands the option's own text, which may name points, vitamins and sets; there a letter is a
+    choice only behind a word that turns to it or at the beginning of a clause. Elsewhere any letter is one.
+    """
+    others = [other for other in _OTHER.finditer(rest) if other.group() != letter]
+    if not described:
+        return bool(others)
+    return _SECOND_OPTION.search(rest) is not None or any(
+        _TURNED.search(rest, max(0, other.start() - 30), other.start()) for other in others
+    )
 
 
 def _ends(text: str, at: int) -> bool:

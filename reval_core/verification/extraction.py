@@ -2,7 +2,7 @@
 
 `boxed`: the last balanced \\boxed{...} or \\fbox{...} that is not empty; nothing else counts. Boxes with nothing but
 commas, `and`, `or`, labels and math delimiters between them are one list. A box that is part of a larger formula
-(-\\boxed{5}, \\boxed{5}/2) states another value than its content: no answer.
+(-\\boxed{5}, \\boxed{5}/2) states another value than its content: no answer (see `surroundings`).
 `lenient`: that box; else what the text says is the answer; else the box with which the thinking ended; else the last
 value (see `statements`). An opened box that was never closed is a cut-off
 answer: nothing is read in its place.
@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from reval_core.verification import statements
+from reval_core.verification import statements, surroundings
 from reval_core.verification.verdict import Extraction
 
 CLOSING_WINDOW = 300
@@ -43,23 +43,6 @@ _GAP = re.compile(rf"{_JOINT}{_PART}(?:(?:\\text\s*\{{)?\s*(?:and|or)\s*\}}?)?{_
 _LISTING = re.compile(r"[,;&=]|\b(?:and|or)\b|\\q?quad")
 _LABEL_BEFORE = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z](?:_\{?\w{1,3}\}?)?\s*=)[\s$]*$")
 _EITHER = re.compile(r"\b(?:either|not|neither|nor)\W*$", re.IGNORECASE)
-_GLUED_BEFORE = re.compile(
-    r"(?:(?<!\\)[-+−±√/^_\d]|\\(?:cdot|times|div|pm|mp|neg|not|ne|neq|ln|log|sin|cos|tan|lfloor|lceil)\s*"
-    r"|\\(?:sqrt|[dtc]?frac|overline|[bx]?cancel|sout|[hv]?phantom)\s*\{\s*|\\[dtc]?frac\s*(?:\d|\{[^{}]{1,80}\})\s*\{\s*"
-    r"|\\[dtc]?frac\s*(?:\d\d|\{[^{}]{1,80}\}\s*\{[^{}]{1,80}\})\s*|\\(?:pi|[gl]eq?(?:slant)?|[gl]t)\s*"
-    r"|[\w)}]\s?<\s?|(?:^|[^<\w/])\w\s?>\s?|[\^_]\s*\{\s*|[≠√≤≥]\s*|\\not\s*=\s*)$"
-)
-_GLUED_AFTER = re.compile(
-    r"[!/_\d]|[-+−*×÷^]\{?[\w(\\√](?<!\\)|\s*\\(?:cdot|times|div|pm|mp|bmod|mod)(?![a-zA-Z])|\s*\^\s*\{?[-\w]"
-    r"|\s*\\(?:over|pi|sqrt|[dtc]?frac|[gln]eq?(?:slant)?|[gl]t)(?![a-zA-Z])|[a-zπ√](?![a-zA-Z])|\.\d|\{,\}\d"
-    r"|[ ]?[-+*/<>=][ ]?\\?\d|\^\s*\{?\\circ\}?\s*[-+]\s*\d"
-    r"|\s*\\text\s*\{\s*(?:hundred|thousand|[mbtr]+illion|percent of|squared|cubed|factorial)"
-)
-_ELEMENT = r"(?:[^()\[\]{}a-zA-Z]|\\[a-zA-Z]+|(?<![a-zA-Z])[a-z](?![a-zA-Z])){1,60}"
-_FIRST_ELEMENT = re.compile(r"(?:[(\[]|\\\{)\s*$")
-_LATER_ELEMENT = re.compile(rf"(?:[(\[]|\\\{{){_ELEMENT},\s*$")
-_MORE_ELEMENTS = re.compile(rf"\s*,{_ELEMENT}(?:[)\]]|\\\}})")
-_LAST_OF_ALL = re.compile(r"\s*(?:\\right\s*)?(?:[)\]]|\\\})")
 _FINAL = re.compile(r"final answer is", re.IGNORECASE)
 
 
@@ -108,34 +91,28 @@ def _parted(gap: str) -> bool:
     return len(gap) <= 60 and _GAP.fullmatch(gap) is not None
 
 
+def listed(text: str, found: Sequence[Box]) -> Sequence[Box]:
+    """The last box with those listed directly before it."""
+    first = len(found) - 1
+    while first > 0 and _parted(gap := text[found[first - 1][1] : found[first][0]]) and _LISTING.search(gap):
+        first -= 1
+    return found[first:]
+
+
 def closing_boxes(text: str, found: Sequence[Box]) -> str | None:
     """The last box with those listed directly before it; None for one box or the same box again.
 
     Labels before every box (x = \\boxed{1}, y = \\boxed{2}) stay with their values.
     """
-    first = len(found) - 1
-    while first > 0 and _parted(gap := text[found[first - 1][1] : found[first][0]]) and _LISTING.search(gap):
-        first -= 1
-    run = found[first:]
+    run = listed(text, found)
     if len({content for _, _, content in run}) < 2:
         return None
-    if _EITHER.search(text, max(0, run[0][0] - 40), run[0][0]):
+    if _EITHER.search(text, max(0, run[0][0] - 40), run[0][0]) or surroundings.is_part(text, run[0][0], run[-1][1]):
         return ""
     labels = [_LABEL_BEFORE.search(text, max(0, start - 40), start) for start, _, _ in run]
     if all(labels):
         return ", ".join(f"{label[1]} {box[2]}" for label, box in zip(labels, run, strict=True) if label)
     return ", ".join(content for _, _, content in run)
-
-
-def glued(text: str, box: Box) -> bool:
-    """Whether a sign, digit, operator or command of the same formula makes the value another than the box's content."""
-    start, end, _ = box
-    before = text[max(0, start - 120) : start]
-    if _GLUED_BEFORE.search(before) is not None or _GLUED_AFTER.match(text, end) is not None:
-        return True
-    if _FIRST_ELEMENT.search(before):
-        return _MORE_ELEMENTS.match(text, end) is not None
-    return _LATER_ELEMENT.search(before) is not None and _LAST_OF_ALL.match(text, end) is not None
 
 
 def extract(completion: str, mode: Extraction, *, join_boxes: bool = True) -> str | None:
@@ -166,6 +143,6 @@ def _boxed(text: str, found: list[Box], join_boxes: bool) -> str | None:
     joined = closing_boxes(text, found) if join_boxes else None
     if joined is not None:
         return joined
-    if glued(text, found[-1]):
+    if surroundings.is_part(text, *found[-1][:2]):
         return None
     return statements.unlabelled(found[-1][2])
