@@ -84,7 +84,7 @@ def test_points_and_files_are_compared(chain: Chain) -> None:
     assert found(chain) == {
         "MLflow points missing": 1,
         "MLflow points doubled": 1,
-        "MLflow points with other values, times aside": 2,  # a doubled point has two values
+        "MLflow points that differ by more than rounding, times aside": 2,  # a doubled point has two values
         "last model.safetensors with other bytes": 1,
         "files left half done or waiting": 1,
     }
