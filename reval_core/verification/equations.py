@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 
 from reval_core.verification import numeric, relations
+from reval_core.verification.names import names_a_quantity
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Scalar
-from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
+from reval_core.verification.tree import Apply, Node, Undecided, symbols
 from reval_core.verification.verdict import conjunction
 
 Compare = Callable[[Reading, Reading], bool | None]
@@ -101,7 +102,7 @@ def _leads_to(equation: Equation, compare: Compare) -> bool | None:
     for side in equation.sides[:-1]:
         verdict = compare(last, side)
         if verdict is not True and (isinstance(side, Opaque) or (isinstance(side, Scalar) and has_symbols(side))):
-            verdict = (named and is_constant(last)) or _names_a_quantity(side)
+            verdict = (named and is_constant(last)) or names_a_quantity(side.text)
         elif verdict is None and isinstance(side, Scalar):
             verdict = False
         verdicts.append(verdict)
@@ -120,17 +121,6 @@ def _mentions(value: Scalar, label: str) -> bool:
         return label in symbols(parse(value.text))
     except Undecided:
         return False
-
-
-def _names_a_quantity(side: Scalar | Opaque) -> bool:
-    """Whether a left side is what was asked for (x + y, \\sin\\theta) and no equation to be solved (x^2, 2x)."""
-    try:
-        tree = parse(side.text)
-    except Undecided:
-        return not side.text.startswith(("-", *"0123456789"))
-    functions = ("sin", "cos", "tan", "abs", "ln", "floor", "ceil", "div")
-    asked = isinstance(tree, Apply) and tree.op in functions and not isinstance(tree.args[0], Number)
-    return len(symbols(tree)) > 1 or asked
 
 
 def _same_solutions(gold: Equation, answer: Equation) -> bool | None:

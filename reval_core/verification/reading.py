@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reval_core.verification import relations, units
+from reval_core.verification import names, relations, units
 from reval_core.verification.normalise import compact, normalise, words_of
 from reval_core.verification.parser import parse
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
@@ -235,7 +235,7 @@ def _read_relation(text: str, depth: int) -> Reading | None:
     if len(sides) == 2 and is_label(sides[1]) and not is_label(sides[0]):
         sides.reverse()
     label = ""
-    if is_label(sides[0]) or (_TEXT_LABEL.fullmatch(sides[0]) and len(sides[0]) > 2):
+    if is_label(sides[0]) or (_TEXT_LABEL.fullmatch(sides[0]) and names.is_phrase(sides[0])):
         label, sides = compact(sides[0]), sides[1:]
         while len(sides) > 1 and is_label(sides[0]):
             if re.search(rf"(?<![a-zA-Z]){re.escape(sides[0])}(?![a-zA-Z])", sides[-1]):

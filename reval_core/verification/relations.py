@@ -28,8 +28,10 @@ _GREEK = (
 _MARKED = r"(?:angle|triangle|overline|vec|hat|bar|widehat|measuredangle|overrightarrow|tilde)"
 _NAME = (
     rf"(?:\\{_MARKED} ?(?:\{{[A-Za-z\\]+\}}|[A-Za-z]+)|\\(?:{_GREEK}) ?|[A-Za-z]+)"
-    r"'*(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:\^\{?-1\}?)?(?:\((?!\d+[+\-*/^])[A-Za-z0-9,]{0,20}\))?"
+    r"'*(?:_(?:\{[^{}]*\}|[A-Za-z0-9]))?'*(?:(?<=[A-Zfgh])\^\{?-1\}?|\^\{?-1\}?(?=\())?"  # of a matrix or function
+    r"(?:\((?!\d+[+\-*/^])[A-Za-z0-9,]{0,20}\))?"
 )
+_SOLVED = re.compile(r"(?:ln|lg|log|exp|sqrt|[a-z][fgh])\(")  # what is done to an unknown: ln(x), xf(x)
 _LABEL = re.compile(rf"\(?{_NAME}(?:[,:]{_NAME}){{0,8}}\)?|[\\|]?\|{_NAME}\|")
 _VARIABLE = re.compile(rf"(?:\\(?:{_GREEK})|[A-Za-z])'*(?:_(?:\{{[^{{}}]*\}}|[A-Za-z0-9]))?(?:\([a-z]\))?")
 _BUILDER = re.compile(r"\\\{\s?(?P<name>[^|:]{1,30}?)\s?(?:\\mid|\||:)\s?(?P<condition>.+)\\\}")
@@ -87,6 +89,7 @@ def is_label(text: str) -> bool:
         0 < len(text) <= 60
         and text not in _WORD_NAMES - {"d"}
         and any(char.isalpha() for char in text)
+        and _SOLVED.match(text) is None
         and _LABEL.fullmatch(text.replace(", ", ",")) is not None
     )
 

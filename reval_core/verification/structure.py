@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from reval_core.verification import equations, exact, numeric, relations, spans, units
+from reval_core.verification import equations, exact, integrals, numeric, relations, spans, units
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant, parses
@@ -18,7 +18,8 @@ from reval_core.verification.verdict import GradingPolicy, conjunction
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
-_CONSTANT_OF_INTEGRATION = re.compile(r"(.+)\+\s?[CcKk](?:_\{?\d\}?)?")
+_LETTER_UNIT = re.compile(r".*(?:[a-zA-Z]|m\s?\^\s?\{?[23]\}?)", re.DOTALL)
+_SPACED_UNIT = re.compile(r"-?[\d.]+(?:\s[a-zA-Z]|(?:\s?\\pi)?\s?m\s?\^\s?\{?[23]\}?)")
 _INFINITY = Apply("infinity")
 _LOOSE = frozenset({"list", "set", "plusminus"})
 _MOST_PAIRS = 400
@@ -28,7 +29,7 @@ def equal(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
     """Whether two readings are the same answer; None when undecided."""
     if isinstance(gold, Refused) or isinstance(answer, Refused):
         return False
-    answer = _without_conditions(gold, answer)
+    answer = integrals.with_letter(_without_conditions(gold, answer))
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return equations.equal(gold, answer, lambda g, a: equal(g, a, policy))
     if isinstance(gold, Opaque) or isinstance(answer, Opaque):
@@ -59,9 +60,6 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         answer = Scalar(f"({answer.text})\\cdot\\frac{{{factor.numerator}}}{{{factor.denominator}}}", answer.percent)
     if gold.percent != answer.percent:
         return False if gold.unit or answer.unit else _equal_percent(gold, answer, policy)
-    constants = _CONSTANT_OF_INTEGRATION.fullmatch(gold.text), _CONSTANT_OF_INTEGRATION.fullmatch(answer.text)
-    if constants[0] and constants[1]:
-        return _equal_scalars(Scalar(constants[0][1].strip()), Scalar(constants[1][1].strip()), policy)
     if gold.text == answer.text:
         return True
     plain = exact.equal_whole(gold.text, answer.text)
@@ -73,6 +71,8 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         left, right = parse(gold.text), parse(answer.text)
     except Undecided:
         return None
+    if integrals.has_constant(left) and integrals.equal(left, right, policy):
+        return True
     if policy.drop_units and bool(symbols(left)) != bool(symbols(right)):
         shorter = _without_letter(gold, answer, policy)
         if shorter is not None:
@@ -86,9 +86,14 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
 
 
 def _without_letter(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool | None:
-    """`12 m` against 12: a unit of one letter, where the other side has no variables. True or None."""
+    """`12 m` against 12: a unit of one letter, where the other side has no variables. True or None.
+
+    The gold's letter is a variable (2s, \\frac{2}{3}h) unless it is written as a unit is, after a space.
+    """
     (left, first), (right, second) = units.split_letter(gold.text), units.split_letter(answer.text)
     if (first is None) == (second is None) or gold.unit or answer.unit:
+        return None
+    if (_SPACED_UNIT if first else _LETTER_UNIT).fullmatch(gold.text if first else answer.text) is None:
         return None
     return _equal_scalars(Scalar(left), Scalar(right), policy) or None
 

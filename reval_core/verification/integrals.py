@@ -1,0 +1,55 @@
+"""Indefinite integrals: two expressions that are the same up to the constant of integration."""
+
+from __future__ import annotations
+
+import re
+
+from reval_core.verification import numeric
+from reval_core.verification.program import renamed
+from reval_core.verification.readings import Opaque, Reading, Scalar
+from reval_core.verification.tree import Apply, Node, Symbol, Undecided, symbols
+from reval_core.verification.verdict import GradingPolicy
+
+_GOLD_CONSTANT = re.compile(r"C(?:_\d)?")
+_CONSTANT = re.compile(r"[CcKk](?:_\d)?")
+_VARIABLE = re.compile(r"[xyztuvws]|theta|phi|varphi")
+_IN_WORDS = re.compile(r"(?<=\+)\s?(?:\\text ?\{\s?const(?:ant)?\.?\s?\}|const(?:ant)?\.?)$")
+_ELSEWHERE = "\0"  # in no name that the parser makes
+
+
+def with_letter(read: Reading) -> Reading:
+    """The reading with C for a constant in words: x^2 + \\text{const}."""
+    if isinstance(read, Scalar | Opaque) and "const" in read.text:
+        text, said = _IN_WORDS.subn(" C", read.text)
+        return Scalar(text) if said else read
+    return read
+
+
+def has_constant(gold: Node) -> bool:
+    """Whether a gold is an expression in one variable plus C: in h + k and 2a + c every letter counts."""
+    rest = _without_constant(gold, _GOLD_CONSTANT)
+    return rest is not None and len(names := symbols(rest)) == 1 and all(map(_VARIABLE.fullmatch, names))
+
+
+def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
+    """Whether the answer has a constant too and the rest differs from the gold's by the same number everywhere.
+
+    That is F(x) - G(x) = F(y) - G(y) for independent x and y. False where that cannot be said.
+    """
+    left, right = _without_constant(gold, _GOLD_CONSTANT), _without_constant(answer, _CONSTANT)
+    if left is None or right is None or symbols(left) != symbols(right):
+        return False
+    first, second = (Apply("add", (a, renamed(b, _ELSEWHERE))) for a, b in ((left, right), (right, left)))
+    try:
+        return numeric.equal(first, second, policy)
+    except Undecided:
+        return False
+
+
+def _without_constant(node: Node, constant: re.Pattern[str]) -> Node | None:
+    """A sum without its constant of integration, None when it has none, or the letter stands elsewhere too."""
+    if not isinstance(node, Apply) or node.op != "add":
+        return None
+    constants = [term for term in node.args if isinstance(term, Symbol) and constant.fullmatch(term.name)]
+    rest = Apply("add", tuple(term for term in node.args if term not in constants))
+    return rest if len(constants) == 1 and constants[0].name not in symbols(rest) else None
