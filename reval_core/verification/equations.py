@@ -102,7 +102,7 @@ def _leads_to(equation: Equation, compare: Compare) -> bool | None:
     for side in equation.sides[:-1]:
         verdict = compare(last, side)
         if verdict is not True and (isinstance(side, Opaque) or (isinstance(side, Scalar) and has_symbols(side))):
-            verdict = (named and is_constant(last)) or names_a_quantity(side.text)
+            verdict = (named and is_constant(last)) or _names_a_quantity(side)
         elif verdict is None and isinstance(side, Scalar):
             verdict = False
         verdicts.append(verdict)
@@ -121,6 +121,10 @@ def _mentions(value: Scalar, label: str) -> bool:
         return label in symbols(parse(value.text))
     except Undecided:
         return False
+
+
+def _names_a_quantity(side: Scalar | Opaque) -> bool:
+    return names_a_quantity(side.text) and not (isinstance(side, Scalar) and side.percent)  # x% is x/100
 
 
 def _same_solutions(gold: Equation, answer: Equation) -> bool | None:

@@ -26,15 +26,16 @@ _NAMED = re.compile(
             rf"|{_ACCENT} ?(?:\{{[^{{}}]*\}}|[A-Za-z])(?:_(?:\{{[^{{}}]*\}}|\w))?'*"
             rf"|{_LETTER_BEFORE}[A-Za-z]'*_\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}'*(?:\^\{{?\*\}}?)?)",
             r"(?:m ?)?\\(?:angle|measuredangle|triangle|odot) ?"
-            r"(?:\{[^{}]*\}|[A-Z]'*(?: ?[A-Z]'*)*|\d|[a-z](?![a-z])|\\[a-z]+)",
+            r"(?:\{[^{}]*\}|(?:[A-Z]'*(?:_(?:\w|\{\w\}))?'* ?)+|\d|[a-z](?![a-z])|\\[a-z]+)",
             rf"(?<!\d)\d{{1,9}} ?{_OPERATOR} ?\d{{1,9}}(?!\d)",
-            rf"{_LETTER_BEFORE}[a-zA-Z] ?{_OPERATOR} ?[a-zA-Z](?![a-zA-Z])",
+            rf"{_LETTER_BEFORE}[a-zA-Z] ?{_OPERATOR} ?[a-zA-Z](?![a-zA-Z])(?: ?\([^()]*\))?",
             r"\( ?[a-zA-Z] ?\\circ ?[a-zA-Z] ?\) ?\([^()]*\)",
             r"\\frac ?\{ ?(?:d|\\partial)[^{}+\-]{0,12}\} ?\{ ?(?:d|\\partial) ?\\?[a-zA-Z][^{}+\-]{0,12}\}",
             r"\\# ?(?:[A-Za-z]|\\\{[^{}]*\\\})",
             r"\\Delta ?[A-Za-z](?![a-zA-Z])",
             r"\\(?:triangle|square|Box|hbar|diamond|bigcirc|heartsuit|spadesuit|clubsuit|bigstar)(?![a-zA-Z])",
             r"\[ ?[A-Z]{3,12} ?\]",
+            r"\\begin\{vmatrix\}[^$]{0,400}?\\end\{vmatrix\}",
             rf"{_LETTER_BEFORE}[A-Za-z](?:\^\{{?\*\}}?|\*$)",
             rf"{_LETTER_BEFORE}[A-Z]{{2,12}}(?![a-z])'*(?:_(?:\{{\w*\}}|\w))?(?: ?\^ ?\{{?2\}}?(?!\d))?",
         )
@@ -43,13 +44,12 @@ _NAMED = re.compile(
 """Each is one unknown; so is AB^2, which geometry asks for."""
 _CALL = re.compile(
     r"(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg|Re|Im|sgn|sigma|tau|mu|Gamma|zeta|psi|phi|varphi|Phi|Psi)"
-    rf"|{_LETTER_BEFORE}(?:[fghFGHPQRWT]|[A-Za-z](?= ?\(\d{{1,9}}\))|v(?=_))|\\Xi_\{{\d+\}})"
+    rf"|{_LETTER_BEFORE}(?:[fghFGHPQRWT]|[A-Za-z](?= ?\(\d{{1,9}}\))|n(?= ?\([A-Z]\))|v(?=_))|\\Xi_\{{\d+\}})"
     r"'*(?:_(?:\{\w*\}|\w))?(?: ?\^ ?(?:\{ ?-1 ?\}|\{?\(\w\)\}?|-1))? ?\((?P<inside>[^()]*)\)"
     rf"|(?:{_LETTER_BEFORE}[EV]|\\Xi_\{{\d+\}}) ?\[(?P<within>[^\[\]]*)\]"
-    r"|\\\|[^|]{1,80}\|"
 )
-_BARS = re.compile(r"\|[^|]*\|")
-_SET_OPERATION = re.compile(r"\\(?:cap|cup|setminus|times|triangle)(?![a-zA-Z])")
+_BARS = re.compile(r"\\?\|[^|]*\|")
+_NORM_OR_COUNT = re.compile(r"^\\\||\\(?:cap|cup|setminus|times|triangle)(?![a-zA-Z])")
 _GATHERS = re.compile(r"\\(?:sum|prod|i*nt|oint|lim|limsup|liminf|max|min|sup|inf|gcd|lcm|det|deg|dim|arg)(?![a-zA-Z])")
 _AND_A_NUMBER = re.compile(r"(?:[-+*/]|\\cdot|\\times) ?\d+(?:\.\d+)?$|\) ?\^ ?\{?\d+\}?$")
 _DOTS = re.compile(r"\\(?:cdots|ldots|dots)(?![a-zA-Z])|\.\.\.")
@@ -59,7 +59,7 @@ _COMPUTED = re.compile(
     r"\b(?:twice|thrice|doubled|tripled|halved|squared|cubed|plus|minus|(?:square|cube) root"
     r"|(?:double|triple|half|times|square|cube) (?:of|the)|(?:a|one|two) (?:third|quarter|fifth|tenth)s? of"
     r"|(?:two|three|four|five|ten|hundred|\d+) times|(?:divided|multiplied|increased|decreased|reduced) by"
-    r"|added to|subtracted from|(?:more|less|fewer|greater) than the"
+    r"|added to|subtracted from|less (?:one|two|three|\d+)|(?:more|less|fewer|greater) than the"
     r"|(?:reciprocal|inverse|opposite|negative|multiple|logarithm|factorial) of)\b",
     re.IGNORECASE,
 )
@@ -133,7 +133,7 @@ def _with_unknowns(text: str) -> tuple[str, frozenset[str]]:
 
     text = re.sub(r"\\log(?![a-zA-Z_]| ?_)", r"\\ln", _WHERE.sub("", text))
     text = _NAMED.sub(unknown, _DOTS.sub("(7)", text))  # terms left out are no unknown
-    text = _BARS.sub(lambda match: unknown(match) if _SET_OPERATION.search(match[0]) else match[0], text)
+    text = _BARS.sub(lambda match: unknown(match) if _NORM_OR_COUNT.search(match[0]) else match[0], text)
     for _ in range(_MOST_NESTED):
         text, calls = _CALL.subn(unknown, text)
         if not calls:
