@@ -26,7 +26,7 @@ class StoreConfig(Section):
     snapshot_every: int | None = neutral(
         1,
         ge=1,
-        description="Rounds between snapshots for slow readers, one a minute at most; None: when one is needed.",
+        description="Rounds between snapshots for slow readers, one in two minutes at most; None: when one is needed.",
     )
 
 

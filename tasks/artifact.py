@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
 """Seconds that a call of Prefect's API may take; the next round tries again."""
-EVERY_S = 60.0
+EVERY_S = 120.0
 """Seconds between two pages at least: drawing and sending one takes 0.1 to 0.3 s, as much as all else of a round."""
 ROUNDS_SHOWN = 60
 """Newest rounds in the table."""

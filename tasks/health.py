@@ -17,11 +17,22 @@ from reval_core.errors import HealthError
 from reval_core.health import Breach, breaches
 from reval_core.store import health
 from tasks.artifact import show_artifact
+from tasks.finished import finished_rounds
 from tasks.run import Here
 
 log = logging.getLogger(__name__)
 
 EVENT = "reval.health.breach"
+MEASURED = (
+    "residual_spread",
+    "root_value_gap",
+    "all_wrong_share",
+    "truncated_share",
+    "timeout_share",
+    "staleness",
+    "engine_mismatch",
+)
+"""Metrics of a round; free disk space is measured when it is asked for."""
 
 
 def watch_health(here: Here) -> None:
@@ -51,12 +62,12 @@ def watch_health(here: Here) -> None:
 def measured(here: Here) -> list[dict[str, Any]]:
     """The watched metrics of the newest rounds, this one last; None where there is nothing to measure."""
     run = here.run
-    with run.store.read() as connection:
-        rounds = health.measured(
-            connection, run.run_id, here.iteration, max(1, run.config.health.longest), scoring_id=run.scoring_id
-        )
     config = run.config
-    for row in rounds:
+    told = finished_rounds(run, here.iteration - max(1, config.health.longest) + 1, here.iteration)
+    rounds = [{name: row[name] for name in ("iteration", *MEASURED)} for row in told]
+    for row, whole in zip(rounds, told, strict=True):
+        if whole["batch_id"] is None:  # it sampled nothing
+            row["timeout_share"] = None
         if config.reward.knows_no_wrong:
             row["all_wrong_share"] = None
         # the engine's is of softmax(logits / its temperature)

@@ -11,20 +11,22 @@ from tasks.run import Here
 log = logging.getLogger(__name__)
 
 
-EVERY_S = 60.0
+SMALL_LOG = 1_000_000
+"""Bytes of a log that may stay: to read it again takes an opening less time than to move it each round takes a run."""
+EVERY_S = 120.0
 """Seconds between two snapshots at least: one costs as much as all else of a round."""
 
 
 def publish(here: Here) -> None:
-    """Move the round's rows from the log into the database, and renew the snapshot where one is due.
+    """Move a log that has grown into the database, and renew the snapshot where one is due.
 
-    Rounds that follow each other within a minute share a snapshot; the last one always renews it. What fails here has
-    lost nothing and is told, but does not end the run.
+    Rounds that follow each other within two minutes share a snapshot; the last one always renews it. What fails here
+    has lost nothing and is told, but does not end the run.
     """
     run, every, now = here.run, here.run.config.store.snapshot_every, time.monotonic()
     last = here.iteration + 1 == run.config.run.iterations
     try:
-        run.store.settle()
+        run.store.settle(least_bytes=SMALL_LOG)
         if every is None or (here.iteration + 1) % every or (now - run.published_at < EVERY_S and not last):
             return
         run.published_at = now

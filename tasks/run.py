@@ -76,6 +76,8 @@ class Run:
     """(iteration, stage, slot) to output of what is committed along the run's chain."""
     executed: list[str] = field(default_factory=list)
     """``stage@iteration`` of the stages whose body ran in this attempt."""
+    finished: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What rounds measured that were asked for before, by iteration; see `tasks.finished`."""
     benchmarks: dict[str, list[Problem]] = field(default_factory=dict)
     """Problems of the configured benchmarks, by name."""
 

@@ -32,12 +32,14 @@ from reval_core.redaction import without_secrets
 from reval_core.store import runs
 from tasks.ending import ASKED_TO_END
 from tasks.evaluate import current_evaluations
+from tasks.finished import finished_rounds
 from tasks.run import Here, Run
 from tasks.services import alone
 
 log = logging.getLogger(__name__)
 
-NOT_METRICS = {"run_id", "run_name", "owner_run_id", "iteration", "finished_at"}
+NOT_METRICS = {"run_id", "run_name", "owner_run_id", "iteration", "finished_at", "staleness"}
+"""Columns that are no metric, or one again: staleness is staleness_mean."""
 AT_ONCE = 100
 """Parameters, or tags, that MLflow takes in one call."""
 BATCH = 900
@@ -149,11 +151,7 @@ def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
 
 def show_round(here: Here) -> None:
     """Put the numbers of a round on the terminal."""
-    row = here.run.store.query_live(
-        "SELECT * FROM rounds WHERE run_id = $run_id AND iteration = $iteration",
-        run_id=here.run.run_id,
-        iteration=here.iteration,
-    ).to_pylist()[0]
+    (row,) = finished_rounds(here.run, here.iteration, here.iteration)
     # a reward that is a number of its own has no right and wrong
     shown = "reward_mean" if here.run.config.reward.knows_no_wrong else "accuracy"
     if row[shown] is None:  # nothing was sampled, as in a round of an offline run
@@ -171,10 +169,7 @@ def _round_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     points: list[Metric] = []
     # rounds are written in order, so what is missing lies at the last known one or after it
     since = max((step for key, step in known if key == "trajectories"), default=0)
-    rounds = run.store.query_live(
-        "SELECT * FROM rounds WHERE run_id = $run_id AND iteration >= $since", run_id=run.run_id, since=since
-    )
-    for row in rounds.to_pylist():
+    for row in finished_rounds(run, since, run.iterations_done() - 1):
         for key, value in row.items():
             if key not in NOT_METRICS and isinstance(value, int | float) and math.isfinite(value):
                 points.append(_point(key, value, row["finished_at"], row["iteration"]))

@@ -72,7 +72,7 @@ def ask(connections: Connections, text: str, parameters: dict[str, Any], *, live
         StoreError: the query is wrong (DuckDB's message says where).
     """
     try:
-        with connections.read() as connection:
+        with connections.read(strictly=True) as connection:
             return Answer(_limited(connection, text, parameters, live_s), None)
     except TooLong:
         return _of_snapshot(connections, text, parameters)

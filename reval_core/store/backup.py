@@ -91,8 +91,8 @@ class _Counting(Connections):
         self.rows: dict[str, int] = {}
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with super().read() as connection:
+    def read(self, *, strictly: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        with super().read(strictly=strictly) as connection:
             self.rows = self.rows or contents.row_counts(connection)
             yield connection
 

@@ -3,9 +3,9 @@
 DuckDB lets one process write or many read, never both at once. So nobody keeps a connection: open, do one
 transaction, close. A held lock is waited for with jittered back-off; a program that never lets go is named with its
 process id when the wait is over. A writer announces itself, and readers let it go first: many short readers would
-otherwise never leave it a gap. A run, which opens often, does so in one instance of DuckDB (`one_instance`) and holds
-the file no longer for that. Inside one process a re-entrant lock keeps threads apart, since DuckDB refuses a read-only
-and a writing connection to one file in one process.
+otherwise never leave it a gap. A run, which opens often, does so in one instance of DuckDB (`one_instance`), where the
+file lingers for a moment behind each block. Inside one process a re-entrant lock keeps threads apart, since DuckDB
+refuses a read-only and a writing connection to one file in one process.
 
 When DuckDB checkpoints (moves what the write-ahead log holds into the database) is decided here, not left to the
 closing of a connection: it merges small row groups then, and so rewrites gigabytes of payload now and then.
@@ -34,7 +34,7 @@ import duckdb
 
 from reval_core.errors import NotStored, StoreError, StoreLocked
 from reval_core.exclusive import announced, wait_while_announced
-from reval_core.store.attached import Instance
+from reval_core.store.attached import LEAVE_IN_LOG, Instance
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,9 @@ _HELD_BY_OTHER = re.compile(r"Could not set lock on file|Conflicting lock is hel
 _HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
 _SAY_AFTER_S = 5.0
 """Seconds after which somebody who waits for another program says so."""
+_LINGERING: list[Connections] = []
+"""Those of this process in whose instance the file may be attached with no block open."""
 
-LEAVE_IN_LOG = "PRAGMA disable_checkpoint_on_shutdown"
 DO_NOT_MERGE = "SET max_vacuum_tasks = 0"
 PAST_THE_LOG = "SET wal_autocheckpoint = '1KB'"
 
@@ -96,6 +97,7 @@ class Connections:
         self.threads = threads
         self._writing = path.with_suffix(".writing")
         self._instance: Instance | None = None
+        self._left = threading.Condition(_PROCESS_LOCK)  # told whenever a block ends
         self._outermost = True  # the next block, while none is open
 
     @contextmanager
@@ -106,12 +108,37 @@ class Connections:
         """
         assert self._instance is None
         self._instance = Instance(self.path, self.threads)
+        lingering = threading.Thread(target=self._let_go_in_time, name="reval: lets the database go", daemon=True)
+        lingering.start()
+        _LINGERING.append(self)
         try:
             yield
         finally:
-            with _PROCESS_LOCK:
+            with self._left:
                 instance, self._instance = self._instance, None
+                _LINGERING.remove(self)
                 instance.drop()
+                self._left.notify()
+            lingering.join()
+
+    def _let_go_in_time(self) -> None:
+        with self._left:  # so no block is open but while this waits
+            while self._instance is not None:
+                lingers_s = self._instance.lingers_s()
+                if lingers_s is not None and lingers_s <= 0:
+                    self._let_go()
+                    lingers_s = None
+                self._left.wait(lingers_s)
+
+    def _let_go(self) -> None:
+        """Give the file back, where no block has it."""
+        if self._instance is None:
+            return
+        try:
+            self._instance.let_go()
+        except duckdb.Error as error:
+            log.warning("%s did not close: %s", self.path, error)
+            self._instance.drop()
 
     @contextmanager
     def write(self, wait_s: float | None = None, *, payloads: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -158,8 +185,12 @@ class Connections:
                 raise NotStored(explain(f"The database {self.path} could not be written", error)) from error
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def read(self, *, strictly: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """One read-only connection; several processes may have one at the same time.
+
+        Args:
+            strictly: for SQL of others, and for a block that writes another file: what keeps it from writing is how
+                the file was opened. Else it may be its transaction, in which nothing at all can be written.
 
         Raises:
             StoreError: there is no database, or it cannot be opened.
@@ -167,8 +198,9 @@ class Connections:
         deadline = time.monotonic() + self.lock_wait_s
         with self._undisturbed() as outermost:
             if outermost:  # a writer waits for us where we have the file open already
-                wait_while_announced(self._writing, deadline)
-            with self._closed_at_the_end(self._connect(True, self.lock_wait_s, deadline)) as connection:
+                wait_while_announced(self._writing, deadline, self._let_go)
+            connection = self._connect(True, self.lock_wait_s, deadline, strictly=strictly)
+            with self._closed_at_the_end(connection):
                 yield connection
 
     @contextmanager
@@ -179,7 +211,7 @@ class Connections:
         with self._undisturbed() as outermost, ExitStack() as stack:
             try:
                 if outermost:
-                    stack.enter_context(announced(self._writing, deadline))
+                    stack.enter_context(announced(self._writing, deadline, self._let_go))
             except OSError as error:
                 raise NotStored(explain(f"The folder of {self.path} cannot be written", error)) from error
             connection = self._connect(False, wait_s, deadline)
@@ -219,6 +251,7 @@ class Connections:
             connection.close()
         if instance is not None:
             instance.leave()
+            self._left.notify()
 
     def check_log(self) -> None:
         """Refuse a log that DuckDB would delete unread: one whose database is gone, or one that begins as none does.
@@ -244,7 +277,12 @@ class Connections:
         if not _LOG_BEGINS.startswith(head):
             raise NotStored(explain(f"The log of the database {self.path} is damaged", "it begins as no log does"))
 
-    def _connect(self, read_only: bool, wait_s: float, deadline: float) -> duckdb.DuckDBPyConnection:
+    def _connect(
+        self, read_only: bool, wait_s: float, deadline: float, *, strictly: bool = False
+    ) -> duckdb.DuckDBPyConnection:
+        for other in _LINGERING:
+            if other is not self:
+                other._let_go()
         self.check_log()
         if read_only and not (self.path.exists() and self.path.stat().st_size):
             raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
@@ -252,7 +290,7 @@ class Connections:
         while True:
             try:
                 if self._instance is not None:
-                    return self._instance.open(read_only=read_only)
+                    return self._instance.open(read_only=read_only, strictly=strictly)
                 return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
             except duckdb.Error as error:
                 if not _HELD_BY_OTHER.search(str(error)):

@@ -64,7 +64,7 @@ def copy_database(
         StoreError: the file cannot be written, or payloads were archived meanwhile; nothing is left of it.
     """
     try:
-        with connections.read() as connection:
+        with connections.read(strictly=True) as connection:
             count, last, size = sql.rows(connection, "copies", "payloads")[0]
             whole = payloads(size) if callable(payloads) else payloads
             copied = Copied(now(), whole, state_of(connections.path))
@@ -119,7 +119,7 @@ def _copy_payloads(
 ) -> None:
     size = -(-(last + 1) // slices)
     for first in range(0, last + 1, max(1, size)):
-        with connections.read() as connection, _attached(connection, to):
+        with connections.read(strictly=True) as connection, _attached(connection, to):
             sql.rows(connection, "copies", "copy_payloads", first=first, last=min(first + size - 1, last))
         progress(min(first + size, last + 1) / (last + 1))
 

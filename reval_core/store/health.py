@@ -13,29 +13,26 @@ from reval_core.store.migrations import now
 
 
 def measured(
-    connection: duckdb.DuckDBPyConnection, run_id: str, iteration: int, rounds: int, *, scoring_id: str
+    connection: duckdb.DuckDBPyConnection, run_id: str, first: int, last: int, *, scoring_id: str
 ) -> list[dict[str, Any]]:
-    """Figures of the last rounds along a run's chain up to one, oldest first; None for what a round has not.
+    """Figures of finished rounds along a run's chain, oldest first; None for what a round has not.
 
     Args:
         connection: an open one.
-        run_id, iteration: the round.
-        rounds: how many, this one included; there may be fewer.
+        run_id: the run.
+        first, last: iterations, both included; those that are not finished are left out.
         scoring_id: how the run scores its reference.
 
     Returns:
-        Of each round iteration, residual_spread and root_value_gap (units of the reward), truncated_share,
-        timeout_share and all_wrong_share (0 to 1), staleness (rounds), engine_mismatch (nats per token).
+        Of each round the columns of the view `rounds`, residual_spread and root_value_gap (units of the reward),
+        all_wrong_share (0 to 1), staleness (rounds), engine_mismatch (nats per token).
     """
-    figures = sql.table(
-        connection, "health", "figures", run_id=run_id, first=iteration - rounds + 1, iteration=iteration
-    )
+    figures = sql.table(connection, "health", "figures", run_id=run_id, first=first, last=last)
     given = {"figures": figures}
     wrong: dict[int, float] = dict(sql.rows(connection, "health", "all_wrong", given, run_id=run_id))
     mismatch: dict[int, float] = dict(sql.rows(connection, "health", "engine_mismatch", given, scoring_id=scoring_id))
     return [
-        {name: value for name, value in row.items() if not name.endswith("_id")}
-        | {"all_wrong_share": wrong.get(row["iteration"]), "engine_mismatch": mismatch.get(row["iteration"])}
+        row | {"all_wrong_share": wrong.get(row["iteration"]), "engine_mismatch": mismatch.get(row["iteration"])}
         for row in figures.to_pylist()
     ]
 

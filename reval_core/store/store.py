@@ -290,11 +290,12 @@ class Store:
         except OSError as error:
             raise StoreError(explain(f"The snapshot of {self.path} cannot be written", error)) from error
 
-    def settle(self, wait_s: float | None = None) -> None:
+    def settle(self, wait_s: float | None = None, *, least_bytes: int = 0) -> None:
         """Move committed rows from DuckDB's log into the file, and merge small row groups where that is cheap.
 
         Args:
             wait_s: seconds to wait for another process, by default ``lock_wait_s``.
+            least_bytes: nothing is done while the log is smaller.
 
         Raises:
             NotStored: the file cannot be opened or written; nothing is lost.
@@ -303,7 +304,9 @@ class Store:
         def is_cheap(connection: duckdb.DuckDBPyConnection) -> bool:
             return trajectories.row_group_bytes(connection) <= MERGED_BYTES
 
-        self._connections.settle(merge=is_cheap, wait_s=wait_s)
+        log_file = self.path.with_name(f"{self.path.name}.wal")
+        if not least_bytes or (log_file.exists() and log_file.stat().st_size >= least_bytes):
+            self._connections.settle(merge=is_cheap, wait_s=wait_s)
 
 
 def _slices(part: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -4,18 +4,13 @@
 -- name: figures
 -- By round, oldest first. Residuals and values are in nats; times beta they are in units of the reward.
 SELECT
-    r.iteration,
-    r.policy_id,
-    r.reference_policy_id,
-    r.batch_id,
+    r.*,
     r.residual_std * (p.settings ->> '$.objective.beta')::DOUBLE AS residual_spread,
     r.root_value_gap_mean * (p.settings ->> '$.objective.beta')::DOUBLE AS root_value_gap,
-    r.truncated_share,
-    CASE WHEN r.batch_id IS NOT NULL THEN r.timeout_share END AS timeout_share,
     r.staleness_mean AS staleness
 FROM rounds AS r
 JOIN store.policies AS p USING (policy_id)
-WHERE r.run_id = $run_id AND r.iteration BETWEEN $first AND $iteration
+WHERE r.run_id = $run_id AND r.iteration BETWEEN $first AND $last
 ORDER BY r.iteration;
 
 -- name: all_wrong

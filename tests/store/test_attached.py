@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from reval_core.errors import NotStored, StoreError
+from reval_core.store import attached
 from reval_core.store.connection import Connections
 
 OPENED = "import sys, duckdb; duckdb.connect(sys.argv[1]).close(); print('opened')"
@@ -40,6 +41,96 @@ def test_the_file_is_held_in_a_block_and_free_between_blocks(connections: Connec
         assert opened_elsewhere(connections.path)
         assert numbers(connections) == 1
     assert opened_elsewhere(connections.path)
+
+
+def test_blocks_behind_each_other_share_one_opening(connections: Connections, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached, "LINGER_S", 60.0)
+    monkeypatch.setattr(attached, "HOLD_S", 60.0)
+    opened: list[str] = []
+    attach = attached.Instance._attach
+
+    def noted(self: attached.Instance, mode: str, *, exactly: bool) -> None:
+        before = self._attached_at
+        attach(self, mode, exactly=exactly)
+        if self._attached_at != before:
+            opened.append(mode)
+
+    monkeypatch.setattr(attached.Instance, "_attach", noted)
+    with connections.one_instance():
+        assert numbers(connections) == 0
+        with connections.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        assert numbers(connections) == 1
+        with connections.write(payloads=True) as connection:
+            connection.execute("INSERT INTO numbers VALUES (2)")
+        assert numbers(connections) == 2
+        assert opened == ["READ_ONLY", "READ_WRITE"]
+        with connections.read(strictly=True):
+            assert opened == ["READ_ONLY", "READ_WRITE", "READ_ONLY"]
+
+
+@pytest.mark.parametrize("strictly", [False, True])
+def test_nothing_is_written_in_a_read_behind_a_write(connections: Connections, strictly: bool) -> None:
+    with connections.one_instance():
+        with connections.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        with (
+            pytest.raises(duckdb.Error, match="read-only"),
+            connections.read(strictly=strictly) as connection,
+        ):
+            connection.execute("INSERT INTO numbers VALUES (2)")
+        with pytest.raises(duckdb.Error), connections.read(strictly=True) as connection:
+            connection.execute("COMMIT; DROP TABLE numbers")
+        assert numbers(connections) == 1
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_the_file_that_lingers_is_given_to_others_of_the_process(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(attached, "LINGER_S", 60.0)
+    other = Connections(connections.path, lock_wait_s=1.0)
+    with connections.one_instance():
+        with getattr(connections, mode)():
+            pass
+        with other.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        with getattr(connections, mode)():
+            pass
+        assert numbers(other) == 1
+
+
+BUSY = """
+import sys, time
+from pathlib import Path
+from reval_core.store.connection import Connections
+
+store = Connections(Path(sys.argv[1]), lock_wait_s=60)
+with store.one_instance():
+    print("busy", flush=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with store.write() as connection:
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        with store.read() as connection:
+            if connection.execute("SELECT count(*) FROM numbers WHERE n = 2").fetchall()[0][0] == 5:
+                print("seen")
+                break
+"""
+
+
+def test_others_have_their_turn_while_blocks_follow_each_other(connections: Connections) -> None:
+    patient = Connections(connections.path, lock_wait_s=30)
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(connections.path)], stdout=subprocess.PIPE, text=True
+    ) as busy:
+        assert busy.stdout is not None
+        assert busy.stdout.readline() == "busy\n"
+        for _ in range(5):
+            assert numbers(patient) >= 0
+            with patient.write() as connection:
+                connection.execute("INSERT INTO numbers VALUES (2)")
+        assert busy.stdout.read() == "seen\n"
 
 
 def test_small_rows_stay_in_the_log_when_a_block_ends_and_settings_in_their_block(connections: Connections) -> None:

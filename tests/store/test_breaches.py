@@ -42,13 +42,13 @@ def written(example: Example, tmp_path: Path) -> Store:
     return store
 
 
-def measured(store: Store, run_id: str, iteration: int, rounds: int) -> list[dict]:
+def measured(store: Store, run_id: str, first: int, last: int) -> list[dict]:
     with store.read() as connection:
-        return health.measured(connection, run_id, iteration, rounds, scoring_id="sco_1")
+        return health.measured(connection, run_id, first, last, scoring_id="sco_1")
 
 
 def test_the_figures_of_a_run(written: Store) -> None:
-    first, second, third = measured(written, RUN, 2, 3)
+    first, second, third = measured(written, RUN, 0, 2)
     # members of an update have residual 1 or -2, as many of each; V(s1) is 0.25 nats above the reference's
     for row in (first, second, third):
         assert row["timeout_share"] == 0
@@ -65,21 +65,21 @@ def test_the_figures_of_a_run(written: Store) -> None:
 
 
 def test_the_engine_is_compared_with_the_trainer_at_first_use(written: Store) -> None:
-    first, second, third = measured(written, RUN, 2, 3)
+    first, second, third = measured(written, RUN, 0, 2)
     assert first["engine_mismatch"] == pytest.approx((0.2 / 2 + 0.3 / 3 + 0.4 / 4 + 0.5 / 5) / 4)
     # the fourth was dropped and never learned from; lengths are 3
     assert second["engine_mismatch"] == pytest.approx((0.0 + 0.1 + 0.2) / 3)
     assert third["engine_mismatch"] == pytest.approx(0.1 / 4)
     with written.read() as connection:
-        (unknown,) = health.measured(connection, RUN, 0, 1, scoring_id="sco_3")
+        (unknown,) = health.measured(connection, RUN, 0, 0, scoring_id="sco_3")
     assert unknown["engine_mismatch"] is None
 
 
 def test_a_fork_is_watched_along_its_chain_each_round_in_its_own_units(written: Store) -> None:
-    first, second, third = measured(written, FORK, 2, 5)
+    first, second, third = measured(written, FORK, -2, 2)
     assert [row["all_wrong_share"] for row in (first, second, third)] == [0.5, 0.5, 1]
     assert [row["root_value_gap"] for row in (first, second, third)] == pytest.approx([0.025, 0.025, 0.05])
-    assert [row["iteration"] for row in measured(written, FORK, 2, 2)] == [1, 2]
+    assert [row["iteration"] for row in measured(written, FORK, 1, 2)] == [1, 2]
 
 
 def test_a_breach_of_a_round_is_recorded_once(written: Store) -> None:
