@@ -6,7 +6,6 @@ own that shares all rows of its parent before the fork.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -41,8 +40,6 @@ from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
 from tasks.watched import Watch
-
-log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -152,7 +149,6 @@ def _welcome(store: Store, run_id: str, inputs: Inputs, progress: Progress) -> N
         stored_problems.add(connection, inputs.all)
         came = schedule.welcome(connection, run_id, inputs.weights)
     if came:
-        log.info("%d problems are new since the last start; the next round begins an epoch with them", len(came))
         progress.say(f"{len(came):,} problems are new; the next round begins with them")
 
 

@@ -101,6 +101,7 @@ def _attached(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[Non
     quoted = str(path).replace("'", "''")
     connection.execute(f"ATTACH '{quoted}' AS copy (READ_WRITE)")
     yield
+    connection.execute("CHECKPOINT copy")  # DuckDB does so by itself, but not where a run's instance says no
     connection.execute("DETACH copy")  # not after an error: the connection is closed next, the file removed
 
 

@@ -1,6 +1,7 @@
 """Snapshots beside the live database, and queries that are moved to them."""
 
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -100,7 +101,7 @@ def test_a_slow_query_is_moved_to_a_snapshot_whose_age_is_told(
     with caplog.at_level(logging.WARNING):
         table = example.store.query(SLOW)
     assert table.to_pylist() == [{"n": 3000 * 3001 // 2}]
-    assert "snapshot that is 0 s old" in caplog.text
+    assert re.search(r"snapshot that is \d+ s old", caplog.text)
 
 
 def test_a_moved_query_uses_a_young_snapshot_and_renews_an_old_one(
