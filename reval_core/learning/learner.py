@@ -72,8 +72,9 @@ class UpdateReport:
 class Learner:
     """Updates a model in place.
 
-    Master weights are float32: a model in half precision is converted in place, since an update of 1e-6 would vanish
-    in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. The model stays in evaluation
+    Master weights are float32: a model that learns in half precision is converted in place, since an update of 1e-6
+    would vanish in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. Parameters that
+    require no gradient stay as they are. The model stays in evaluation
     mode, so that the policy is scored as its reference was; gradient checkpointing of whole layers, which works in
     training mode only, is refused together with dropout.
 
@@ -95,7 +96,7 @@ class Learner:
         pad_id: int = 0,
         compute_dtype: torch.dtype | str = "float32",
     ) -> None:
-        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters()):
+        if any(value.requires_grad and value.dtype in (torch.bfloat16, torch.float16) for value in model.parameters()):
             model.float()
         self.model = model
         self.objective: Objective = objective_for(objective)

@@ -578,7 +578,7 @@ def test_a_policy_is_named_by_the_settings_that_its_objective_reads(house: House
 
 def test_a_policy_is_named_by_all_of_the_optimizer_that_moves_weights(house: House) -> None:
     others = {
-        "lr": 0.5, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.5, "clip_norm": 0.5, "warmup_updates": 9,
+        "use": "adamw_8bit", "lr": 0.5, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.5, "clip_norm": 0.5, "warmup_updates": 9,
         "max_tokens_per_micro_batch": 32, "packing": True, "max_skipped_in_a_row": 9,
     }  # fmt: skip
     assert set(others) == set(OptimizerConfig.model_fields)
