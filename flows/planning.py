@@ -64,10 +64,11 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
             f"Nothing differs from run {parent_id}, so there is nothing to fork. Change a setting with --set, sample a "
             "round anew with --force generate@ROUND, or raise run.iterations to go on."
         )
-    moved = [line for line in changed if line.startswith(("model.", "prompt."))]
+    moved = [line for line in changed if line.startswith(("model.", "prompt.", "optimizer.use:"))]
     if moved:
         raise ConfigError(
-            f"A fork keeps its parent's model and prompt, this one changes {moved[0]}. Start a run instead."
+            f"A fork keeps its parent's model, prompt and kind of optimizer, this one changes {moved[0]}. Start a run "
+            "instead."
         )
     forced = {slot: count for slot, count in parent.forced.items() if int(slot.rpartition("@")[2]) >= iteration}
     if forced_at is not None:

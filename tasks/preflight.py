@@ -10,6 +10,7 @@ from reval_core.environment import choose_device
 from reval_core.errors import ConfigError
 from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import check
+from reval_core.learning.optimizers import library
 from reval_core.policies.folder import outline
 from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
@@ -35,6 +36,8 @@ def check_settings(config: Config) -> None:
             f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
             f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
         )
+    if config.optimizer.use != "adamw":
+        library(config.optimizer.use)
     check_engine(config.rollouts.engine)
     choose_device(config.model.device)
     reward = config.reward

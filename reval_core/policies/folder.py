@@ -81,7 +81,7 @@ def check_folder(folder: Path) -> None:
                 "transformers' save_pretrained, which writes safetensors."
             )
         raise PolicyError(f"{folder} has no weights (*.safetensors).")
-    if not _tokenizer_files(folder):
+    if not tokenizer_files(folder):
         raise PolicyError(f"{folder} has no tokenizer (tokenizer.json); save the model's tokenizer into the folder.")
 
 
@@ -131,7 +131,7 @@ def outline(folder: Path) -> nn.Module:
 
 def tokenizer_id(folder: Path) -> str:
     """Digest of the tokenizer's files: which token ids mean what."""
-    return files_digest("tok", folder, _tokenizer_files(folder))
+    return files_digest("tok", folder, tokenizer_files(folder))
 
 
 def base_policy_id(folder: Path) -> str:
@@ -143,7 +143,7 @@ def base_policy_id(folder: Path) -> str:
         and path.name not in (MANIFEST, OPTIMIZER, "generation_config.json")
         and (path.name.endswith((".safetensors", ".safetensors.index.json")) or path.name == "config.json")
     ]
-    return files_digest("pol", folder, sorted({*names, *_tokenizer_files(folder)}))
+    return files_digest("pol", folder, sorted({*names, *tokenizer_files(folder)}))
 
 
 def weights_checksum(model: nn.Module) -> str:
@@ -192,7 +192,7 @@ def save_policy(
             for left in (aside, before):
                 _put_away(left)
             _write_weights(model, aside)
-            for name in _tokenizer_files(tokenizer_folder):
+            for name in tokenizer_files(tokenizer_folder):
                 shutil.copyfile(tokenizer_folder / name, aside / name)
             if optimizer is not None:
                 save_file(dict(optimizer), aside / OPTIMIZER)
@@ -331,7 +331,8 @@ def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
         raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
 
 
-def _tokenizer_files(folder: Path) -> list[str]:
+def tokenizer_files(folder: Path) -> list[str]:
+    """Names of the folder's tokenizer files."""
     return [path.name for path in folder.iterdir() if path.is_file() and path.name.startswith(TOKENIZER_FILES)]
 
 
