@@ -219,11 +219,12 @@ def _total(needs: list[Need]) -> int:
 
 def _saved(config: Config, home: Home, size: ModelSize) -> str:
     whole, evaluated = costs.saved_rounds(config)
-    needed = size.parameters * (costs.CHECKPOINT * len(whole) + 4 * len(evaluated))
+    each = costs.checkpoint_bytes(config)
+    needed = costs.learned_parameters(config, size) * (each * len(whole) + 4 * len(evaluated))
     free = shutil.disk_usage(next(p for p in (home.root, *home.root.parents) if p.exists())).free
     return (
-        f"{len(whole) + len(evaluated)} folders, about {_bytes(needed)} ({len(whole)} checkpoints of "
-        f"{costs.CHECKPOINT} bytes a parameter, {len(evaluated)} only evaluated, of 4); free here {_bytes(free)}"
+        f"{len(whole) + len(evaluated)} folders, about {_bytes(needed)} ({len(whole)} checkpoints of {each} bytes a "
+        f"{costs.unit(config)}, {len(evaluated)} only evaluated, of 4); free here {_bytes(free)}"
     )
 
 
