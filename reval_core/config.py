@@ -29,7 +29,7 @@ class RunConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters (library peft): the base model stays as it is, and only they are learned."""
+    """Low-rank adapters (library peft): the base stays as it is, only they are learned. Left out: all weights are."""
 
     rank: int = Field(32, ge=1, description="Rank of each adapter.")
     alpha: float = Field(64.0, gt=0, description="An adapter's product is scaled by alpha / rank.")
