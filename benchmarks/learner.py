@@ -3,6 +3,7 @@
     python benchmarks/learner.py                              # on a GPU: the shape of Qwen2.5-1.5B, random weights
     python benchmarks/learner.py --shape tiny --responses 8   # what a CPU does unasked
     python benchmarks/learner.py --json result.json
+    python benchmarks/learner.py --lora-24gb                  # one iteration with adapters, held to 24 GB
 
 Response lengths are those of REVAL_DATA/completions/rollout_groups_areal.jsonl.gz, of `--lengths FILE` (a JSON list of
 [prompt, response] token counts), or, where there is neither, log-normal with a median of 3,700 tokens; all are cut so
@@ -30,6 +31,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lora_iteration
 import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -393,6 +395,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=32, help="responses of an update; 1,024 is extrapolated")
     parser.add_argument("--lengths", type=Path, help="JSON list of [prompt, response] token counts")
     parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("--lora-24gb", action="store_true", help="only this: lora_iteration.py")
     arguments = parser.parse_args()
     lengths, source = read_lengths(arguments.lengths)
     bench = Bench(arguments.shape, "cuda" if gpu else "cpu", arguments.responses, lengths)
@@ -402,6 +405,11 @@ def main() -> None:
         f"{bench.peak / 1e12:.3g} TFLOP/s; lengths: {source}",
         flush=True,
     )
+    if arguments.lora_24gb:
+        found = lora_iteration.one_iteration(bench, lora_iteration.settings(gpu))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        return
     budgets = [
         (bench.longest, "gates"),
         (2 * bench.longest, "gates"),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.learning import attention, head
 from reval_core.learning.activations import checkpoint_activations, use_kernels
+from reval_core.learning.adapters import adapted, adapter_numbers, adapter_tensors
 from reval_core.learning.batch import TrainingExample, micro_batches
 from reval_core.learning.calibration import calibrate
 from reval_core.learning.learner import Learner
@@ -271,3 +272,76 @@ def test_a_saved_state_goes_on(model, samples):
     losses = [some.update(scored).loss for some in (learner, other, learner, other)]
     assert losses[0] == losses[1]
     assert losses[2] == pytest.approx(losses[3], rel=0.01)
+
+
+@pytest.fixture
+def frozen(model):
+    """The model as adapters stand over it: rounded, not to be learned."""
+    base = copy.deepcopy(model)
+    round_weights(base)
+    return base.requires_grad_(False)
+
+
+def test_an_adapter_learns_over_a_rounded_base_and_starts_exactly_at_it(frozen, samples):
+    pytest.importorskip("peft")
+    lora = LoraConfig(rank=8, alpha=16)
+    objective = ObjectiveConfig(beta=0.01)
+    optimizer = OptimizerConfig(lr=1e-2, max_tokens_per_micro_batch=MAX_TOKENS, packing=True)
+    plain = examples(samples, frozen, [float(index % 2) for index in range(len(samples))])
+    scores = reference_scores(frozen, plain, max_tokens=MAX_TOKENS, packed=True, compute_dtype="bfloat16")
+    scored = [replace(e, ref_logprob=float(a), ref_root_value=float(b)) for e, a, b in zip(plain, *scores, strict=True)]
+    policy = adapted(frozen, lora)
+    checkpoint_activations(policy, "mlp")
+    report = calibrate(frozen, scored, objective, optimizer, policy=policy, compute_dtype="bfloat16")
+    assert (report.same_layout, report.stored) == (0.0, 0.0)
+    before = weights_checksum(frozen)
+    learner = Learner(policy, objective, optimizer, compute_dtype="bfloat16")
+    learner.accumulate(scored)  # libraries have their workspaces afterwards
+    learner.zero_grad()
+    held = torch.cuda.memory_allocated()
+    reports = [learner.update(scored) for _ in range(10)]
+    assert reports[-1].loss < reports[0].loss
+    assert weights_checksum(frozen) == before
+    numbers = adapter_numbers(frozen, lora)
+    assert torch.cuda.memory_allocated() - held <= 1.5 * 8 * numbers  # two moments, no gradients, no copies
+    snapshot = adapted(frozen, lora, adapter_tensors(policy), frozen=True)
+    settings = {"max_tokens": MAX_TOKENS, "packed": True, "compute_dtype": "bfloat16"}
+    now, then = (reference_scores(some, plain, **settings) for some in (policy, snapshot))
+    np.testing.assert_array_equal(now, then)
+
+
+def test_liger_kernels_take_adapters(frozen, samples):
+    pytest.importorskip("peft")
+    pytest.importorskip("liger_kernel")
+    plain = examples(samples, frozen, [0.0] * len(samples))
+    settings = {"max_tokens": MAX_TOKENS, "packed": True, "compute_dtype": "bfloat16"}
+    wanted = reference_scores(adapted(frozen, LoraConfig()), plain, **settings)
+    use_kernels(frozen, "liger")
+    policy = adapted(frozen, LoraConfig())
+    checkpoint_activations(policy, "gates", "liger")
+    found = reference_scores(policy, plain, **settings)
+    length = np.array([len(example.response_ids) for example in plain])
+    for one, other in zip(found, wanted, strict=True):
+        assert np.all(np.abs(one - other) <= 0.05 * np.sqrt(length))
+    np.testing.assert_array_equal(reference_scores(frozen, plain, **settings), found)
+
+
+@pytest.mark.parametrize("use", ["adamw_8bit", "adamw_paged"])
+def test_a_lean_optimizer_learns_and_goes_on_from_its_saved_state(model, samples, use):
+    pytest.importorskip("bitsandbytes")
+    scored = examples(samples, model, [float(index % 2) for index in range(len(samples))])
+    settings = OptimizerConfig(use=use, lr=1e-3, max_tokens_per_micro_batch=MAX_TOKENS)
+    learner = Learner(copy.deepcopy(model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    learner.update(scored)
+    state = learner.state_tensors()
+    other = Learner(copy.deepcopy(learner.model), ObjectiveConfig(beta=0.01), settings, compute_dtype="bfloat16")
+    other.load_state_tensors(state)
+    again = other.state_tensors()
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    losses = [some.update(scored).loss for some in (learner, other, learner, other)]
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[3], rel=0.01)
+    if use == "adamw_8bit":
+        moments = sum(value.nbytes for name, value in state.items() if ".state" in name)
+        assert moments <= 2.1 * sum(parameter.numel() for parameter in model.parameters())
