@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from reval_core.verification import numeric, relations
+from reval_core.verification import named, numeric, relations
 from reval_core.verification.names import names_a_quantity
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant
@@ -32,8 +32,10 @@ def equal(gold: Reading, answer: Reading, compare: Compare) -> bool | None:
             return compare(_value(gold), answer)
         return False if isinstance(answer, Scalar) and is_constant(answer) else None
     assert isinstance(answer, Equation)
-    if isinstance(gold, Group) and gold.kind == "()" and answer.label.startswith("(") and len(answer.sides) == 1:
-        return _equal_named_tuple(gold, answer, compare)
+    if isinstance(gold, Group):
+        value = named.in_usual_order(answer)
+        if value is not None:
+            return compare(gold, value)
     return _by_value(gold, answer, compare)
 
 
@@ -55,16 +57,6 @@ def _equal_two_equations(gold: Equation, answer: Equation, compare: Compare) -> 
         constant = all(is_constant(side) for side in answer.sides)
         return _by_value(_value(gold), answer, compare) if constant else False
     return _same_solutions(gold, answer)
-
-
-def _equal_named_tuple(gold: Group, answer: Equation, compare: Compare) -> bool | None:
-    """(x, y) = (1, 2) for (1, 2); (y, x) = (2, 1) says the same."""
-    names, value = answer.label.strip("()").split(","), _value(answer)
-    if not isinstance(value, Group) or len(value.items) != len(names):
-        return compare(gold, value)
-    ordered = sorted(range(len(names)), key=names.__getitem__)
-    in_order = Group(value.kind, tuple(value.items[index] for index in ordered))
-    return compare(gold, in_order if len(set(names)) == len(names) else value)
 
 
 def _same_name(gold: Equation, answer: Equation) -> bool:

@@ -58,12 +58,27 @@ def equal_in_base(gold: str, answer: str) -> bool | None:
 
 
 def equal_clock(gold: str, answer: str) -> bool | None:
-    """Times of day, 1:58 am: None unless the gold has am or pm and both are times."""
+    """Times of day, 1:58 am or 13:58: None unless both are, and one says which half of the day it means.
+
+    A time without am or pm is of 24 hours where it can be no other (14:24, 0:30); else it is of the gold's half.
+    """
     left, right = _CLOCK.fullmatch(gold), _CLOCK.fullmatch(answer)
-    if left is None or right is None or not left[3]:
+    if left is None or right is None:
         return None
-    same_half = not right[3] or left[3].lower() == right[3].lower()
-    return same_half and int(left[1]) == int(right[1]) and left[2] == right[2]
+    minutes = _minute_of_day(left), _minute_of_day(right)
+    if minutes[0] is not None and minutes[1] is not None:
+        return minutes[0] == minutes[1] if left[3] or right[3] else None
+    if not left[3] or right[3]:
+        return None
+    return int(left[1]) == int(right[1]) and left[2] == right[2]
+
+
+def _minute_of_day(time: re.Match[str]) -> int | None:
+    """Minutes since midnight; None for a time of which nothing says what half of the day it is in."""
+    hour, minute = int(time[1]), int(time[2])
+    if time[3]:
+        return (hour % 12 + (12 if time[3].lower() == "p" else 0)) * 60 + minute if 1 <= hour <= 12 else None
+    return hour * 60 + minute if (hour == 0 or hour > 12) and hour < 24 else None
 
 
 def _base(match: re.Match[str]) -> int:

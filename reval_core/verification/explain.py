@@ -75,7 +75,8 @@ def describe(read: reading.Reading) -> str:
     """What a text was read as, in words."""
     if isinstance(read, reading.Scalar):
         unit = f" in {_unit(read.unit)}" if read.unit else ""
-        return f"the value {read.text}{' percent' if read.percent else ''}{unit}"
+        more = " and more digits" if read.goes_on else ""
+        return f"the value {read.text}{more}{' percent' if read.percent else ''}{unit}"
     if isinstance(read, reading.Equation):
         label = f"{read.label} named as " if read.label else ""
         return label + " = ".join(describe(side) for side in read.sides)

@@ -154,6 +154,7 @@ _UPRIGHT_CONSTANT = re.compile(r"\\text\s*\{\s?([eid]|\\[a-zA-Z]+)\s?\}")
 _TEXT_AFTER_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}\s*\\text\s?\{")
 _PERIOD = re.compile(r"(?<![\d.])(\d{0,60})\.(\d{0,60})\\(?:overline|bar|dot)\s?(?:\{(\d{1,60})\}|(\d))(?!\d)")
 _DOTTED = re.compile(r"(?<![\d.])(\d{1,60})\.(\d{1,60})\s?(?:\.\.\.|\\ldots)$")
+_DOTS = re.compile(r"\.\.\.+")
 _REPEATING = re.compile(r"(\d{0,60}?)(?:(\d)\2\2+|(\d{2,3})\3+|(\d{4,6})\4\4+)|()()()(\d{4,6})\8+")
 """Digits that end in a period: told often enough that it is none by chance, as the 1828 1828 of e is."""
 _SAID_TO_REPEAT = re.compile(r"(?<![\d.])(\d{1,60}\.)(\d)\s?(?:\\text\s?\{\s?)?\(?(?:repeating|recurring)\)?\s?\}?$")
@@ -215,7 +216,7 @@ def _normalise(text: str) -> str:
     if "\\" in text or "{" in text:
         text = _tex(text)
     text = _PERCENT.sub("%", " ".join(text.replace("$", " ").split()))
-    text = _plain(text)
+    text = _DOTS.sub(r"\\ldots ", _plain(text))
     for plain, command in _RELATIONS:
         text = text.replace(plain, command)
     text = " ".join(text.split()).rstrip("\\ ;,")
@@ -339,6 +340,7 @@ def _binomial(match: re.Match[str]) -> str:
     return f"\\binom{{{above}}}{{{below}}}"
 
 
+_CAPITALISED = re.compile(r"\b[A-Z][a-z]{2,40}\b")
 _SEPARATING = re.compile(
     r"(?<=[\d.])\s+(?=[\d.])|(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|(?<=[a-zA-Z]{2})\s+(?=[a-zA-Z])|(?<=[a-zA-Z])\s+(?=[a-zA-Z]{2})"
 )
@@ -353,6 +355,17 @@ def compact(text: str) -> str:
     text = re.sub(r"\\(frac|sqrt)\s*(\d)\s*(?=\d)", r"\\\1{\2}", text)
     text = _SEPARATING.sub(lambda found: (found[1] or "") + "\0", text.strip())
     return "".join(text.split()).replace("\0", " ")
+
+
+def same_words(left: str, right: str) -> bool:
+    """Whether two normalised texts are the same but for capitals at the beginning of words inside \\text{}."""
+    if "\\text" not in left or "\\text" not in right:
+        return False
+    sides = [
+        _TEXT.sub(lambda said: _CAPITALISED.sub(lambda word: word.group().lower(), said.group()), text)
+        for text in (left, right)
+    ]
+    return compact(sides[0]) == compact(sides[1])
 
 
 def words_of(text: str) -> str:

@@ -59,6 +59,11 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
         return _same(gold, answer)
 
 
+def shows_digits_of(fewer: Node, more: Node, policy: GradingPolicy) -> bool:
+    """Whether one decimal is another, of which further digits are known, rounded or cut. Raises Undecided."""
+    return _rounds_to(fewer, exact.rational(more), policy)
+
+
 def proportional(left: Node, right: Node) -> bool:
     """Whether left = c * right for one constant c other than 0: equations with the same solutions.
 

@@ -73,7 +73,8 @@ EPITHETS = r"(?:final|correct|required|desired)\s+"
 NEGATIONS = (
     r"not|\w+n['’]t|cannot|never|neither|nor|no|wrong|incorrect|excludes?d?|excluding|except|unless|without|"
     r"(?:everything|anything|all)\s+but|different|other\s+than|anything|instead\s+of|rather\s+than|"
-    r"nicht|kein\w*|pas|n['’]est|jamais|nunca|não|non|не|нет|nie|ليس|ليست|لا|không|bukan|niet"
+    r"false|untrue|nobody|hardly|nicht|kein\w*|niemand|pas|n['’]est|jamais|personne|nunca|nadie|não|ninguém|non|nessuno|"
+    r"не|нет|никто|nie|ليس|ليست|لا|không|bukan|tidak|niet|geen|inte|ingen|är\s+ej|ikke|ei\s+ole|není|nu\s+este?|δεν"
 )
 """Words that, between the phrase and the value, say that it is not the value."""
 
@@ -87,17 +88,51 @@ CHANGES = (
 BOUNDS = r"at\s+(?:least|most)"
 """The same, but a text without a phrase may state the least or most as its answer: we need at least 7 lines."""
 
-DENIALS_CJK = r"不是|不为|不等于|并非|不|ない|아니|नहीं|değil"
+DENIALS_CJK = r"不是|不为|不等于|并非|不|ない|아니|아닙|नहीं|değil|ไม่"
 """The same where words are not parted by spaces or the denial follows the value."""
 
 RETRACTIONS = (
     r"squared|cubed|factorial|"
     r"(?:times|plus|minus|over|mod|modulo|choose)\s+(?:[\d$\\(]|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)|"
-    r"divided\s+by|to\s+the\s+\w+|but\b|"
+    r"divided\s+by|to\s+the\s+(?!nearest\b|closest\b)\w+|but\b|"
+    r"(?:to|through|till|until|bis|à|до)\s+(?=[\d$\\(-])(?!\d+\s+(?:decimal|significant|d\.?p|s\.?f|place|digit|figure))|"
+    r"[至到]\s?\d|"
     r"or\b(?!\s+equivalently)|unless|maybe|perhaps|possibly|(?:is|are|was|would\s+be)\s+(?:not|wrong|incorrect|false)|"
-    r"isn['’]t|oder|ou\b|или|或|または|또는|ではな|ではあり|じゃな|이\s?아니|가\s?아니|नहीं|değil"
+    r"isn['’]t|oder|ou\b|или|或|または|또는|ではな|ではあり|じゃな|じゃあり|とは(?:思わ|言え|限ら)|[이가은는]?\s?아[니닙닌]|"
+    r"नहीं|değil|নয়|కాదు|نیست|不[对是正]|是?错|n['’]est\s+pas|no\s+es|não\s+é|non\s+è|ist\s+(?:nicht|falsch)|is\s+niet|"
+    r"är\s+(?:inte|fel)|er\s+(?:ikke|feil|forkert)|ei\s+ole|není|nu\s+este|nie\s+jest|не\s+(?:является|ответ)|"
+    r"неверно|δεν|không\s+phải|bukan|ไม่"
 )
 """What, right behind the value, takes it back or goes on computing."""
+
+DENIED_CLAIMS = (
+    rf"(?<!\w)(?:(?:{NEGATIONS}|no\s+one|none)(?!\s+(?:(?:too|very|so)\s+)?"
+    r"(?:hard|difficult|doubt|question|wonder|surpris\w+|only|just))"
+    r"|(?<!no )(?<!not )(?<!little )(?<!without )"
+    r"(?:doubt\w*|deny|denies|denied|unlikely|impossible|refuse\w*|reject\w*))"
+    r"(?!\w)[^,;:]{0,60}?(?:,?\s(?:(?<!so )that|dass|daß|que|che|что|że|že|att|at|dat|că|ότι|rằng|bahwa|että)"
+    r"|\s(?:say|says|said|think|thinks|believe|believes|claim|claims|suppose|agree|accept|mean|means|sure|certain|convinced|tro|tror|creo))"
+    r"|[不没未非][^,，。;；:：]{0,6}(?:认为|觉得|说|相信|同意|表示|意味着)"
+)
+"""What stands before a phrase that is denied as a whole: it is false that (the answer is 5)."""
+
+DENIED_LATER = (
+    r",?\s(?:which|but\s(?:this|that|it))\s(?:(?:is|was|seems|must\sbe)\s(?:\w+ly\s)?(?:wrong|false|incorrect|impossible"
+    r"|not\s(?:right|correct|true|possible))|(?:can(?:not|['’]t)\sbe|isn['’]t|wasn['’]t)\s(?:right|correct|true|possible))\b"
+)
+"""What takes a whole phrase back behind it: the answer is 5, which is wrong."""
+
+CONDITIONS = (
+    r"(?<!\w)(?:whether|if|unless|suppose|assuming|wenn|falls|ob|si|se|если|ли|nếu|jika|apakah|hvis|als|om|jeśli|czy)"
+    r"|如果|假如|若|是否"
+)
+"""What stands before a phrase that is only supposed or asked: check whether (the answer is 5)."""
+
+ARTICLES = r"(?:the|our|my|this|your|die|das|der|la|le|el|il|a|o|het|de)(?:\s+(?:final|correct|right|required|actual))?"
+"""What may stand between the two."""
+
+INSTEAD = r"but|mais|sondern|sino|mas|bensì|ma|а|utan|men|uden|maar|lecz|ale|tetapi|melainkan|mà\s+là|而是|rather"
+"""Behind a denied value, what the next one is introduced with: not 6 but 5."""
 
 HEDGES = (
     r"(?:not|n['’]t)\s+(?:sure|think|believe)|doubt|unsure|no\s+idea|maybe|perhaps|possibly|otherwise|unless|"

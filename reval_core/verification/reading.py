@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reval_core.verification import names, relations, units
+from reval_core.verification import alternatives, names, piecewise, relations, sequences, units
 from reval_core.verification.normalise import compact, normalise, words_of
 from reval_core.verification.parser import parse
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
@@ -18,15 +18,16 @@ from reval_core.verification.tree import Undecided, symbols
 _TEXT_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ()]){1,60}")
 _WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,!?:;\"()])+")
 _CONNECTIVE = re.compile(
-    r"\\text\{\s*(?:,?\s*(?:and|or)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|(?<=\d)(?:and|or)(?=[a-z\d])"
-    r"|\\(?:vee|wedge|lor|land)(?![a-zA-Z])|和|(?<=[\w)}])\s?\\?&\s?(?=[\w(\\-])"
+    r"\\text\{\s*(?:,?\s*(?:and|or|AND|OR)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|(?<=\d)(?:and|or)(?=[a-z\d])"
+    r"|\\(?:vee|wedge|lor|land)(?![a-zA-Z])|[和或]|(?<=[\w)}])\s?\\?&\s?(?=[\w(\\-])"
 )
+_OR = re.compile(r"(?<![\\a-zA-Z])(?:or|OR)(?![a-zA-Z])|(?<=\d)or(?=[a-z\d])|\\(?:vee|lor)(?![a-zA-Z])|或")
 _ENVIRONMENT = re.compile(
     r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}",
     re.DOTALL,
 )
 _ALIGNED = re.compile(r"\\begin\{(aligned|align\*?|gathered|gather\*?|split|equation\*?)\}(.*)\\end\{\1\}", re.DOTALL)
-_CASES = re.compile(r"(?:\\\{)?\\begin\{(?:cases|array)\}(?:\{[lcr]*\})?(.*)\\end\{(?:cases|array)\}\.?", re.DOTALL)
+_SYSTEM = re.compile(r"(?:\\\{)?\s?\\begin\{cases\}((?:(?!\\(?:begin|end)\{).)*)\\end\{cases\}", re.DOTALL)
 _ROW = re.compile(r"\\\\(?:\*)?\s?(?:\[[\d.]+\s?(?:pt|ex|em|mm|cm)\])?|\\cr(?![a-zA-Z])")
 _CONTINUES = re.compile(r"=|\\(?:approx|Rightarrow|implies)(?![a-zA-Z])")
 _LETTERS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])")
@@ -62,6 +63,8 @@ _SAYS_OTHERWISE = frozenset(
     )
 )
 """Words with which a heading says that what follows is not the answer itself."""
+_GOES_ON = re.compile(r"(-?\d{1,60}\.\d{6,2000})\s?\\ldots")
+"""As many digits as a rounded value must show, and more to come."""
 _TRANSPOSED = re.compile(r"^([(\[].*[)\]])\s?\^\s?\{?\s?(?:T|\\top|\\intercal)\s?\}?$")
 _ELEMENT = re.compile(r"\\in(?![a-zA-Z])")
 _NO_SOLUTION = re.compile(
@@ -77,6 +80,9 @@ _MODULUS = re.compile(
 _RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
 _NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
 _TEXTS = re.compile(r"\\text\{([^{}]*)\}")
+_BETWEEN_LETTERS = re.compile(
+    r"\s?,\s?(?:and|or|AND|OR)\s|\s?,\s?|\s?\\?&\s?|\s+(?:and|or|AND|OR)\s+|\s?\\(?:vee|wedge|lor|land)(?![a-zA-Z])|[和或]"
+)
 _LETTERED = re.compile(r"[A-Z]|[IVX]{1,5}")
 _NOTHING = frozenset({"none", "empty set", "the empty set", "no such numbers"})
 
@@ -97,6 +103,9 @@ def _read(text: str, depth: int) -> Reading:
     headed = _HEADED.match(text)
     if headed and not _DENIAL.search(text) and _heads_an_answer((headed[1] or headed[2] or headed[3]).casefold()):
         return _read(headed[4].strip(), depth + 1)
+    cases = piecewise.read(text, lambda part: _read(part, depth + 1)) or _read_system(text, depth)
+    if cases is not None:
+        return cases
     if _DENIAL.search(text):
         return Refused("it denies or strikes something out")
     aligned = _ALIGNED.fullmatch(text)
@@ -116,9 +125,28 @@ def _read(text: str, depth: int) -> Reading:
     if "\\Rightarrow" in text:
         last = _read(text.rpartition("\\Rightarrow")[2].strip(), depth + 1)
         return last if isinstance(last, Equation) and last.label else Opaque(text)
-    if any(mark in text for mark in _UNREAD) and "=" not in text:
+    going_on = _GOES_ON.fullmatch(text)
+    if going_on:
+        return Scalar(going_on[1], goes_on=True)
+    if text == sequences.DOTS.text:
+        return sequences.DOTS
+    total = sequences.total(text)
+    if total is not None:
+        return Scalar(str(total))
+    if any(mark in sequences.without_dots(text) for mark in _UNREAD) and "=" not in text:
         return Opaque(text)
     return _read_modular(text, depth) or _read_parts(text, depth)
+
+
+def _read_system(text: str, depth: int) -> Reading | None:
+    """The rows of a `cases` that give each of several names one value: x = 2, y = -1."""
+    system = _SYSTEM.fullmatch(text)
+    if system is None:
+        return None
+    rows = [row.replace("&", "").strip(" ,;.") for row in _ROW.split(system[1])]
+    items = tuple(_read(row, depth + 1) for row in rows if row)
+    names = {item.label for item in items if isinstance(item, Equation) and item.label}
+    return Group("list", items) if len(names) == len(items) > 1 else None
 
 
 def _heads_an_answer(heading: str) -> bool:
@@ -193,7 +221,9 @@ def _read_parts(text: str, depth: int) -> Reading:
     related = relations.read_inequalities(text, lambda part: _read(part, depth + 1))
     if related is not None:
         return related
+    either = False
     if "\\begin" not in text and _CONNECTIVE.search(text):
+        either = _OR.search(text) is not None
         text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", _CONNECTIVE.sub(",", text)).strip(" ,")
     if not text:
         return Opaque(text)
@@ -204,7 +234,8 @@ def _read_parts(text: str, depth: int) -> Reading:
     if len(items) == 1:
         items = [part for part in split_top(text, ",") if part]
     if len(items) > 1:
-        return _read_list(items, depth)
+        found = _read_list(items, depth)
+        return alternatives.joined_by_or(found) if either and isinstance(found, Group) else found
     return _read_relation(text, depth) or _read_brackets(text, depth) or _read_scalar(text)
 
 
@@ -354,14 +385,13 @@ def _read_scalar(text: str) -> Reading:
 
 
 def _read_letters(text: str) -> Reading | None:
-    """`B and C`, `I, II` as a list of names."""
-    found = re.split(
-        r"\s?,\s?and\s|\s?,\s?|\s?\\?&\s?|\s+and\s+",
-        _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", ""),
-    )
-    if len(found) > 1 and all(_LETTERED.fullmatch(item.strip()) for item in found):
-        return Group("list", tuple(Words(item.strip().casefold()) for item in found))
-    return None
+    """`B and C`, `I, II` as a list of names, `I or II` as alternatives."""
+    plain = _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", "")
+    found = [item.strip() for item in _BETWEEN_LETTERS.split(plain)]
+    if len(found) < 2 or not all(_LETTERED.fullmatch(item) for item in found):
+        return None
+    kind = alternatives.EITHER if _OR.search(plain) else "list"
+    return Group(kind, tuple(Words(item.casefold()) for item in found))
 
 
 def _read_words(text: str) -> Reading | None:

@@ -9,11 +9,15 @@ from reval_core.verification.units import Unit
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value; `percent` when it was followed by %, `unit` what it is in, None for nothing said."""
+    """One value; `percent` when it was followed by %, `unit` what it is in, None for nothing said.
+
+    `goes_on` when dots say that a decimal has more digits than those written.
+    """
 
     text: str
     percent: bool = False
     unit: Unit | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ x < 1 or x > 5        the union of two intervals, named x
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 
-from reval_core.verification import numeric, spans
+from reval_core.verification import exact, numeric, spans
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Scalar
@@ -47,6 +48,8 @@ _EXCEPT = re.compile(
     r"(?:\\text\{)?\s?(?:x is )?(?:all|any|every) (?:real )?(?:numbers?|reals?|x)(?: x)?,? "
     r"(?:except|other than|but)(?: for)?(?: x)?\s?(?:=\s?)?\}?(?P<points>.+)"
 )
+_MINUS_SET = re.compile(r"(?<=\\mathbb\{R\})\s?-|(?<=[)\]}])\s?-(?=\s?\\\{)")
+_MOST_WHOLE = 100
 _REALS = frozenset(
     {"all real numbers", "all reals", "any real number", "every real number", "real numbers", "all real number",
      "the set of all real numbers", "x is any real number", "reals", "all real x", "all real values"}
@@ -157,7 +160,7 @@ def read_set(text: str, read: Read) -> Reading | None:
             return _group(_without_points([spans.everything()], excepted["points"]))
         if builder and one_group(text.replace("\\{", "{").replace("\\}", "}")):
             return _built(builder["name"].strip(), builder["condition"].strip(), read)
-        if "\\setminus" in text or "\\cap" in text or re.match(r"\\mathbb\{R\}\s?-", text):
+        if "\\setminus" in text or "\\cap" in text or _MINUS_SET.search(text):
             return _combined(text, read)
     except Undecided:
         return Opaque(text)
@@ -284,19 +287,38 @@ def _ray(value: str, sign: str) -> spans.Span:
 
 
 def _built(name: str, condition: str, read: Read) -> Reading | None:
-    variable, domain = (*_ELEMENT.split(name, maxsplit=1), "")[:2]
-    if domain.strip() not in ("", "\\mathbb{R}") or not is_variable(variable.strip()):
+    variable, domain = (part.strip() for part in (*_ELEMENT.split(name, maxsplit=1), "")[:2])
+    if domain not in ("", "\\mathbb{R}", "\\mathbb{Z}", "\\mathbb{N}") or not is_variable(variable):
         return None
-    condition = re.sub(rf"^{re.escape(variable.strip())}\s?\\in\s?\\mathbb\{{R\}}\s?,\s?", "", condition)
+    condition = re.sub(rf"^{re.escape(variable)}\s?\\in\s?\\mathbb\{{R\}}\s?,\s?", "", condition)
     found = read(condition)
-    if isinstance(found, Equation) and found.label == compact(variable) and len(found.sides) == 1:
-        return found.sides[0]
-    return None
+    if not isinstance(found, Equation) or found.label != compact(variable) or len(found.sides) != 1:
+        return None
+    whole = domain in ("\\mathbb{Z}", "\\mathbb{N}")
+    return _whole_numbers(found.sides[0], least=1 if domain == "\\mathbb{N}" else None) if whole else found.sides[0]
+
+
+def _whole_numbers(read: Reading, *, least: int | None) -> Reading:
+    """The whole numbers of an interval between rational ends, one by one. Raises Undecided.
+
+    Args:
+        read: the interval, or a union of several.
+        least: numbers below it are in doubt, as 0 is among the natural numbers.
+    """
+    found: list[Reading] = []
+    for span in spans.union(_spans(read)):
+        low, high = exact.rational(span.low.node), exact.rational(span.high.node)
+        first = math.ceil(low) + (low.denominator == 1 and not span.low.closed)
+        last = math.floor(high) - (high.denominator == 1 and not span.high.closed)
+        if last - first > _MOST_WHOLE or (least is not None and first < least):
+            raise Undecided("too many numbers, or one that may not belong to them")
+        found += [Scalar(str(number)) for number in range(first, last + 1)]
+    return Group("set", tuple(found))
 
 
 def _combined(text: str, read: Read) -> Reading | None:
     """A \\setminus B and A \\cap B, from left to right."""
-    pieces = re.split(r"(\\setminus|\\cap(?![a-zA-Z])|(?<=\\mathbb\{R\})\s?-)", text)
+    pieces = re.split(rf"(\\setminus|\\cap(?![a-zA-Z])|{_MINUS_SET.pattern})", text)
     named = _ELEMENT.split(pieces[0], maxsplit=1)
     if len(named) == 2 and is_variable(named[0].strip()):
         pieces[0] = named[1]

@@ -24,8 +24,11 @@ _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=[\d$-])")
 
 _BREAK = re.compile(  # a formula or the end of a sentence; a dollar sign before a digit opens an amount of money
     r"\$\$[^$]{1,600}\$\$|\$[^$]{1,600}\$(?!\d)|\\\((?:[^\\]|\\[^)]){1,600}?\\\)|\\\[(?:[^\\]|\\[^\]]){1,600}?\\\]"
-    r"|\\\\(?=\s|&)|\n|\.(?=\s|$|[\"'”’)])(?<!\bi\.e\.)(?<!\be\.g\.)|!(?=\s|$|[\"'”’)])|\?(?=\s|$|[\"'”’)])|。|；|।|؟"
+    r"|\\\\(?=\s|&)|\n|\.(?=\s|$|[\"'”’)])(?<!\bi\.e\.)(?<!\be\.g\.)|!(?=\s|$|[\"'”’)])|\?(?=\s|$|[\"'”’)])|。|；|।|？|؟"
 )
+_QUESTION_MARKS = ("?", "？", "؟")
+_QUESTION_WORD = re.compile(r"[吗嗎呢か까]\s*$")
+"""What makes a question of a sentence at its end, with or without a mark."""
 _ASIDE = re.compile(r"\b(?:because|since|obtained)\b|,\s+(?:which|because|as|not)\b", re.IGNORECASE)
 _SO = re.compile(r",\s+so\b")
 _DELIMITERS = re.compile(r"^(?:\$\$?|\\[(\[])[\s=]*|\s*(?:\$\$?|\\[)\]])$")
@@ -91,15 +94,29 @@ def first_sentence(text: str) -> str:
     return text.strip(" *\"”'’")
 
 
+def whole_sentence(text: str) -> tuple[str, bool]:
+    """The first sentence with all of its asides, and whether it is a question."""
+    for token in _BREAK.finditer(text):
+        if token.start() > 0 and not _is_formula(token):
+            sentence = text[: token.start()]
+            return sentence, _ends_a_question(sentence, token)
+    return text, _ends_a_question(text, None)
+
+
+def _ends_a_question(sentence: str, token: re.Match[str] | None) -> bool:
+    return (token is not None and token.group() in _QUESTION_MARKS) or _QUESTION_WORD.search(sentence[-20:]) is not None
+
+
 def sentences_from_the_end(text: str) -> Iterator[str]:
-    """The sentences, last first, each without the aside it ends with."""
-    stop = len(text)
+    """The sentences that state something, last first, each without the aside it ends with; no questions."""
+    stop, closing = len(text), None
     for token in [*reversed([token for token in _BREAK.finditer(text) if not _is_formula(token)]), None]:
         start = token.end() if token else 0
         sentence = text[start:stop]
-        aside = _ASIDE.search(sentence, 1)
-        yield sentence[: aside.start()] if aside and values(sentence[: aside.start()]) else sentence
-        stop = token.start() if token else 0
+        if not _ends_a_question(sentence, closing):
+            aside = _ASIDE.search(sentence, 1)
+            yield sentence[: aside.start()] if aside and values(sentence[: aside.start()]) else sentence
+        stop, closing = token.start() if token else 0, token
 
 
 def values(sentence: str) -> list[Value]:

@@ -21,6 +21,7 @@ from reval_core.verification.sentences import (
     same,
     sentences_from_the_end,
     values,
+    whole_sentence,
     words,
 )
 
@@ -57,6 +58,13 @@ _DENIED = re.compile(rf"(?<!\w)(?:{phrases.NEGATIONS}|{phrases.CHANGES})(?!\w)|{
 _BOUNDED = re.compile(rf"(?<!\w)(?:{phrases.BOUNDS})(?!\w)", re.IGNORECASE)
 _VAGUE = re.compile(phrases.VAGUE, re.IGNORECASE)
 _RETRACTED = re.compile(rf"[\s,(\"'”]*(?:{phrases.RETRACTIONS})", re.IGNORECASE)
+_DENIED_CLAIM = re.compile(rf"(?:{phrases.DENIED_CLAIMS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
+_DENIED_LATER = re.compile(phrases.DENIED_LATER, re.IGNORECASE)
+_SUPPOSED = re.compile(rf"(?:{phrases.CONDITIONS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
+_SENTENCE_START = re.compile(r"[.!?;:]\s|[\n。；！？]")
+_INSTEAD = re.compile(
+    rf"[\s,;]*(?:(?:{phrases.INSTEAD})(?:\s+(?:rather|it\s+is|is|est|ist|es))?|it\s+is|it['’]s)\s*", re.IGNORECASE
+)
 _HEDGED = re.compile(rf"\b(?:{phrases.HEDGES})\b", re.IGNORECASE)
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s*$", re.IGNORECASE)
 _INTRODUCTION = re.compile(r"\s*(?:[∴⇒→=>-]+\s|[∴⇒→=]|=>|->|(?:so|thus|hence|therefore)\b,?)\s*", re.IGNORECASE)
@@ -133,10 +141,10 @@ def marked(text: str) -> str | None:
 def final_value(text: str) -> str | None:
     """The formula or number that the last `final answer is` states; words are no value."""
     text = clean(text)
-    for _, end, closing in islice(_phrases_from_the_end(text), MAX_PHRASES):
+    for start, end, closing in islice(_phrases_from_the_end(text), MAX_PHRASES):
         sentence = first_sentence(text[end : end + MAX_SENTENCE])
-        if not closing and values(sentence):
-            return _state(sentence) or None
+        if not closing and values(sentence) and not _SUPPOSED.search(_before(text, start)):
+            return None if _is_denied(text, start) else _state(sentence) or None
     return None
 
 
@@ -170,19 +178,34 @@ def _phrases_from_the_end(text: str) -> Iterator[tuple[int, int, bool]]:
 
 def _final_answer(text: str) -> str | None:
     """What the last final-answer phrase states; "" when it is denied or hedged, None without a phrase."""
+    supposed = False
     for start, end, closing in _phrases_from_the_end(text):
         near = len(text) - end <= NEAR_END
+        if _SUPPOSED.search(_before(text, start)):
+            supposed = supposed or bool(values(first_sentence(text[end : end + MAX_SENTENCE])))
+            continue
         if closing and near:
             sentence = text[max(0, start - 400) : start]
             sentence = sentence[max(sentence.rfind("\n"), sentence.rfind(". ")) + 1 :].lstrip(" \n")
             found = values(sentence)
             if found and len(sentence) - found[-1].end <= 12:
-                return _choose(sentence, found, last=True)
+                return "" if _is_denied(text, start) else _choose(sentence, found, last=True)
         elif not closing and (near or not _is_a_step(text[start:end])):
             sentence = first_sentence(text[end : end + MAX_SENTENCE])
             if values(sentence) or (near and not _VAGUE.match(sentence)):
-                return _state(sentence)
-    return None
+                return "" if _is_denied(text, start) else _state(sentence)
+    return "" if supposed else None
+
+
+def _is_denied(text: str, start: int) -> bool:
+    """Whether the sentence denies the whole phrase that starts there, or asks for it: I doubt that the answer is 5."""
+    sentence, asked = whole_sentence(text[start : start + MAX_SENTENCE])
+    return asked or bool(_DENIED_LATER.search(sentence) or _DENIED_CLAIM.search(_before(text, start)))
+
+
+def _before(text: str, start: int) -> str:
+    """What stands before a phrase in its sentence, up to 200 characters."""
+    return _SENTENCE_START.split(text[max(0, start - 200) : start])[-1]
 
 
 def _is_a_step(phrase: str) -> bool:
@@ -224,9 +247,12 @@ def _choose(sentence: str, found: list[Value], *, last: bool) -> str:
     """The first or last run of values that stand side by side; "" when the sentence takes it back."""
     runs = _runs(sentence, found)
     at = len(runs) - 1 if last else 0
+    if at + 1 < len(runs) and _replaces(sentence, runs, at + 1):
+        at += 1
+    replaces = _replaces(sentence, runs, at)
     run, end = _without_repeats(runs[at]), runs[at][-1].end
     before, after = sentence[: run[0].start], sentence[end:]
-    clause = _CLAUSE.split(before)[-1]
+    clause = "" if replaces else _CLAUSE.split(before)[-1]
     negative = _NEGATIVE.search(clause)
     if negative:
         clause = clause[: negative.start()]
@@ -238,6 +264,13 @@ def _choose(sentence: str, found: list[Value], *, last: bool) -> str:
         return _negated(run[0].text) if len(run) == 1 else ""
     joint = r" \text{ or } " if any(_OR.search(sentence, a.end, b.start) for a, b in pairwise(run)) else ", "
     return joint.join(value.text for value in run)
+
+
+def _replaces(sentence: str, runs: list[list[Value]], at: int) -> bool:
+    """Whether a run of values stands instead of a denied one before it: not 6 but 5."""
+    if at == 0 or not _INSTEAD.fullmatch(sentence, runs[at - 1][-1].end, runs[at][0].start):
+        return False
+    return _DENIED.search(_CLAUSE.split(sentence[: runs[at - 1][0].start])[-1]) is not None
 
 
 def _negated(text: str) -> str:

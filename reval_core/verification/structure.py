@@ -8,7 +8,19 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from reval_core.verification import equations, exact, integrals, numeric, relations, spans, units
+from reval_core.verification import (
+    alternatives,
+    equations,
+    exact,
+    integrals,
+    named,
+    numeric,
+    piecewise,
+    relations,
+    sequences,
+    spans,
+    units,
+)
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant, parses
@@ -30,6 +42,9 @@ def equal(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
     if isinstance(gold, Refused) or isinstance(answer, Refused):
         return False
     answer = integrals.with_letter(_without_conditions(gold, answer))
+    together = named.together(gold, answer)
+    if together is not None:
+        return equal(*together, policy)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return equations.equal(gold, answer, lambda g, a: equal(g, a, policy))
     if isinstance(gold, Opaque) or isinstance(answer, Opaque):
@@ -60,7 +75,7 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         answer = Scalar(f"({answer.text})\\cdot\\frac{{{factor.numerator}}}{{{factor.denominator}}}", answer.percent)
     if gold.percent != answer.percent:
         return False if gold.unit or answer.unit else _equal_percent(gold, answer, policy)
-    if gold.text == answer.text:
+    if gold.text == answer.text or _shows_digits(gold, answer, policy):
         return True
     plain = exact.equal_whole(gold.text, answer.text)
     if plain is None:
@@ -83,6 +98,19 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         return numeric.equal(left, right, policy)
     except Undecided:
         return None
+
+
+def _shows_digits(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool:
+    """Whether of two decimals, one of which goes on, the shorter is the longer one rounded or cut."""
+    if not (gold.goes_on or answer.goes_on):
+        return False
+    fewer, more = sorted((gold, answer), key=lambda side: len(side.text))
+    try:
+        left, right = parse(fewer.text), parse(more.text)
+        decimals = exact.is_decimal(left) and exact.is_decimal(right)
+        return decimals and more.goes_on and numeric.shows_digits_of(left, right, policy)
+    except Undecided:
+        return False
 
 
 def _without_letter(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool | None:
@@ -138,6 +166,10 @@ def _equal_words(gold: Reading, answer: Reading) -> bool | None:
 
 def _equal_groups(gold: Group, answer: Group, policy: GradingPolicy) -> bool | None:
     kinds = {gold.kind, answer.kind}
+    if gold.kind == answer.kind == piecewise.KIND:
+        return piecewise.equal(gold, answer, lambda g, a: equal(g, a, policy))
+    if alternatives.EITHER in kinds:
+        return _matching(gold, answer, policy) if len(kinds) == 1 else False
     if kinds <= _LOOSE:
         return _equal_lists(gold, answer, policy)
     if "union" in kinds:
@@ -165,27 +197,24 @@ def _equal_groups(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
 
 def _equal_lists(gold: Group, answer: Group, policy: GradingPolicy) -> bool | None:
     """Lists and sets: by their labels where they have any, in order where policy or labels say so."""
-    names = [_labels(group) for group in (gold, answer)]
+    if sequences.has_dots(gold) or sequences.has_dots(answer):
+        same = sequences.equal(gold, answer)
+        return _all_pairs(gold, answer, policy) or None if same is None else same
+    names = [named.labels(group) for group in (gold, answer)]
     if names[0] and names[1] and len(set(names[0])) > 1:
         if len(set(names[0])) == len(names[0]) and set(names[0]) == set(names[1]) and len(names[1]) == len(names[0]):
             return _all_pairs(_ordered(gold), _ordered(answer), policy)
     elif any(name and len(set(name)) == len(name) for name in names):
         return _all_pairs(gold, answer, policy)
-    points = all(isinstance(item, Group) for group in (gold, answer) for item in group.items)
+    points = all(isinstance(item, Group) for group in (gold, answer) for item in group.items)  # no double solutions
     if {gold.kind, answer.kind} == {"list"} and not points:
         return _all_pairs(gold, answer, policy) if policy.ordered_lists else _one_to_one(gold, answer, policy)
     return _matching(gold, answer, policy)
 
 
-def _labels(group: Group) -> list[str] | None:
-    """The names of a group of named values; None when a part has none."""
-    names = [item.label if isinstance(item, Equation) else "" for item in group.items]
-    return names if names and all(names) else None
-
-
 def _ordered(group: Group) -> Group:
     """A list of values with different names in the order of the names; any other group as it is."""
-    names = _labels(group)
+    names = named.labels(group)
     if names is None or len(set(names)) < len(names):
         return group
     by_name = dict(zip(names, group.items, strict=True))
@@ -301,7 +330,7 @@ def _equal_mixed(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool 
         return equal(scalar, value, policy) if scalar is gold else equal(value, scalar, policy)
     if group.kind == "matrix" and "\\begin" not in scalar.text:
         return False
-    if group.kind in ("()", "[]", "(]", "[)", "union", "list", "plusminus", "set"):
+    if group.kind in ("()", "[]", "(]", "[)", "union", "list", "plusminus", "set", alternatives.EITHER):
         return False if parses(scalar.text) else None
     return None
 

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from reval_core.verification import admission, choices, exact, limits, reading, structure
 from reval_core.verification.budget import allowance
 from reval_core.verification.extraction import adjacent, boxes
-from reval_core.verification.normalise import closed, compact, normalise, printable, strip_delimiters
+from reval_core.verification.normalise import closed, compact, normalise, printable, same_words, strip_delimiters
 from reval_core.verification.parser import parse
 from reval_core.verification.readings import Reading, Scalar
 from reval_core.verification.tree import Undecided
@@ -140,7 +140,8 @@ def _choice(case: Case) -> Verdict | None:
 
 def _text(case: Case) -> Verdict | None:
     """The same spelling, once both are normalised."""
-    if case.left == case.right or compact(case.left) == compact(case.right):
+    same = case.left == case.right or compact(case.left) == compact(case.right)
+    if same or same_words(case.left, case.right):
         return decided(True, case.answer, "text", "the same text")
     return None if case.right else failed("no_answer", None, "extraction", "the answer is empty")
 

@@ -48,6 +48,14 @@ _PREFIXED = {
     "pressure": "Pa pascal pascals",
     "electronvolt": "eV",
     "amount": "mol mole moles",
+    "erg": "erg ergs",
+    "dyne": "dyn dyne dynes",
+    "parsec": "pc parsec parsecs",
+    "bar": "bar bars",
+    "flux": "Wb weber webers",
+    "activity": "Bq becquerel becquerels",
+    "dose": "Gy",
+    "equivalent dose": "Sv sievert sieverts",
     "information": "B byte bytes",
     "calorie": "cal calorie calories",
 }
@@ -59,6 +67,13 @@ _PLAIN: dict[str, tuple[str, Fraction, str]] = {
     "furlong": ("length", _F(201168, 1000), "furlong furlongs"),
     "angstrom": ("length", _F(1, 10**10), "\\AA angstrom angstroms"),
     "lightyear": ("lightyear", _F(1), "ly lightyear lightyears"),
+    "astronomical unit": ("astronomical unit", _F(1), "AU"),
+    "solar mass": ("solar mass", _F(1), "M_\\odot"),
+    "solar luminosity": ("solar luminosity", _F(1), "L_\\odot"),
+    "solar radius": ("solar radius", _F(1), "R_\\odot"),
+    "atmosphere": ("atmosphere", _F(1), "atm atmosphere atmospheres"),
+    "torr": ("torr", _F(1), "torr Torr mmHg"),
+    "gauss": ("gauss", _F(1), "gauss Gauss"),
     "hectare": ("hectare", _F(1), "ha hectare hectares"),
     "acre": ("acre", _F(1), "acre acres"),
     "gallon": ("gallon", _F(1), "gal gallon gallons"),
@@ -102,6 +117,12 @@ _DERIVED: dict[str, tuple[Fraction, dict[str, int]]] = {
     "capacitance": (_F(1, 1000), {"mass": -1, "length": -2, "time": 4, "current": 2}),
     "induction": (_F(1000), {"mass": 1, "length": 2, "time": -2, "current": -2}),
     "field": (_F(1000), {"mass": 1, "time": -2, "current": -1}),
+    "erg": (_F(1, 10**4), {"mass": 1, "length": 2, "time": -2}),
+    "dyne": (_F(1, 100), {"mass": 1, "length": 1, "time": -2}),
+    "bar": (_F(10**8), {"mass": 1, "length": -1, "time": -2}),
+    "atmosphere": (_F(101_325_000), {"mass": 1, "length": -1, "time": -2}),
+    "gauss": (_F(1, 10), {"mass": 1, "time": -2, "current": -1}),
+    "flux": (_F(1000), {"mass": 1, "length": 2, "time": -2, "current": -1}),
     "hectare": (_F(10_000), {"length": 2}),
     "acre": (_F(40468564224, 10**7), {"length": 2}),
 }
@@ -152,7 +173,7 @@ _PARTS_AND_MULTIPLES = re.compile(
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
-_NAME = re.compile(r"(?P<name>\\?[A-Za-z.]+)\s?(?:\^\s?\{?\s?(?P<power>-?\d)\s?\}?)?")
+_NAME = re.compile(r"(?P<name>[kMGm]\\Omega|[MLR]_\\odot|\\?[A-Za-z.]+)\s?(?:\^\s?\{?\s?(?P<power>-?\d)\s?\}?)?")
 _VALUE = r"(?P<value>.*[\d.)}%!]|.*\\pi|.*\\infty)"
 _SUFFIX = re.compile(
     rf"^(?:{_VALUE}|(?P<letters>.*[a-zA-Z]))\s*(?P<unit>\\frac\s?\{{\s?\\text[^$]*|\\text\s?\{{.*)$", re.DOTALL
@@ -172,6 +193,22 @@ _BRACKETED = re.compile(
 _CURRENCY_FIRST = re.compile(
     r"^(?P<sign>-?)\s?(?:\\text\{\s?)?(?P<unit>\\(?:pounds|euro|yen|rupee)|USD|EUR|GBP|Rs\.?)\s?\}?\s?(?P<value>\d.*)$"
 )
+_NUMERAL = re.compile(r"-?[\d.]+(?:\s?(?:\\times|\\cdot)\s?10\s?\^\s?(?:\{\s?-?\d{1,3}\s?\}|\d))?")
+_SIGNS = tuple(
+    (re.compile(pattern), upright)
+    for pattern, upright in (
+        (r"\\mu\s?\\text\s?\{\s?", r"\\text{\\mu "),
+        (r"(?<=\d)\s([kM])\\Omega$", r"\\text{\1\\Omega}"),
+        (r"\\text\s?\{\s?([kMGm])\s?\}\s?\\Omega(?![a-zA-Z])", r"\\text{\1\\Omega}"),
+        (r"(?<=[\d}])\s?\\Omega\s?(?:\\cdot)?\s?\\text\s?\{\s?", r"\\text{\\Omega "),
+        (r"(?<=[\d}])\s?([MLR])_(?:\\odot|\{\s?\\odot\s?\})$", r"\\text{\1_\\odot}"),
+        (r"\\text\s?\{\s?([MLR])\s?\}\s?_\s?(?:\\odot|\{\s?\\odot\s?\})$", r"\\text{\1_\\odot}"),
+        (r"\\text\s?\{\s?([MLR])\s?_\s?\{\s?\\odot\s?\}\s?\}$", r"\\text{\1_\\odot}"),
+    )
+)
+"""Units of which a part is a Greek letter or a sign, as one \\text{}."""
+_UPRIGHT_ONLY = frozenset({"pc", "kpc", "Mpc", "Gpc", "AU", "Wb", "Bq", "kBq", "Gy", "mGy", "Sv", "mSv", "dyn"})
+"""Units that are products of variables unless they stand in \\text{}: 2pc."""
 _UNITS = re.compile(
     r"(?:(?P<measure>square|sq|cubic|cu)\.? )?units?(?P<power>\s?\^\s?\{?[23]\}?| (?=sq|cu)(?:squared|cubed))?"
 )
@@ -194,9 +231,25 @@ def split(text: str) -> tuple[str, Unit | None]:
     if bracketed and len(plain(bracketed["unit"])) > 1:
         unit = read(bracketed["unit"])
         return (bracketed["value"].strip(), unit) if unit else (text, None)
+    written = _upright(text)
+    found = _split_suffix(written)
+    return found if found[1] is not None or found[0] != written else (text, None)
+
+
+def _upright(text: str) -> str:
+    """The text with its Greek letters and signs of units inside \\text{}."""
+    if "\\mu" in text or "\\Omega" in text or "\\odot" in text:
+        for pattern, upright in _SIGNS:
+            text = pattern.sub(upright, text)
+    return text
+
+
+def _split_suffix(text: str) -> tuple[str, Unit | None]:
     match = _SUFFIX.match(text) or _PLAIN_SUFFIX.match(text) or _SLASHED.match(text)
-    if not match or "\\text" in (match["value"] or match.groupdict().get("letters") or ""):
+    if not match or match["unit"].strip() in _UPRIGHT_ONLY:
         return text, None
+    if "\\text" in (match["value"] or match.groupdict().get("letters") or ""):
+        return _split_several(text)
     value = (match["value"] or match["letters"]).strip()
     written = match["unit"].strip()
     words = plain(written).casefold().split()
@@ -209,6 +262,12 @@ def split(text: str) -> tuple[str, Unit | None]:
     if unit is None or (match.groupdict().get("letters") and unit.counted):
         return text, None
     return value, unit
+
+
+def _split_several(text: str) -> tuple[str, Unit | None]:
+    """Powers of several units, each in its own \\text{}: 70\\text{ km s}^{-1}\\text{ Mpc}^{-1}."""
+    value, unit = text[: text.index("\\text")].strip(), read(text[text.index("\\text") :])
+    return (value, unit) if _NUMERAL.fullmatch(value) and unit is not None and not unit.counted else (text, None)
 
 
 def split_letter(text: str) -> tuple[str, Unit | None]:
@@ -278,7 +337,7 @@ def _compound(text: str) -> Unit | None:
 def _product(text: str) -> list[tuple[str, Fraction, int]] | None:
     found: list[tuple[str, Fraction, int]] = []
     measure = 1
-    words = text.replace("*", " ").replace(" ^", "^").replace("^ ", "^").split()
+    words = re.sub(r"\\mu\s", r"\\mu", text.replace("*", " ")).replace(" ^", "^").replace("^ ", "^").split()
     for word in words:
         match = _NAME.fullmatch(word)
         if match is None:

@@ -243,6 +243,18 @@ def test_a_flood_of_listed_guesses_is_one_long_list() -> None:
         ("The required value is $18$, obtained in 3 steps.", "18"),
         ("It is **42**.", "42"),
         ("The total is 1.250.000 pesos.", "1250000"),
+        ("The answer is not 41, but 42.", "42"),
+        ("El resultado no es 41 sino 42.", "42"),
+        ("Il risultato non è 41, ma 42.", "42"),
+        ("Das Ergebnis ist nicht $41$, sondern $42$.", "42"),
+        ("There is no doubt that the answer is 42.", "42"),
+        ("It is not difficult to see that the answer is 42.", "42"),
+        ("The fraction cannot be reduced, so the answer is 42.", "42"),
+        ("The answer is 42. Shall I show 2 other ways?", "42"),
+        ("What remains? 42", "42"),
+        ("The answer is 3.14 to 2 decimal places.", "3.14"),
+        ("The answer is 42 to the nearest integer.", "42"),
+        ("The answer is 42, which is correct.", "42"),
     ],
 )
 def test_lenient(completion: str, answer: str | None) -> None:
@@ -293,10 +305,44 @@ def test_values_side_by_side_are_all_of_them(completion: str, answer: str) -> No
         "答案不是5",
         "答えは5ではない",
         "Ответ не 5",
+        "Svar: ikke 5",
+        "Het resultaat is niet 5.",
+        "Odpověď není 5.",
+        "Vastaus ei ole 5.",
+        "Η απάντηση δεν είναι 5.",
+        "Cevap 5 değil.",
+        "정답은 5이 아닙니다.",
+        "उत्तर 5 नहीं है।",
+        "উত্তর 5 নয়।",
+        "پاسخ 5 نیست.",
+        "คำตอบไม่ใช่ 5",
+        "It is not true that the answer is 5.",
+        "Nobody thinks the answer is 5.",
+        "I deny that the result is 5.",
+        "I am not certain the answer is 5.",
+        "Ich glaube nicht, dass die Lösung 5 ist.",
+        "No creo que el resultado sea 5.",
+        "我不觉得答案是5。",
+        "I wonder whether the answer is 5.",
+        "The answer is 5, which is wrong.",
+        "The answer is 5? Surely 6.",
+        "So the result is 5, isn't it?",
+        "答案是5吗？",
+        "答えは5でしょうか。",
+        "The answer is 5 through 7.",
+        "Das Ergebnis ist 5 bis 7.",
+        "答案是5至7。",
     ],
 )
 def test_what_is_denied_changed_or_hedged_is_not_stated(completion: str) -> None:
     assert extract(completion, "lenient") is None
+
+
+@pytest.mark.parametrize(
+    "completion", ["Is the result 5?", "Could 5 be the answer?", "Är svaret 5?", "Ist das Ergebnis 5?"]
+)
+def test_what_is_only_asked_is_not_stated(completion: str) -> None:
+    assert extract(completion, "lenient") in (None, completion)  # a short text as a whole, never its value
 
 
 IN_OTHER_LANGUAGES = {
