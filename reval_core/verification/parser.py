@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
+from reval_core.verification.arguments import with_brackets
 from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided, leaves, symbols
 
 MAX_DEPTH = 80
@@ -53,7 +54,7 @@ def _parse(text: str) -> Node:
         raise Undecided("a whole number beside a fraction above 1 is no mixed number, and nobody writes products so")
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
-    parser = _Parser(list(_tokens(text)))
+    parser = _Parser(list(_tokens(with_brackets(text))))
     try:
         node = parser.sum()
     except RecursionError as error:
@@ -343,7 +344,7 @@ class _Parser:
         return Apply("conjugate", (inner,))
 
     def function(self, name: str) -> Node:
-        """A named function with an optional power or base, then a group or a bare product."""
+        """A named function with an optional power or base, then its argument."""
         power = base = None
         if self.peek() == "_":
             self.take()
@@ -353,12 +354,7 @@ class _Parser:
             power = self.exponent()
             if isinstance(power, Apply) and power.op == "neg":
                 raise Undecided("an inverse function or a reciprocal")
-        if self.peek() in ("(", "{", "|"):
-            inner = self.base()
-            if self.peek() == "^":
-                raise Undecided("f(x)^n")
-        else:
-            inner = self.bare_argument()
+        inner = self._called()
         if name == "log":
             if base is None:
                 raise Undecided("log without a base")
@@ -369,20 +365,14 @@ class _Parser:
             node = Apply(name, (inner,))
         return node if power is None else Apply("pow", (node, power))
 
-    def bare_argument(self) -> Node:
-        """\\sin 2x: factors side by side up to a sign or the next function."""
-        node: Node | None = None
-        while True:
-            token = self.peek()
-            if token is None or not self._starts_factor(token) or token.lstrip("\\") in FUNCTIONS - {"sqrt"}:
-                break
-            if node is not None and token == "(":
-                raise Undecided("where the argument ends")
-            factor = self.factor()
-            node = factor if node is None else Apply("mul", (node, factor))
-        if node is None or self.peek() in ("/", "\\cdot", "*", "\\times"):
-            raise Undecided("where the argument ends")
-        return node
+    def _called(self) -> Node:
+        """The argument, in the brackets that it has or was given."""
+        if self.peek() not in ("(", "{", "|"):
+            raise Undecided("a function without an argument")
+        inner = self.base()
+        if self.peek() == "^":
+            raise Undecided("f(x)^n")
+        return inner
 
     def _subscript_follows(self) -> bool:
         return self.peek() == "_"
