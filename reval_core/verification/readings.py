@@ -1,4 +1,4 @@
-"""What an answer can be: a value, a group of parts, an equation, words; or text that is not read, or says nothing."""
+"""What an answer can be: a value, a group of parts, an equation, a congruence, words; or text that is not read, or says nothing."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ class Equation:
 
 
 @dataclass(frozen=True, slots=True)
+class Congruence:
+    """x \\equiv 1, 3 \\pmod 8: a name or "", the residues as they are written, and the modulus."""
+
+    label: str
+    residues: tuple[int, ...]
+    modulus: int
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """An answer in words, in lower case."""
 
@@ -56,4 +65,4 @@ class Opaque:
     text: str
 
 
-Reading = Scalar | Group | Equation | Words | Refused | Opaque
+Reading = Scalar | Group | Equation | Congruence | Words | Refused | Opaque
