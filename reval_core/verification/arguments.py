@@ -2,8 +2,8 @@
 
 The argument is the run of factors that stand side by side behind the function: letters, numbers, powers, fractions,
 roots. It ends at \\cdot, \\times, *, +, -, /, a relation, another function or a bracket. Where people read on, as in
-\\sin 2(x+1) and \\sin \\pi/6, so does this; where they would not agree, as in \\ln 2(x+1), nothing is read. The brackets
-are written into the text, so that our own grammar and the symbolic tier cannot disagree.
+\\sin 2(x+1) and \\sin \\pi/6, so does this; where they would not agree, as in \\ln 2(x+1), nothing is read. The
+brackets are written into the text, so that our own grammar and the symbolic tier cannot disagree.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 
 from reval_core.verification.tree import Undecided
 
-_TRIGONOMETRIC = frozenset("sin cos tan cot sec csc sinh cosh tanh coth".split())
-_INVERSE = frozenset("arcsin arccos arctan arccot".split())
+_TRIGONOMETRIC = frozenset(re.findall(r"\w+", "sin cos tan cot sec csc sinh cosh tanh coth"))
+_INVERSE = frozenset(["arcsin", "arccos", "arctan", "arccot"])
 _FUNCTIONS = _TRIGONOMETRIC | _INVERSE | {"ln", "log", "exp"}
 _PLAIN = "sin|cos|tan|cot|sec|csc|ln|exp|log"
 _CALL = re.compile(rf"\\(?:{'|'.join(_FUNCTIONS)})(?![a-zA-Z])|(?<![\\a-zA-Z])(?:{_PLAIN})(?![a-zA-Z])")
@@ -22,8 +22,13 @@ _TOKEN = re.compile(
 )
 _ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1, "sqrt": 1, "\\overline": 1}
 _NO_FACTOR = frozenset(
-    "cdot times div pm mp le ge ne in cup cap setminus text to mid Rightarrow approx equiv sum prod int lim begin end"
-    " ldots lfloor rfloor lceil rceil max min gcd lcm det mod pmod forall circ prime angle triangle cdots vee wedge".split()
+    re.findall(
+        r"\w+",
+        """
+        cdot times div pm mp le ge ne in cup cap setminus text to mid Rightarrow approx equiv sum prod int lim begin end
+        ldots lfloor rfloor lceil rceil max min gcd lcm det mod pmod forall circ prime angle triangle vee wedge
+        """,
+    )
 )
 _POSTFIX = frozenset(["'", "!", "%", "\\%", "\\prime"])
 _CLOSING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}

@@ -23,16 +23,22 @@ def made(label: str, values: Reading, modulus: str) -> Congruence | None:
 def equal(gold: Reading, answer: Reading, *, bare_too: bool) -> bool:
     """Whether two readings, one of them a congruence, are the same answer; `bare_too`: the modulus may be left out."""
     if isinstance(gold, Congruence) and isinstance(answer, Congruence):
-        named = {gold.label.casefold(), answer.label.casefold()} - {""}
-        return len(named) < 2 and gold.modulus == answer.modulus and _classes(gold) == _classes(answer)
-    congruence, other = (gold, answer) if isinstance(gold, Congruence) else (answer, gold)
-    if isinstance(other, Equation) and other.label and len(other.sides) == 1 and congruence is gold and not gold.label:
-        other = other.sides[0]
-    assert isinstance(congruence, Congruence)
-    numbers = _whole_numbers(other)
-    if not bare_too or numbers is None or sorted(numbers) != sorted(congruence.residues):
+        names = {gold.label.casefold(), answer.label.casefold()} - {""}
+        return len(names) < 2 and gold.modulus == answer.modulus and _classes(gold) == _classes(answer)
+    if not bare_too:
         return False
-    return congruence is gold or all(0 <= residue < congruence.modulus for residue in congruence.residues)
+    if isinstance(answer, Congruence):
+        reduced = all(0 <= residue < answer.modulus for residue in answer.residues)
+        return reduced and _same_numbers(answer, gold)
+    assert isinstance(gold, Congruence)
+    if isinstance(answer, Equation) and answer.label and len(answer.sides) == 1 and not gold.label:
+        answer = answer.sides[0]
+    return _same_numbers(gold, answer)
+
+
+def _same_numbers(congruence: Congruence, values: Reading) -> bool:
+    numbers = _whole_numbers(values)
+    return numbers is not None and sorted(numbers) == sorted(congruence.residues)
 
 
 def _classes(congruence: Congruence) -> set[int]:

@@ -8,10 +8,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reval_core.verification import congruences, names, relations, units
+from reval_core.verification import conditions, congruences, names, relations, units
 from reval_core.verification.normalise import compact, normalise, words_of
 from reval_core.verification.parser import parse
-from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
+from reval_core.verification.readings import (
+    Equation,
+    Group,
+    Opaque,
+    Reading,
+    Refused,
+    Scalar,
+    Words,
+)
 from reval_core.verification.relations import is_label, one_group, split_top
 from reval_core.verification.tree import Undecided, symbols
 
@@ -68,9 +76,6 @@ _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) |the (?:equation|system) has )?no (?:real |integer )?solutions?(?: exists?)?"
 )
 _CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
-_SAID_CONDITION = re.compile(
-    r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$"
-)
 _MODULUS = re.compile(
     r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$"
 )
@@ -181,9 +186,9 @@ def _read_parts(text: str, depth: int) -> Reading:
     condition = _CONDITION.match(text)
     if condition and not is_label(text):
         text = f"{condition[1]}, {condition[2]}"
-    claimed = _SAID_CONDITION.sub("", text)
-    if claimed and re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", claimed):
-        text = claimed
+    conditional = conditions.split(text, lambda part: _read(part, depth + 1))
+    if conditional is not None:
+        return conditional
     related = relations.read_inequalities(text, lambda part: _read(part, depth + 1))
     if related is not None:
         return related

@@ -1,4 +1,5 @@
-"""What an answer can be: a value, a group of parts, an equation, a congruence, words; or text that is not read, or says nothing."""
+"""What an answer can be: a value, a group of parts, an equation, a congruence, words, one of these under a condition;
+or text that is not read, or says nothing."""
 
 from __future__ import annotations
 
@@ -45,6 +46,19 @@ class Congruence:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditional:
+    """A claim and where it holds: the telling words, what a relation reads as, and how much that takes away.
+
+    scope: all (for all n, n \\in \\mathbb{Z}), range (n > 1), special (n even, n = 1).
+    """
+
+    claim: Reading
+    words: tuple[str, ...]
+    relation: Reading | None
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """An answer in words, in lower case."""
 
@@ -65,4 +79,4 @@ class Opaque:
     text: str
 
 
-Reading = Scalar | Group | Equation | Congruence | Words | Refused | Opaque
+Reading = Scalar | Group | Equation | Congruence | Conditional | Words | Refused | Opaque

@@ -8,11 +8,31 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from reval_core.verification import congruences, equations, exact, integrals, numeric, relations, spans, units
+from reval_core.verification import (
+    conditions,
+    congruences,
+    equations,
+    exact,
+    integrals,
+    numeric,
+    relations,
+    spans,
+    units,
+)
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant, parses
-from reval_core.verification.readings import Congruence, Equation, Group, Opaque, Reading, Refused, Scalar, Words
+from reval_core.verification.readings import (
+    Conditional,
+    Congruence,
+    Equation,
+    Group,
+    Opaque,
+    Reading,
+    Refused,
+    Scalar,
+    Words,
+)
 from reval_core.verification.tree import Apply, Number, Undecided, symbols
 from reval_core.verification.verdict import GradingPolicy, conjunction
 
@@ -30,6 +50,8 @@ def equal(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
     if isinstance(gold, Refused) or isinstance(answer, Refused):
         return False
     answer = integrals.with_letter(_without_conditions(gold, answer))
+    if isinstance(gold, Conditional) or isinstance(answer, Conditional):
+        return conditions.equal(gold, answer, lambda g, a: equal(g, a, policy))
     if isinstance(gold, Congruence) or isinstance(answer, Congruence):
         return congruences.equal(gold, answer, bare_too=policy.drop_units)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
