@@ -20,8 +20,9 @@ from flint import fmpq
 
 from reval_core.verification import ball, exact, residue
 from reval_core.verification.budget import Exhausted, allowance
+from reval_core.verification.parser import LOG_OF_BASE
 from reval_core.verification.program import Program, compiled, renamed
-from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
+from reval_core.verification.tree import Apply, Node, Number, Undecided, leaves, replaced, symbols
 from reval_core.verification.verdict import GradingPolicy
 
 _WORK = 25_000  # microseconds
@@ -37,6 +38,7 @@ _LARGEST_FACTORIAL = 60
 _NOT_ANALYTIC = _STEPS | {"abs", "conjugate", "factorial2"}
 _COMPLEX_NAMES = frozenset({"z", "w"})
 
+_LOGS = (Apply("ln", (Number(Fraction(10)),)), Number(Fraction(1)))
 _OTHER = "\0"  # in no name that the parser makes
 
 _random = random.SystemRandom()
@@ -49,6 +51,8 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
     """
     if gold == answer:
         return True
+    if LOG_OF_BASE in leaves(gold) or LOG_OF_BASE in leaves(answer):
+        return _equal_in_both_bases(gold, answer, policy)
     with allowance(_WORK):
         if not symbols(gold) and not symbols(answer):
             if policy.relative_tolerance > 0 and _within(gold, answer, policy.relative_tolerance):
@@ -57,6 +61,14 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
                 literal, value = (gold, answer) if exact.is_decimal(gold) else (answer, gold)
                 return _shows(literal, value, policy)
         return _same(gold, answer)
+
+
+def _equal_in_both_bases(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
+    """Whether two trees with \\log are equal whatever its base, 10 or e. Raises Undecided where that depends on it."""
+    verdicts = {equal(replaced(gold, LOG_OF_BASE, log), replaced(answer, LOG_OF_BASE, log), policy) for log in _LOGS}
+    if len(verdicts) > 1:
+        raise Undecided("equal in one base of the logarithm only")
+    return verdicts.pop()
 
 
 def proportional(left: Node, right: Node) -> bool:

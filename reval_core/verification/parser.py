@@ -1,7 +1,7 @@
 """A small strict grammar for scalar mathematics: LaTeX or plain text to a tree, by recursive descent.
 
 It reads what has one meaning and raises Undecided for all else: an unknown word, a function call of an
-unknown name, `1/2x`, `4{5}`, `log` without a base, several +-. Nothing is ever evaluated as code.
+unknown name, `1/2x`, `4{5}`, several +-. Nothing is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ MAX_DEPTH = 80
 _CACHED_CHARACTERS = 200
 
 CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "infinity", "infinity": "infinity"}
+LOG_OF_BASE = Apply("logarithm of the base")
+"""Of \\log without a base, which is 10 or e: `numeric` compares in both."""
 _WORD = re.compile(r"\w+")
 FUNCTIONS = frozenset(
     _WORD.findall("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log sqrt abs floor ceil")
@@ -356,9 +358,8 @@ class _Parser:
                 raise Undecided("an inverse function or a reciprocal")
         inner = self._called()
         if name == "log":
-            if base is None:
-                raise Undecided("log without a base")
-            node: Node = Apply("div", (Apply("ln", (inner,)), Apply("ln", (base,))))
+            below = LOG_OF_BASE if base is None else Apply("ln", (base,))
+            node: Node = Apply("div", (Apply("ln", (inner,)), below))
         elif base is not None:
             raise Undecided("a subscript on a function")
         else:
