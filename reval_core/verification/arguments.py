@@ -12,7 +12,7 @@ import re
 
 from reval_core.verification.tree import Undecided
 
-_TRIGONOMETRIC = frozenset(re.findall(r"\w+", "sin cos tan cot sec csc sinh cosh tanh coth"))
+_TRIGONOMETRIC = frozenset(re.findall(r"\w+", "sin cos tan cot sec csc cis sinh cosh tanh coth"))
 _INVERSE = frozenset(["arcsin", "arccos", "arctan", "arccot"])
 _FUNCTIONS = _TRIGONOMETRIC | _INVERSE | {"ln", "log", "exp"}
 _PLAIN = "sin|cos|tan|cot|sec|csc|ln|exp|log"

@@ -154,7 +154,7 @@ def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
         raise Undecided("too few points where both are real")
     if "abs" in branching and _COMPLEX_NAMES & set(program.names):
         _compare_off_the_line(program)
-    elif everywhere or "alternating" in branching:
+    elif (everywhere and not branching & _COMBINATORIAL) or "alternating" in branching:
         return True
     elif apart and branching & _NOT_ANALYTIC:  # ln|x| and ln x, say
         raise Undecided("equal where both are real, different elsewhere")
@@ -189,11 +189,14 @@ def _real_points(program: Program, branching: frozenset[str]) -> Iterator[tuple[
     names = program.names
     whole = frozenset(names) if branching & _WHOLE_NUMBERED else program.alternating()
     sizes = _sizes(program)
+    signs: tuple[int, ...] = (1, -1)
     if branching & _COMBINATORIAL:
         sizes = [Fraction(n) for n in range(1, 9)] + [size for size in sizes if size <= _LARGEST_FACTORIAL]
+    if branching <= _COMBINATORIAL | {"alternating"}:  # below 0 they have poles
+        sizes, signs = [Fraction(n) for n in dict.fromkeys(max(round(size), 1) for size in sizes)], (1,)
     rounds = [(True, whole)] + ([(False, frozenset())] if branching & _STEPS else [])
     for decisive, rounded in rounds:
-        for sign in (1, -1):
+        for sign in signs:
             columns = {name: _random.sample(sizes, len(sizes)) for name in names}
             for row in range(len(sizes)):
                 point = {name: _coordinate(columns[name][row], name in rounded) for name in names}

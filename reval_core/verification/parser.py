@@ -22,7 +22,9 @@ LOG_OF_BASE = Apply("logarithm of the base")
 """Of \\log without a base, which is 10 or e: `numeric` compares in both."""
 _WORD = re.compile(r"\w+")
 FUNCTIONS = frozenset(
-    _WORD.findall("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log sqrt abs floor ceil")
+    _WORD.findall(
+        "sin cos tan cot sec csc cis arcsin arccos arctan arccot sinh cosh tanh ln exp log sqrt abs floor ceil"
+    )
 )
 _PLAIN_WORDS = frozenset(_WORD.findall("sqrt sin cos tan cot sec csc ln exp log pi infinity"))
 _GREEK = frozenset(
@@ -32,6 +34,7 @@ _GREEK = frozenset(
     )
 )
 _GREEK_FUNCTIONS = frozenset({"Gamma", "zeta", "psi", "phi", "varphi", "Phi", "Psi"})
+_KEEPS_SIGN = frozenset({"mul", "div", "sqrt", "pi"})
 _CALLABLE_LETTERS = frozenset("fghFGHPQRWT")
 _TOKEN = re.compile(
     r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
@@ -362,6 +365,10 @@ class _Parser:
             node: Node = Apply("div", (Apply("ln", (inner,)), below))
         elif base is not None:
             raise Undecided("a subscript on a function")
+        elif name == "cis":
+            node = Apply("exp", (Apply("mul", (Apply("i"), inner)),))
+        elif name == "arccot":
+            node = _arccot(inner)
         else:
             node = Apply(name, (inner,))
         return node if power is None else Apply("pow", (node, power))
@@ -392,6 +399,16 @@ class _Parser:
         if not text.isalnum():
             raise Undecided("a subscript that is computed")
         return text
+
+
+def _arccot(argument: Node) -> Node:
+    """Of a positive constant; below 0 there are two conventions."""
+    if not all(
+        isinstance(leaf, Number) or (isinstance(leaf, Apply) and leaf.op in _KEEPS_SIGN) for leaf in leaves(argument)
+    ):
+        raise Undecided("arccot of what may be negative")
+    right = Apply("div", (Apply("pi"), Number(Fraction(2))))
+    return Apply("add", (right, Apply("neg", (Apply("arctan", (argument,)),))))
 
 
 def _number(token: str) -> Number:
