@@ -40,7 +40,10 @@ def with_brackets(text: str) -> str:
     """A normalised text with brackets round the argument of every function. Raises Undecided where it is not clear."""
     if _CALL.search(text) is None:
         return text
-    return _Text(text).rewritten()
+    try:
+        return _Text(text).rewritten()
+    except RecursionError as error:
+        raise Undecided("nested too deep") from error
 
 
 class _Text:
