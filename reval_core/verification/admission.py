@@ -28,7 +28,7 @@ _UNREAD_SIGNS = re.compile(
     r"['\"`@#;?~]|(?<![\\a-zA-Z]):|(?<![\d^_.}])\d+\s+\d|\d\s*\{\s*\d|\}\s*\{\s*\d+\s*\}\s*\{|!\s*!"
 )
 _DIFFERENTIALS = re.compile(r"\\frac\s?\{\s?d\s?[a-z]\s?\}\s?\{\s?d")
-_CALLED = re.compile(r"(?<![\\a-zA-Z])[fghFGH]\s*\(")
+_CALLED = re.compile(r"(?:(?<![\\a-zA-Z])[fghFGH]|\\gamma)\s*\(")
 _WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
 _EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
 _FACTORIAL = re.compile(r"(\d+)\s*!")
@@ -36,11 +36,17 @@ _CALL = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|\w+h|ln|log|exp|sqrt|fr
 _POWER = re.compile(r"\^\s*\{?\s*-?\s*(\d+)")
 _POWER_OF_GROUP = re.compile(r"([)\]}|])\s*\^\s*\{?\s*-?\s*(\d+)")
 _NUMBER = re.compile(r"\d+")
+_DIVISION_BY_ZERO = re.compile(r"\\frac\s?(?:\{[^{}]*\}|\d)\s?(?:\{\s?0\s?\}|0)|(?:/|\\div)\s?0(?![\d.])")
+_GAMMA = re.compile(r"\\Gamma\s?[({]")
+_HYPERBOLIC = re.compile(r"\\(?:sinh|cosh|tanh|coth)(?![a-zA-Z])")
+_LARGE = re.compile(r"\d{5,}|\d\s*\^")
+_LARGE_FACTOR = re.compile(r"(?<![.\d])(?:\d{6,}|\d{3,}\s*(?:\\cdot|\\times|\^|\())")
 _MOST_CHARACTERS = 600
 _MOST_TERMS = 60
 _MOST_CALLS = 24
 _MOST_LETTERS = 80
-_MOST_NESTING = 14
+_MOST_NESTING = 12
+_MOST_BARS = 12
 
 
 def unread(text: str) -> str | None:
@@ -81,6 +87,10 @@ def dear(gold: str, answer: str) -> str | None:
             return f"{command} is not evaluated"
     if "\\int" in answer and "\\int" not in gold and (_CALL.search(answer) or re.search(r"\^\s*\{?[a-z]", answer)):
         return "\\int is not evaluated"
+    if _DIVISION_BY_ZERO.search(answer):
+        return "a division by zero"
+    if "\\log" in gold + answer and (_LARGE_FACTOR.search(gold) or _LARGE_FACTOR.search(answer)):
+        return "a logarithm beside large numbers"  # sympy writes a log b as log b^a
     if "." not in gold and re.search(r"\.\d{7,}", answer):
         return "a long decimal beside an exact gold"
     return _size(answer) or _powers(answer) or _counts(answer)
@@ -96,6 +106,8 @@ def _size(text: str) -> str | None:
         return f"more than {_MOST_CALLS} functions"
     if sum(char.isalpha() for char in _COMMAND.sub("", text)) > _MOST_LETTERS:
         return f"more than {_MOST_LETTERS} letters"
+    if text.count("|") > _MOST_BARS:
+        return f"more than {_MOST_BARS} bars"
     depth = deepest = 0
     for char in text:
         depth += (char in "([{") - (char in ")]}")
@@ -120,6 +132,10 @@ def _counts(text: str) -> str | None:
     for match in _FACTORIAL.finditer(text):
         if len(match[1]) > 2 or int(match[1]) > 60:
             return f"{match[1][:20]}!"
+    if _GAMMA.search(text) and (_LARGE.search(text) or "!" in text or any(int(n) > 60 for n in _NUMBER.findall(text))):
+        return "the gamma function of large numbers"
+    if _HYPERBOLIC.search(text) and _LARGE.search(text):
+        return "a hyperbolic function of large numbers"
     if "!" in text and re.search(r"[)\]}]\s*!", text) and _POWER.search(text):
         return "a factorial of powers"
     counting = any(command in text for command in ("\\binom", "\\sum", "\\prod", "\\lfloor", "\\lceil"))

@@ -13,6 +13,9 @@ from reval_core.verification.readings import Equation, Group, Opaque, Reading, S
 from reval_core.verification.tree import Apply, Node, Undecided, symbols
 from reval_core.verification.verdict import conjunction
 
+_LETTERS = re.compile(r"(?<![\\a-zA-Z])(?!(?:pi|ln)(?![a-zA-Z]))[a-zA-Z]{1,2}(?![a-zA-Z])")
+_CALL = re.compile(r"(\w+)\(([a-zA-Z])\)")
+
 Compare = Callable[[Reading, Reading], bool | None]
 """Whether two readings are the same answer: gold, answer."""
 
@@ -41,6 +44,7 @@ def equal(gold: Reading, answer: Reading, compare: Compare) -> bool | None:
 
 def _equal_two_equations(gold: Equation, answer: Equation, compare: Compare) -> bool | None:
     if gold.label and answer.label:
+        answer = _in_the_variable_of(gold, answer)
         if gold.label != answer.label and not _same_name(gold, answer):
             same = _same_solutions(gold, answer)
             if same is not None:
@@ -57,6 +61,29 @@ def _equal_two_equations(gold: Equation, answer: Equation, compare: Compare) -> 
         constant = all(is_constant(side) for side in answer.sides)
         return _by_value(_value(gold), answer, compare) if constant else False
     return _same_solutions(gold, answer)
+
+
+def _in_the_variable_of(gold: Equation, answer: Equation) -> Equation:
+    """f(t) = t + 1 as f(x) = x + 1 for a gold that says f(x): what a function's variable is called is no matter."""
+    calls = [_CALL.fullmatch(side.label) for side in (gold, answer)]
+    value = answer.sides[-1]
+    if calls[0] is None or calls[1] is None or calls[0][1] != calls[1][1] or not isinstance(value, Scalar):
+        return answer
+    wanted, used = calls[0][2], calls[1][2]
+    if wanted == used or len(answer.sides) > 1:
+        return answer
+    if not _uses(value, used) or _uses(value, wanted) or _uses(gold.sides[-1], used):
+        return answer
+    text = _LETTERS.sub(lambda letters: letters.group().replace(used, f" {wanted} "), value.text)
+    return Equation(gold.label, (Scalar(text, value.percent, value.unit),))
+
+
+def _uses(value: Reading, letter: str) -> bool:
+    """Whether a value has a variable; True for what is not read."""
+    try:
+        return not isinstance(value, Scalar) or letter in symbols(parse(value.text))
+    except Undecided:
+        return True
 
 
 def _same_name(gold: Equation, answer: Equation) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reval_core.verification import readings as reading
+from reval_core.verification import readings
 from reval_core.verification.tiers import TIERS, Case, case_of, clean_gold, symbolic_text
 from reval_core.verification.units import Unit
 from reval_core.verification.verifier import Verifier
@@ -71,21 +71,26 @@ def _readings(case: Case) -> list[Step]:
     return [Step("gold reads as", describe(gold)), Step("answer reads as", describe(answer))]
 
 
-def describe(read: reading.Reading) -> str:
+def describe(read: readings.Reading) -> str:
     """What a text was read as, in words."""
-    if isinstance(read, reading.Scalar):
+    if isinstance(read, readings.Scalar):
         unit = f" in {_unit(read.unit)}" if read.unit else ""
         more = " and more digits" if read.goes_on else ""
         return f"the value {read.text}{more}{' percent' if read.percent else ''}{unit}"
-    if isinstance(read, reading.Equation):
+    if isinstance(read, readings.Equation):
         label = f"{read.label} named as " if read.label else ""
         return label + " = ".join(describe(side) for side in read.sides)
-    if isinstance(read, reading.Words):
+    if isinstance(read, readings.Congruence):
+        label = f"{read.label} as " if read.label else ""
+        return f"{label}the numbers that are {', '.join(map(str, read.residues))} modulo {read.modulus}"
+    if isinstance(read, readings.Conditional):
+        return f"{describe(read.claim)}; under the condition {' '.join(read.words) or 'that says nothing'}"
+    if isinstance(read, readings.Words):
         return f"the words {read.text!r}"
-    if isinstance(read, reading.Group):
+    if isinstance(read, readings.Group):
         kind = _BRACKETS.get(read.kind, f"a {read.kind}")
         return f"{kind} of {len(read.items)}: " + "; ".join(describe(item) for item in read.items)
-    if isinstance(read, reading.Refused):
+    if isinstance(read, readings.Refused):
         return f"nothing that could be right: {read.why}"
     return f"what the strict grammar does not read: {read.text}"
 

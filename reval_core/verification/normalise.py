@@ -41,8 +41,8 @@ _PERCENT = re.compile(
 )
 _FUNCTIONS = re.findall(
     r"\S+",
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil sgn"
-    " Re Im mod",
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln exp log lg gcd lcm max min det floor ceil"
+    " sgn cis Re Im mod",
 )
 _FUNCTION_NAMES = {name: name for name in _FUNCTIONS} | {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot", "cosec": "csc",
@@ -55,7 +55,7 @@ _NAMED_FUNCTION = re.compile(
 )
 _UNITS_TOO = ("min", "sec")
 _PLAIN_FUNCTION = re.compile(
-    r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|a(?:sin|cos|tan)|(?:sin|cos|tan)h|gcd|lcm|max|min|lg|floor|ceil|det)(?=\s?\()"
+    r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|a(?:sin|cos|tan)|(?:sin|cos|tan)h|cis|gcd|lcm|max|min|lg|floor|ceil|det)(?=\s?\()"
 )
 _BASED_LOGARITHM = re.compile(r"(?<![\\a-zA-Z])log_?(\d+)(?=\s?\()")
 _INFINITY = re.compile(r"(?<![a-zA-Z\\])(?:inf(?:ty|inity)?|Inf(?:inity)?|oo)(?![a-zA-Z])")
@@ -111,6 +111,7 @@ _PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<![\\a-zA-Z])(alpha|beta|gamma|delta|theta|lambda|omega|sigma|phi)(?![a-zA-Z])", r"\\\1 "),
         (r"(?<![a-zA-Z])\\?(sin|cos|tan)\s?\^\s?\{\s?-1\s?\}", r"\\arc\1 "),
         (r"^<([^<>]*,[^<>]*)>$", r"(\1)"),
+        (r"^([a-zA-Z])\s?:\s?([a-z])\s?\\mapsto(?![a-zA-Z])\s?(.+)$", r"\1(\2)=\3"),
         (r"^(-?\d+)\s?(?:to|\\text\{\s?to\s?\})\s?(\d+)$", r"\1:\2"),
         (r"^(?:\\overline\s?)?[({]\s?([0-9A-Z]+)\s?[)}]\s?_\s?\{?\s?(\d+)\s?\}?$", r"\1_\2"),
         (
@@ -128,6 +129,8 @@ _PLAIN_ALIASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _FONT = (
     r"\\(?:mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|pmb|underline|ensuremath|framebox|bbox|mathbin|mathrel"
 )
+_PRIMES = re.compile(r"\^\s?(?:\{\s?((?:\\prime\s?)+)\}|(\\prime)(?![a-zA-Z]))")
+_ORDER = re.compile(r"\\mathcal\s?(?:\{\s?O\s?\}|O)(?=\s?\()")
 _FONTS = re.compile(
     _FONT + r"|mathopen|mathclose|mathord|smash|displaystyle|textcolor\s?\{[^{}]*\}|color\s?\{[^{}]*\})(?![a-zA-Z])"
 )
@@ -239,6 +242,7 @@ def _tex(text: str) -> str:
     text = _money(text)
     text = _THIN_GROUPS.sub("", text).replace("\\!", "")
     text = _INNER_DELIMITERS.sub(" ", _SPACING.sub(" ", _SIZING.sub("", text)))
+    text = _PRIMES.sub(lambda found: "'" * found.group().count("\\prime"), _ORDER.sub("O", text))
     text = _NUMBER_SETS.sub(lambda found: rf"\mathbb{{{found[1] or found[2]}}}", text)
     text = _FONTS.sub("", text)
     text = _NAMED_FUNCTION.sub(_function_or_unit, text)

@@ -20,8 +20,9 @@ from flint import fmpq
 
 from reval_core.verification import ball, exact, residue
 from reval_core.verification.budget import Exhausted, allowance
+from reval_core.verification.parser import LOG_OF_BASE
 from reval_core.verification.program import Program, compiled, renamed
-from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
+from reval_core.verification.tree import Apply, Node, Number, Undecided, leaves, replaced, symbols
 from reval_core.verification.verdict import GradingPolicy
 
 _WORK = 25_000  # microseconds
@@ -37,6 +38,7 @@ _LARGEST_FACTORIAL = 60
 _NOT_ANALYTIC = _STEPS | {"abs", "conjugate", "factorial2"}
 _COMPLEX_NAMES = frozenset({"z", "w"})
 
+_LOGS = (Apply("ln", (Number(Fraction(10)),)), Number(Fraction(1)))
 _OTHER = "\0"  # in no name that the parser makes
 
 _random = random.SystemRandom()
@@ -49,6 +51,8 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
     """
     if gold == answer:
         return True
+    if LOG_OF_BASE in leaves(gold) or LOG_OF_BASE in leaves(answer):
+        return _equal_in_both_bases(gold, answer, policy)
     with allowance(_WORK):
         if not symbols(gold) and not symbols(answer):
             if policy.relative_tolerance > 0 and _within(gold, answer, policy.relative_tolerance):
@@ -62,6 +66,14 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
 def shows_digits_of(fewer: Node, more: Node, policy: GradingPolicy) -> bool:
     """Whether one decimal is another, of which further digits are known, rounded or cut. Raises Undecided."""
     return _rounds_to(fewer, exact.rational(more), policy)
+
+
+def _equal_in_both_bases(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
+    """Whether two trees with \\log are equal whatever its base, 10 or e. Raises Undecided where that depends on it."""
+    verdicts = {equal(replaced(gold, LOG_OF_BASE, log), replaced(answer, LOG_OF_BASE, log), policy) for log in _LOGS}
+    if len(verdicts) > 1:
+        raise Undecided("equal in one base of the logarithm only")
+    return verdicts.pop()
 
 
 def proportional(left: Node, right: Node) -> bool:
@@ -147,7 +159,7 @@ def _equal_with_branches(program: Program, branching: frozenset[str]) -> bool:
         raise Undecided("too few points where both are real")
     if "abs" in branching and _COMPLEX_NAMES & set(program.names):
         _compare_off_the_line(program)
-    elif everywhere or "alternating" in branching:
+    elif (everywhere and not branching & _COMBINATORIAL) or "alternating" in branching:
         return True
     elif apart and branching & _NOT_ANALYTIC:  # ln|x| and ln x, say
         raise Undecided("equal where both are real, different elsewhere")
@@ -182,11 +194,14 @@ def _real_points(program: Program, branching: frozenset[str]) -> Iterator[tuple[
     names = program.names
     whole = frozenset(names) if branching & _WHOLE_NUMBERED else program.alternating()
     sizes = _sizes(program)
+    signs: tuple[int, ...] = (1, -1)
     if branching & _COMBINATORIAL:
         sizes = [Fraction(n) for n in range(1, 9)] + [size for size in sizes if size <= _LARGEST_FACTORIAL]
+    if branching <= _COMBINATORIAL | {"alternating"}:  # below 0 they have poles
+        sizes, signs = [Fraction(n) for n in dict.fromkeys(max(round(size), 1) for size in sizes)], (1,)
     rounds = [(True, whole)] + ([(False, frozenset())] if branching & _STEPS else [])
     for decisive, rounded in rounds:
-        for sign in (1, -1):
+        for sign in signs:
             columns = {name: _random.sample(sizes, len(sizes)) for name in names}
             for row in range(len(sizes)):
                 point = {name: _coordinate(columns[name][row], name in rounded) for name in names}

@@ -1,7 +1,7 @@
 """A small strict grammar for scalar mathematics: LaTeX or plain text to a tree, by recursive descent.
 
 It reads what has one meaning and raises Undecided for all else: an unknown word, a function call of an
-unknown name, `1/2x`, `4{5}`, `log` without a base, several +-. Nothing is ever evaluated as code.
+unknown name, `1/2x`, `4{5}`, several +-. Nothing is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
+from reval_core.verification.arguments import with_brackets
 from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided, leaves, symbols
 
 MAX_DEPTH = 80
 _CACHED_CHARACTERS = 200
 
 CONSTANTS = {"\\pi": "pi", "pi": "pi", "e": "e", "i": "i", "\\infty": "infinity", "infinity": "infinity"}
+LOG_OF_BASE = Apply("logarithm of the base")
+"""Of \\log without a base, which is 10 or e: `numeric` compares in both."""
 _WORD = re.compile(r"\w+")
 FUNCTIONS = frozenset(
-    _WORD.findall("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln exp log sqrt abs floor ceil")
+    _WORD.findall(
+        "sin cos tan cot sec csc cis arcsin arccos arctan arccot sinh cosh tanh ln exp log sqrt abs floor ceil"
+    )
 )
 _PLAIN_WORDS = frozenset(_WORD.findall("sqrt sin cos tan cot sec csc ln exp log pi infinity"))
 _GREEK = frozenset(
@@ -29,6 +34,7 @@ _GREEK = frozenset(
     )
 )
 _GREEK_FUNCTIONS = frozenset({"Gamma", "zeta", "psi", "phi", "varphi", "Phi", "Psi"})
+_KEEPS_SIGN = frozenset({"mul", "div", "sqrt", "pi"})
 _CALLABLE_LETTERS = frozenset("fghFGHPQRWT")
 _TOKEN = re.compile(
     r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
@@ -53,7 +59,7 @@ def _parse(text: str) -> Node:
         raise Undecided("a whole number beside a fraction above 1 is no mixed number, and nobody writes products so")
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
-    parser = _Parser(list(_tokens(text)))
+    parser = _Parser(list(_tokens(with_brackets(text))))
     try:
         node = parser.sum()
     except RecursionError as error:
@@ -343,7 +349,7 @@ class _Parser:
         return Apply("conjugate", (inner,))
 
     def function(self, name: str) -> Node:
-        """A named function with an optional power or base, then a group or a bare product."""
+        """A named function with an optional power or base, then its argument."""
         power = base = None
         if self.peek() == "_":
             self.take()
@@ -353,36 +359,28 @@ class _Parser:
             power = self.exponent()
             if isinstance(power, Apply) and power.op == "neg":
                 raise Undecided("an inverse function or a reciprocal")
-        if self.peek() in ("(", "{", "|"):
-            inner = self.base()
-            if self.peek() == "^":
-                raise Undecided("f(x)^n")
-        else:
-            inner = self.bare_argument()
+        inner = self._called()
         if name == "log":
-            if base is None:
-                raise Undecided("log without a base")
-            node: Node = Apply("div", (Apply("ln", (inner,)), Apply("ln", (base,))))
+            below = LOG_OF_BASE if base is None else Apply("ln", (base,))
+            node: Node = Apply("div", (Apply("ln", (inner,)), below))
         elif base is not None:
             raise Undecided("a subscript on a function")
+        elif name == "cis":
+            node = Apply("exp", (Apply("mul", (Apply("i"), inner)),))
+        elif name == "arccot":
+            node = _arccot(inner)
         else:
             node = Apply(name, (inner,))
         return node if power is None else Apply("pow", (node, power))
 
-    def bare_argument(self) -> Node:
-        """\\sin 2x: factors side by side up to a sign or the next function."""
-        node: Node | None = None
-        while True:
-            token = self.peek()
-            if token is None or not self._starts_factor(token) or token.lstrip("\\") in FUNCTIONS - {"sqrt"}:
-                break
-            if node is not None and token == "(":
-                raise Undecided("where the argument ends")
-            factor = self.factor()
-            node = factor if node is None else Apply("mul", (node, factor))
-        if node is None or self.peek() in ("/", "\\cdot", "*", "\\times"):
-            raise Undecided("where the argument ends")
-        return node
+    def _called(self) -> Node:
+        """The argument, in the brackets that it has or was given."""
+        if self.peek() not in ("(", "{", "|"):
+            raise Undecided("a function without an argument")
+        inner = self.base()
+        if self.peek() == "^":
+            raise Undecided("f(x)^n")
+        return inner
 
     def _subscript_follows(self) -> bool:
         return self.peek() == "_"
@@ -401,6 +399,16 @@ class _Parser:
         if not text.isalnum():
             raise Undecided("a subscript that is computed")
         return text
+
+
+def _arccot(argument: Node) -> Node:
+    """Of a positive constant; below 0 there are two conventions."""
+    if not all(
+        isinstance(leaf, Number) or (isinstance(leaf, Apply) and leaf.op in _KEEPS_SIGN) for leaf in leaves(argument)
+    ):
+        raise Undecided("arccot of what may be negative")
+    right = Apply("div", (Apply("pi"), Number(Fraction(2))))
+    return Apply("add", (right, Apply("neg", (Apply("arctan", (argument,)),))))
 
 
 def _number(token: str) -> Number:

@@ -8,10 +8,27 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from reval_core.verification import alternatives, names, piecewise, relations, sequences, units
+from reval_core.verification import (
+    alternatives,
+    conditions,
+    congruences,
+    names,
+    piecewise,
+    relations,
+    sequences,
+    units,
+)
 from reval_core.verification.normalise import compact, normalise, words_of
 from reval_core.verification.parser import parse
-from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
+from reval_core.verification.readings import (
+    Equation,
+    Group,
+    Opaque,
+    Reading,
+    Refused,
+    Scalar,
+    Words,
+)
 from reval_core.verification.relations import is_label, one_group, split_top
 from reval_core.verification.tree import Undecided, symbols
 
@@ -71,9 +88,6 @@ _NO_SOLUTION = re.compile(
     r"(?:there (?:is|are) |the (?:equation|system) has )?no (?:real |integer )?solutions?(?: exists?)?"
 )
 _CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
-_SAID_CONDITION = re.compile(
-    r"\s*,?\s*\\text\{\s?,?\s?(?:for|where|if|with|when|for all|for any)\b[^{}]*\}.*$|,?\s*\\forall.*$"
-)
 _MODULUS = re.compile(
     r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$"
 )
@@ -185,7 +199,7 @@ def _read_approximately(text: str, depth: int) -> Reading:
 
 
 def _read_modular(text: str, depth: int) -> Reading | None:
-    """Residues: 17 mod 5 is computed; a modulus behind values is their unit."""
+    """Residues: 17 mod 5 is computed; values before a modulus are a congruence."""
     residue = _RESIDUE.fullmatch(text)
     if residue and len(residue[1]) < 30 and 0 < len(residue[2].lstrip("0")) < 30 and int(residue[1]) >= int(residue[2]):
         return Scalar(str(int(residue[1]) % int(residue[2])))
@@ -194,30 +208,24 @@ def _read_modular(text: str, depth: int) -> Reading | None:
     if residue:
         value, modulus = residue[1], residue[2]
     name, sign, residues = value.partition("\\equiv")
-    if sign and is_label(name.strip()):
+    label = compact(name) if sign and is_label(name.strip()) else ""
+    if label:
         value = residues.strip()
     elif not modulus:
         return Opaque(text) if "=" not in text and ("\\equiv" in text or "\\mod" in text) else None
     found = _read(value, depth + 1)
     if not modulus:
         return found
-    unit = units.Unit(((f"mod {modulus}", 1),))
-    if isinstance(found, Scalar):
-        return Scalar(found.text, found.percent, unit)
-    if isinstance(found, Group) and found.kind == "list":
-        return Group(
-            "list", tuple(Scalar(i.text, i.percent, unit) if isinstance(i, Scalar) else i for i in found.items)
-        )
-    return found
+    return congruences.made(label, found, modulus) or Opaque(text)
 
 
 def _read_parts(text: str, depth: int) -> Reading:
     condition = _CONDITION.match(text)
     if condition and not is_label(text):
         text = f"{condition[1]}, {condition[2]}"
-    claimed = _SAID_CONDITION.sub("", text)
-    if claimed and re.search(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", claimed):
-        text = claimed
+    conditional = conditions.split(text, lambda part: _read(part, depth + 1))
+    if conditional is not None:
+        return conditional
     related = relations.read_inequalities(text, lambda part: _read(part, depth + 1))
     if related is not None:
         return related

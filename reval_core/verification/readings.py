@@ -1,4 +1,5 @@
-"""What an answer can be: a value, a group of parts, an equation, words; or text that is not read, or says nothing."""
+"""What an answer can be: a value, a group of parts, an equation, a congruence, words, one of these under a condition;
+or text that is not read, or says nothing."""
 
 from __future__ import annotations
 
@@ -40,6 +41,28 @@ class Equation:
 
 
 @dataclass(frozen=True, slots=True)
+class Congruence:
+    """x \\equiv 1, 3 \\pmod 8: a name or "", the residues as they are written, and the modulus."""
+
+    label: str
+    residues: tuple[int, ...]
+    modulus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """A claim and where it holds: the telling words, what a relation reads as, and how much that takes away.
+
+    scope: all (for all n, n \\in \\mathbb{Z}), range (n > 1), special (n even, n = 1).
+    """
+
+    claim: Reading
+    words: tuple[str, ...]
+    relation: Reading | None
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class Words:
     """An answer in words, in lower case."""
 
@@ -60,4 +83,4 @@ class Opaque:
     text: str
 
 
-Reading = Scalar | Group | Equation | Words | Refused | Opaque
+Reading = Scalar | Group | Equation | Congruence | Conditional | Words | Refused | Opaque

@@ -106,6 +106,8 @@ def is_condition(read: Reading) -> bool:
     """Whether a part of a list says where the rest holds, and is no value: x > 0, n \\in \\mathbb{N}."""
     if isinstance(read, Equation) and read.label and len(read.sides) == 1:
         side = read.sides[0]
+        if isinstance(side, Scalar | Opaque):
+            return side.text.startswith("\\mathbb")
         return isinstance(side, Group) and (side.kind in BRACKETS or side.kind == "union")
     return (
         isinstance(read, Opaque)

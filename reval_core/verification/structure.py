@@ -10,6 +10,8 @@ from fractions import Fraction
 
 from reval_core.verification import (
     alternatives,
+    conditions,
+    congruences,
     equations,
     exact,
     integrals,
@@ -24,8 +26,18 @@ from reval_core.verification import (
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
 from reval_core.verification.reading import has_symbols, is_constant, parses
-from reval_core.verification.readings import Equation, Group, Opaque, Reading, Refused, Scalar, Words
-from reval_core.verification.tree import Apply, Number, Undecided, symbols
+from reval_core.verification.readings import (
+    Conditional,
+    Congruence,
+    Equation,
+    Group,
+    Opaque,
+    Reading,
+    Refused,
+    Scalar,
+    Words,
+)
+from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
 from reval_core.verification.verdict import GradingPolicy, conjunction
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
@@ -33,6 +45,7 @@ _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
 _LETTER_UNIT = re.compile(r".*(?:[a-zA-Z]|m\s?\^\s?\{?[23]\}?)", re.DOTALL)
 _SPACED_UNIT = re.compile(r"-?[\d.]+(?:\s[a-zA-Z]|(?:\s?\\pi)?\s?m\s?\^\s?\{?[23]\}?)")
 _INFINITY = Apply("infinity")
+_DEGREE, _RADIAN = units.read("degree"), units.read("radian")
 _LOOSE = frozenset({"list", "set", "plusminus"})
 _MOST_PAIRS = 400
 
@@ -45,6 +58,10 @@ def equal(gold: Reading, answer: Reading, policy: GradingPolicy) -> bool | None:
     together = named.together(gold, answer)
     if together is not None:
         return equal(*together, policy)
+    if isinstance(gold, Conditional) or isinstance(answer, Conditional):
+        return conditions.equal(gold, answer, lambda g, a: equal(g, a, policy))
+    if isinstance(gold, Congruence) or isinstance(answer, Congruence):
+        return congruences.equal(gold, answer, bare_too=policy.drop_units)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return equations.equal(gold, answer, lambda g, a: equal(g, a, policy))
     if isinstance(gold, Opaque) or isinstance(answer, Opaque):
@@ -68,6 +85,10 @@ def _without_conditions(gold: Reading, answer: Reading) -> Reading:
 
 
 def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool | None:
+    if _is_radians(gold) and _is_degrees(answer):
+        gold, answer = Scalar(gold.text), _to_radians(answer)
+    elif _is_degrees(gold) and _is_radians(answer):
+        gold, answer = _to_radians(gold), Scalar(answer.text)
     factor = units.ratio(gold.unit, answer.unit, drop=policy.drop_units)
     if factor is None:
         return False
@@ -113,6 +134,19 @@ def _shows_digits(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool:
         return False
 
 
+def _is_degrees(angle: Scalar) -> bool:
+    return angle.unit == _DEGREE and "\\pi" not in angle.text
+
+
+def _is_radians(angle: Scalar) -> bool:
+    """Whether a value is said to be in radians, or is a multiple of pi without a unit."""
+    return angle.unit == _RADIAN or (angle.unit is None and not angle.percent and "\\pi" in angle.text)
+
+
+def _to_radians(angle: Scalar) -> Scalar:
+    return Scalar(f"({angle.text})\\cdot\\frac{{\\pi}}{{180}}")
+
+
 def _without_letter(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool | None:
     """`12 m` against 12: a unit of one letter, where the other side has no variables. True or None.
 
@@ -139,11 +173,19 @@ def _equal_percent(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         return None
     if policy.percent_equals_fraction:
         try:
-            fraction = Apply("div", (parse(marked.text), Number(Fraction(100))))
-            verdicts.append(numeric.equal(fraction, parse(other.text), policy))
+            verdicts.append(numeric.equal(_hundredth(parse(marked.text)), parse(other.text), policy))
         except Undecided:
             verdicts.append(None)
     return True if True in verdicts else None if None in verdicts else False
+
+
+def _hundredth(percent: Node) -> Node:
+    """What a percentage is; of a decimal a decimal, which may be a rounded value."""
+    if isinstance(percent, Number) and percent.decimals is not None:
+        return Number(percent.value / 100, percent.decimals + 2)
+    if isinstance(percent, Apply) and percent.op == "neg":
+        return Apply("neg", (_hundredth(percent.args[0]),))
+    return Apply("div", (percent, Number(Fraction(100))))
 
 
 def _is_proportion(value: Scalar) -> bool:

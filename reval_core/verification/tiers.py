@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from reval_core.verification import admission, choices, exact, limits, reading, structure
+from reval_core.verification.arguments import with_brackets
 from reval_core.verification.budget import allowance
 from reval_core.verification.extraction import adjacent, boxes
 from reval_core.verification.normalise import closed, compact, normalise, printable, same_words, strip_delimiters
@@ -182,7 +183,10 @@ def _structure(case: Case) -> Verdict | None:
 
 def _admission(case: Case) -> Verdict | None:
     """What the symbolic tier would not read whole is different text; what would be dear is refused."""
-    sides = symbolic_text(case.gold), symbolic_text(case.answer)
+    try:
+        sides = symbolic_text(case.gold), symbolic_text(case.answer)
+    except Undecided as doubt:
+        return decided(False, case.answer, "admission", f"the texts differ, and one is not clear: {doubt}")
     for name, side in zip(("gold", "answer"), sides, strict=True):
         mark = admission.unread(side)
         if mark:
@@ -204,14 +208,17 @@ TIERS: dict[str, Callable[[Case], Verdict | None]] = {
 
 
 def symbolic_text(text: str) -> str:
-    """What the symbolic tier is given: normalised, without units and names of what is asked."""
+    """What the symbolic tier is given: normalised, without units and names of what is asked, functions with brackets.
+
+    Raises Undecided where the argument of a function has no clear end.
+    """
     text = normalise(text)
     read = reading.read(text)
     if isinstance(read, Scalar):
-        return read.text + ("\\%" if read.percent else "")
+        return with_brackets(read.text) + ("\\%" if read.percent else "")
     text = text.replace("\\mid", "|")
     exact_part = text.split("\\approx")[0].strip() or text
-    return exact_part.replace("%", "\\%")
+    return with_brackets(exact_part.replace("%", "\\%"))
 
 
 def _tier(gold: Reading, answer: Reading) -> str:

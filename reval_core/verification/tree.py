@@ -50,3 +50,12 @@ def leaves(node: Node) -> Iterator[Node]:
 def symbols(node: Node) -> frozenset[str]:
     """The variables that occur in the tree."""
     return frozenset(leaf.name for leaf in leaves(node) if isinstance(leaf, Symbol))
+
+
+def replaced(node: Node, old: Node, new: Node) -> Node:
+    """The tree with `new` wherever it has `old`."""
+    if node == old:
+        return new
+    if isinstance(node, Apply):
+        return Apply(node.op, tuple(replaced(arg, old, new) for arg in node.args))
+    return node

@@ -179,7 +179,7 @@ _SUFFIX = re.compile(
     rf"^(?:{_VALUE}|(?P<letters>.*[a-zA-Z]))\s*(?P<unit>\\frac\s?\{{\s?\\text[^$]*|\\text\s?\{{.*)$", re.DOTALL
 )
 _DEGREES = re.compile(
-    r"^(?P<value>[^\\]*[\d.)}]|(?:(?!\\(?:sin|cos|tan|sec|csc|cot)).)*(?:[\d}]|\\pi))\s?\^\s?\{?\s?(?:\\circ|o)\s?\}?"
+    r"^(?P<value>[^\\]*[\d.)}]|(?:(?!\\(?:sin|cos|tan|sec|csc|cot|cis)).)*(?:[\d}]|\\pi))\s?\^\s?\{?\s?(?:\\circ|o)\s?\}?"
     r"\s*(?:\\text\s?\{\s?)?(?P<scale>[CF]|Celsius|Fahrenheit)?(?:\s?\})?$"
 )
 _PLAIN_SUFFIX = re.compile(
