@@ -2,8 +2,8 @@
 
     find the stage -> lease -> the run, in a process of its own -> one transaction: rows of its store, and the stage
 
-The table ``stages`` says what is done, as for the stages of a run (`tasks.stage`): a committed cell is in the store. Its
-root may be deleted then; saved policies are learned again where they are needed. Inside a flow a cell is a task run.
+The table ``stages`` says what is done, as for the stages of a run (`tasks.stage`): a committed cell is in the store.
+Its root may be deleted then; saved policies are learned again where they are needed. Inside a flow a cell is a task run.
 """
 
 from __future__ import annotations
