@@ -28,6 +28,9 @@ class StoreConfig(Section):
         ge=1,
         description="Rounds between snapshots for slow readers, one a minute at most; None: when one is needed.",
     )
+    keep_open: bool = neutral(
+        False, description="Hold the database during the whole run: faster, but nobody else can read it meanwhile."
+    )
 
 
 class RetentionConfig(Section):

@@ -80,7 +80,7 @@ def open_run(
     run_id = run_id or (selection.run_id if selection is not None else run_id_of(config, fork))
     with ExitStack() as stack:
         stack.enter_context(ended_by_signals())
-        stack.enter_context(store.one_instance())
+        stack.enter_context(store.one_instance(keep=config.store.keep_open))
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)

@@ -28,12 +28,13 @@ Point = Mapping[str, Any]
 CELL: Point = {
     "model.device": "cpu",
     "model.threads": 1,
+    "store.keep_open": True,
     "store.snapshot_every": None,
     "limits.stalled_s": None,
     "retention.keep_last": 1,
     "retention.keep_evaluated": False,
 }
-"""Settings of every cell unless the experiment says otherwise: one thread, no snapshot, no watcher, one policy kept."""
+"""Settings of every cell unless the experiment says otherwise: one thread, no reader, no watcher, one policy kept."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 PROBLEM = "problem"
 """Benchmark of an experiment on one problem: that problem."""

@@ -23,10 +23,12 @@ class Instance:
     Args:
         path: the database file.
         threads: DuckDB's worker threads.
+        keep: hold the file between blocks as well, until the instance is dropped.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int, *, keep: bool = False) -> None:
+        self._path, self._threads, self._keep = path, threads, keep
+        self._attached = False
         self._root: duckdb.DuckDBPyConnection | None = None
         self._blocks = 0  # that have the file attached, one inside the other
         self._read_only = True
@@ -40,10 +42,8 @@ class Instance:
         if self._root is None:
             self._root = duckdb.connect(":memory:", config={"threads": self._threads})
         if not self._blocks:
-            quoted, mode = str(self._path).replace("'", "''"), "READ_ONLY" if read_only else "READ_WRITE"
             self._root.execute(DEFAULTS)
-            self._root.execute(f"ATTACH '{quoted}' AS {NAME} ({mode})")
-            self._read_only = read_only
+            self._attach(self._root, read_only=read_only and not self._keep)
         elif self._read_only and not read_only:
             raise duckdb.ConnectionException("a block that reads it is open in this process, and this one writes")
         connection = self._root.cursor()
@@ -51,18 +51,26 @@ class Instance:
         self._blocks += 1
         return connection
 
+    def _attach(self, root: duckdb.DuckDBPyConnection, *, read_only: bool) -> None:
+        if self._attached:
+            return
+        quoted, mode = str(self._path).replace("'", "''"), "READ_ONLY" if read_only else "READ_WRITE"
+        root.execute(f"ATTACH '{quoted}' AS {NAME} ({mode})")
+        self._attached, self._read_only = True, read_only
+
     def leave(self) -> None:
-        """End a block; the last one lets the file go.
+        """End a block; the last one lets the file go, unless it is kept.
 
         Raises:
             duckdb.Error: what is left to be written could not be written.
         """
         self._blocks = max(0, self._blocks - 1)  # an inner block may have dropped everything
-        if self._root is not None and not self._blocks:
+        if self._root is not None and not self._blocks and not self._keep:
             self._root.execute(f"DETACH {NAME}")
+            self._attached = False
 
     def drop(self) -> None:
         """Close everything; the next block begins with a new instance."""
-        root, self._root, self._blocks = self._root, None, 0
+        root, self._root, self._blocks, self._attached = self._root, None, 0, False
         if root is not None:
             root.close()

@@ -99,13 +99,14 @@ class Connections:
         self._outermost = True  # the next block, while none is open
 
     @contextmanager
-    def one_instance(self) -> Iterator[None]:
+    def one_instance(self, *, keep: bool = False) -> Iterator[None]:
         """Within the block connections are made in one instance of DuckDB, which takes a fraction of the time.
 
         For who opens often. What SQL of others may leave in an instance (settings, attached files) would stay in it.
+        With ``keep`` the file is held from the first connection to the end of the block: for who is alone with it.
         """
         assert self._instance is None
-        self._instance = Instance(self.path, self.threads)
+        self._instance = Instance(self.path, self.threads, keep=keep)
         try:
             yield
         finally:

@@ -146,9 +146,9 @@ class Store:
                 raise
 
     @contextmanager
-    def one_instance(self) -> Iterator[None]:
+    def one_instance(self, *, keep: bool = False) -> Iterator[None]:
         """For a process that opens the database often and only for its own statements: see `Connections`."""
-        with self._connections.one_instance():
+        with self._connections.one_instance(keep=keep):
             yield
 
     def append_batch(

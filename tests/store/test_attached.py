@@ -42,6 +42,19 @@ def test_the_file_is_held_in_a_block_and_free_between_blocks(connections: Connec
     assert opened_elsewhere(connections.path)
 
 
+def test_a_kept_file_is_held_until_the_end(connections: Connections) -> None:
+    with connections.one_instance(keep=True):
+        assert numbers(connections) == 0
+        with connections.write() as connection:  # after a block that only reads
+            connection.execute("INSERT INTO numbers VALUES (1)")
+        assert not opened_elsewhere(connections.path)
+        with pytest.raises(StoreError), connections.write() as connection:
+            connection.execute("INSERT INTO nowhere VALUES (1)")
+        assert numbers(connections) == 1
+    assert opened_elsewhere(connections.path)
+    assert numbers(connections) == 1
+
+
 def test_small_rows_stay_in_the_log_when_a_block_ends_and_settings_in_their_block(connections: Connections) -> None:
     log = connections.path.with_name(f"{connections.path.name}.wal")
     connections.settle(merge=lambda connection: True)
