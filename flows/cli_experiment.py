@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.terminal import console, served
@@ -38,7 +41,7 @@ def compare(path: Path, workers: int, cells: list[str], taken_from: list[Path], 
         with served(home, progress):
             done = flow.run_experiment(experiment, home, progress, workers)
     for results in done:
-        show(results)
+        show(results, console)
 
 
 def _part(
@@ -74,17 +77,17 @@ def _part(
                 flow.run_cells(one, mine, home, progress, workers)
 
 
-def show(results: Results) -> None:
-    """The tables of an experiment."""
+def show(results: Results, console: Console) -> None:
+    """Print the tables of an experiment."""
     experiment = results.experiment
     console.print(f"\n{experiment.name}: {results.metric} over {len(experiment.seeds)} seeds", style="bold")
     shown = [("final: mean of the last three evaluations", tables.final_table(results))]
     for threshold in experiment.thresholds:
         shown.append((f"to {threshold:g}: median over seeds [first, last]", tables.threshold_table(results, threshold)))
     for title, (head, rows) in shown:
-        page = Table(title=title, title_justify="left", title_style="")
+        page = Table(title=escape(title), title_justify="left", title_style="", box=SIMPLE_HEAD)
         for name in head:
-            page.add_column(name)
+            page.add_column(escape(name))
         for row in rows:
-            page.add_row(*row)
+            page.add_row(*map(escape, row))
         console.print(page)

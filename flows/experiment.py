@@ -131,8 +131,8 @@ def run_cells(
         progress.say(f"{experiment.name}: {len(done)} of {len(cells)} cells are there")
     if not missing:
         return done
-    check_settings(missing[0].config)
     for cell in missing:
+        check_settings(cell.config)
         prepare(experiment, cell, home, progress)
     tally = _Tally(progress, sum(cell.config.run.iterations for cell in missing))
     failed = []
@@ -175,7 +175,7 @@ def prepare(experiment: Experiment, cell: Cell, home: Home, progress: Progress) 
     (root / CONFIG).write_text(cell.config.to_yaml(), encoding="utf-8")
     home.models.mkdir(exist_ok=True)
     link = root / Home(root).models.name
-    if not link.is_symlink():
+    if not (link.exists() or link.is_symlink()):
         link.symlink_to(os.path.relpath(home.models, root), target_is_directory=True)
 
 
@@ -215,7 +215,7 @@ class _Tally:
             for line in process.stdout:
                 if line.startswith("round "):
                     now = int(line.split()[1])
-                    self._add(now - before if before else now)
+                    self._add(now - before)
                     before = now
             code = process.wait()
             process.stdin.close()

@@ -3,7 +3,7 @@
     find the stage -> lease -> the run, in a process of its own -> one transaction: rows of its store, and the stage
 
 The table ``stages`` says what is done, as for the stages of a run (`tasks.stage`): a committed cell is in the store.
-Its root may be deleted then; saved policies are learned again where they are needed. Inside a flow a cell is a task run.
+Its root may be deleted then: saved policies are learned again when needed. Inside a flow a cell is a task run.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Computed:
 
 
 def cell_root(home: Home, experiment: str, cell: Cell) -> Path:
-    """Where the cell's run lies."""
-    return home.root / "experiments" / experiment / "cells" / run_id_of(cell.config)
+    """Where the cell's run lies. Evaluated otherwise it is another one: what was evaluated on the way counts, too."""
+    evaluated = digest("evl", cell.config.evaluation.model_dump(mode="json")).removeprefix("evl_")[:4]
+    return home.root / "experiments" / experiment / "cells" / f"{run_id_of(cell.config)}-{evaluated}"
 
 
 def stage_key(cell: Cell, metric: Metric) -> str:
@@ -87,7 +88,8 @@ def compute(home: Home, experiment: str, cell: Cell, metric: Metric, work: Work)
     def body() -> dict[str, Any]:
         started, committed = time.perf_counter(), False
         try:
-            work(cell, root)
+            if not _is_whole(root, cell, metric):
+                work(cell, root)
             output = _take_in(home, store, root, cell, metric, lease, started)
             committed = True
         finally:
@@ -117,16 +119,32 @@ def _found_or_lease(store: Store, key: str, cell: Cell) -> Mapping[str, Any] | L
         time.sleep(0.5)
 
 
+def _is_whole(root: Path, cell: Cell, metric: Metric) -> bool:
+    """Whether the run was brought to its end already, as on another machine."""
+    database = Home(root).database
+    if not database.exists():
+        return False
+    own = Store(database)
+    own.prepare()  # also where another version has computed it
+    found = own.query_live("SELECT status FROM runs WHERE run_id = $run_id", run_id=run_id_of(cell.config)).to_pylist()
+    with own.read() as connection:
+        curve = curves.curve(connection, run_id_of(cell.config), metric.benchmark, metric.name)
+    return bool(found and found[0]["status"] == "completed" and _last_round(curve) == cell.config.run.iterations)
+
+
+def _last_round(curve: list[dict[str, Any]]) -> int | None:
+    return curve[-1]["rounds"] if curve else None
+
+
 def _take_in(
     home: Home, store: Store, root: Path, cell: Cell, metric: Metric, lease: Lease, started: float
 ) -> dict[str, Any]:
     """Merge the cell's store and commit the stage with its curve, at once or not at all."""
     own, run_id, under = Store(Home(root).database), run_id_of(cell.config), str(root.relative_to(home.root))
-    own.prepare()  # also where another version has computed it
     with own.read() as connection:
         record = runs.find(connection, run_id)
         curve = curves.curve(connection, run_id, metric.benchmark, metric.name)
-    if record is None or not curve or curve[-1]["rounds"] != cell.config.run.iterations:
+    if record is None or _last_round(curve) != cell.config.run.iterations:
         raise StoreError(
             f"{root} is not the whole run {run_id}: it has {len(curve)} evaluations of {metric.benchmark}, "
             f"{metric.name}, and the last must be after round {cell.config.run.iterations}. Delete that folder and "

@@ -13,7 +13,7 @@ from reval_core.experiments.results import COSTS, Arm, Results
 from reval_core.experiments.statistics import Mean, Reached
 
 Row = Sequence[str]
-UNITS = {"rounds": "rounds", "tokens": "thousand tokens", "seconds": "training seconds"}
+UNITS = {"rounds": "rounds", "tokens": "k tokens", "seconds": "seconds"}
 
 
 def markdown(results: Results) -> str:
@@ -27,8 +27,7 @@ def markdown(results: Results) -> str:
         if seeds > 1
         else f"{results.metric}, one seed, so without intervals.",
         "## Final value",
-        "Mean of the last three evaluations. The largest fall is how far a run fell below the best that it had been. "
-        "The drift is the mean log π − log π_ref of fresh responses near the end, in nats.",
+        FINAL,
         _table(*final_table(results)),
     ]
     for threshold in experiment.thresholds:
@@ -46,16 +45,22 @@ def markdown(results: Results) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+FINAL = (
+    "The mean of a run's last three evaluations. Differences are between the same seeds. The fall is the largest one "
+    "below the best that the run had been; the drift is the mean log π − log π_ref of fresh responses near the end, "
+    "in nats."
+)
 REACHED = (
-    "The first evaluation after learning began from which two in a row average at least this much. Median over all "
-    "seeds, first and last seed in brackets; a seed that never got there counts as later than the others."
+    "The first evaluation after learning began from which two in a row average at least this much, in rounds, "
+    "thousands of response tokens and seconds of training. Median over all seeds, first and last seed in brackets; a "
+    "seed that never got there counts as later than the others. The ratio is the baseline's rounds over these."
 )
 
 
 def final_table(results: Results) -> tuple[Row, list[Row]]:
     """Head and rows: the final value of each arm."""
     base = results.experiment.baseline
-    head = ["arm", "point", "seeds", "final", *([f"minus {base}, same seeds"] if base else []), "largest fall", "drift"]
+    head = ["arm", "point", "seeds", "final", *([f"minus {base}"] if base else []), "fall", "drift"]
     rows: list[Row] = [
         [
             arm.name,
@@ -78,7 +83,7 @@ def threshold_table(results: Results, threshold: float) -> tuple[Row, list[Row]]
         "arm",
         "reached by",
         *(UNITS[cost] for cost in COSTS),
-        *(["rounds of the baseline / these"] if base else []),
+        *(["ratio"] if base else []),
     ]
     rows: list[Row] = []
     for arm in results.arms:

@@ -2,7 +2,7 @@
 
     reward: {use: "reval_core.verification.nothing:nothing", transform: raw}
 
-A calibrated objective stays at its reference (docs/method.md). Benchmarks are graded by their gold answers all the same.
+A calibrated objective stays at its reference (docs/method.md). Benchmarks are graded by their gold answers as ever.
 """
 
 from __future__ import annotations
