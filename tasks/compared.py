@@ -46,9 +46,8 @@ def figures(results: Results) -> dict[str, plots.Figure]:
     drifts = {
         name: {"rounds": table["rounds"], "value": table["drift"], "low": table["drift"], "high": table["drift"]}
         for name, table in arms.items()
-        if any(value is not None for value in table["drift"])
     }
-    if drifts:
+    if any(value is not None for table in drifts.values() for value in table["value"]):
         drawn["drift"] = comparison.curves(
             drifts, "rounds", xlabel=SPENT["rounds"], ylabel="mean log π − log π_ref of fresh responses, nats"
         )

@@ -30,7 +30,7 @@ def curves(arms: Mapping[str, Table], x: str, *, xlabel: str, ylabel: str, thres
     """One line per arm with a band for the interval of its mean.
 
     Args:
-        arms: name to columns `x`, value, low, high (None where there is no interval).
+        arms: name to columns `x`, value, low, high (None where there is no interval); one without values is left out.
         x: the column that is spent: rounds, tokens or seconds.
         xlabel, ylabel: what stands at the axes.
         thresholds: thin lines across.
@@ -42,7 +42,9 @@ def curves(arms: Mapping[str, Table], x: str, *, xlabel: str, ylabel: str, thres
     some = False
     for index, (name, table) in enumerate(arms.items()):
         at, value, low, high = _numbers(table, x, "value", "low", "high")
-        some = some or bool(at.size and not np.isnan(value).all())
+        if not at.size or np.isnan(value).all():
+            continue  # its colour stays its own in every figure
+        some = True
         colour = COLOURS[index % len(COLOURS)]
         axes.fill_between(at, low, high, color=colour, alpha=0.14, linewidth=0)
         _line(axes, at, value, color=colour, label=name, linestyle=STYLES[index // len(COLOURS) % len(STYLES)])
