@@ -87,7 +87,7 @@ def alone(experiment: Experiment, home: Home, progress: Progress) -> list[Experi
     for level, wanted in experiment.problems.items():
         question = min(rates, key=lambda name: abs(rates[name] - wanted.base_pass_rate))
         progress.say(f"  {level}: {question} with pass rate {rates[question]:.2f}")
-        found.append(experiment.on_problem(level, question))
+        found.append(experiment.on_problem(level, question, rates[question]))
     return found
 
 
@@ -134,11 +134,13 @@ def run_cells(
     for cell in missing:
         check_settings(cell.config)
         prepare(experiment, cell, home, progress)
-    tally = _Tally(progress, sum(cell.config.run.iterations for cell in missing))
+    processes = Processes(progress, sum(cell.config.run.iterations for cell in missing))
     failed = []
     with ThreadPoolExecutor(workers) as pool:
         waiting = {
-            pool.submit(copy_context().run, compute, home, experiment.name, cell, experiment.metric, tally.run): cell
+            pool.submit(
+                copy_context().run, compute, home, experiment.name, cell, experiment.metric, processes.run
+            ): cell
             for cell in missing
         }
         try:
@@ -156,7 +158,7 @@ def run_cells(
                     f"({len(done)} of {len(cells)} cells)"
                 )
         except BaseException:
-            tally.stop()
+            processes.stop()
             pool.shutdown(cancel_futures=True)
             raise
     if failed:
@@ -179,7 +181,7 @@ def prepare(experiment: Experiment, cell: Cell, home: Home, progress: Progress) 
         link.symlink_to(os.path.relpath(home.models, root), target_is_directory=True)
 
 
-class _Tally:
+class Processes:
     """Runs cells, each in a process of its own, and counts the rounds of all of them."""
 
     def __init__(self, progress: Progress, rounds: int) -> None:

@@ -171,18 +171,19 @@ class Experiment(Section):
                 f"{chosen.samples_per_problem}."
             )
 
-    def on_problem(self, level: str, question: str) -> Experiment:
-        """The same on one problem alone, which is trained on and evaluated on."""
+    def on_problem(self, level: str, question: str, pass_rate: float | None = None) -> Experiment:
+        """The same on one problem alone, which is trained on and evaluated on; its pass rate is told in `about`."""
         source = {"path": self.candidates.path, "filter": "question = '{}'".format(question.replace("'", "''"))}
         alone = {
             "problems": [source],
             "evaluation.benchmarks": [PROBLEM],
             "evaluation.files": {PROBLEM: source},
         }
+        rate = "" if pass_rate is None else f", which the base model solves in {pass_rate:.2f} of its tries"
         return self.model_copy(
             update={
                 "name": f"{self.name}-{level}",
-                "about": f"{self.about} One problem alone, {level}: {question}".strip(),
+                "about": f"{self.about} One problem alone, {level}: {question}{rate}.".strip(),
                 "set": {**self.set, **alone},
                 "metric": self.metric.model_copy(update={"benchmark": PROBLEM}),
                 "problems": {},

@@ -74,7 +74,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(cell.name)
         run_cell(cell.config, Home(root), QUIET)
 
-    monkeypatch.setattr(flow._Tally, "run", run)
+    monkeypatch.setattr(flow.Processes, "run", run)
     return names
 
 
@@ -127,15 +127,15 @@ def digests(home: Home) -> dict[str, tuple[int, int]]:
 def test_a_cell_that_fails_holds_up_no_other_and_is_gone_on_with(
     trial: Experiment, home: Home, computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = flow._Tally.run
+    good = flow.Processes.run
 
-    def failing(self: flow._Tally, cell: Cell, root: Path) -> None:
+    def failing(self: flow.Processes, cell: Cell, root: Path) -> None:
         if cell.arm == "grpo":
             raise RevalError("no more memory")
         good(self, cell, root)
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow._Tally, "run", failing)
+        patch.setattr(flow.Processes, "run", failing)
         with pytest.raises(RevalError, match=r"2 of 3 cells of trial failed(?s:.*)grpo.lr0.001.s1: no more memory"):
             run_experiment(trial, home)
     assert computed == ["reval.s0"]
