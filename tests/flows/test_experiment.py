@@ -210,10 +210,14 @@ def test_what_does_not_go_together_is_said(
 
 @pytest.mark.long
 def test_a_kill_in_the_middle_costs_what_was_under_way(trial_file: Path, home: Home) -> None:
+    raw = yaml.safe_load(trial_file.read_text(encoding="utf-8"))
+    raw["set"] = {"run.iterations": 6, "store.keep_open": False}  # so that this process can see how far it is
+    longer = trial_file.with_name("longer.yaml")
+    longer.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
     program = "from flows.cli import main; main()"
-    command = [sys.executable, "-c", program, "compare", str(trial_file), "--cell", "reval.s0"]
-    root = cell_root(home, "trial", load_experiment(trial_file).cell("reval", {}, 0))
-    first = subprocess.Popen(command, env=environment_of(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command = [sys.executable, "-c", program, "compare", str(longer), "--cell", "reval.s0"]
+    root = cell_root(home, "trial", load_experiment(longer).cell("reval", {}, 0))
+    first = subprocess.Popen(command, env=environment_of(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not Home(root).database.exists() or not trained(root):
         assert first.poll() is None
         time.sleep(0.2)
@@ -222,7 +226,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(trial_file: Path, home: H
     done = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "reval.s0" in done.stdout
-    assert value(home, "SELECT count(*) FROM rounds") == 2
+    assert value(home, "SELECT count(*) FROM rounds") == 6
     assert value(home, "SELECT max(attempts) FROM runs") == 2
 
 
