@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.terminal import Overrides, Parameters, console, served
+from reval_core.errors import ConfigError
 from reval_core.home import find_home
 from tasks.progress import Progress
 from tasks.services import configure
@@ -73,16 +74,37 @@ def evaluate(
 
 @app.command()
 def compare(
-    first: PolicyName,
-    second: PolicyName,
+    first: Annotated[str, typer.Argument(help="As of evaluate; or an experiment: configs/experiments/NAME.yaml.")],
+    second: Annotated[str | None, typer.Argument(help="The other policy; none beside an experiment.")] = None,
     benchmarks: Benchmarks = None,
     columns: Columns = None,
     samples: Samples = None,
     limit: Limit = None,
     config: EvaluationConfig = None,
     overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cells of an experiment at a time, one thread each.")] = 1,
+    cells: Annotated[
+        list[str] | None, typer.Option("--cell", help="Compute these cells alone, as grpo-*.s0; may be repeated.")
+    ] = None,
+    taken_from: Annotated[
+        list[Path] | None, typer.Option("--take-in", help="Folder with cells of another machine; may be repeated.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="List an experiment's cells; compute nothing.")] = False,
 ) -> None:
-    """Evaluate two policies and show the paired difference, second minus first, with its interval."""
+    """Evaluate two policies and show the paired difference, second minus first; or do a whole experiment."""
+    if second is None:
+        from flows import cli_experiment
+
+        if not first.endswith((".yaml", ".yml")):
+            raise ConfigError(f"{first} is compared with what? Name a second policy, or an experiment's .yaml file.")
+        if any((benchmarks, columns, samples, limit, config, overrides)):
+            raise ConfigError(
+                "An experiment takes --workers, --cell, --take-in and --plan; the rest stands in its file."
+            )
+        cli_experiment.compare(Path(first), workers, cells or [], taken_from or [], plan=plan)
+        return
+    if cells or taken_from or plan:
+        raise ConfigError("--cell, --take-in and --plan are for an experiment: name its .yaml file alone.")
     from flows import closing
 
     sides = _evaluated([first, second], benchmarks, columns, samples, limit, config, overrides)

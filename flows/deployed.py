@@ -16,7 +16,7 @@ from pydantic import Field
 from flows import choosing, storing
 from flows.forms import Settings, configured
 from flows.generate import generate_flow, generation_of
-from flows.judging import compare, evaluate, rescore
+from flows.judging import compare, evaluate, experiment, rescore
 from flows.learn import learn_stored
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain
 from flows.opening import LATEST
@@ -31,7 +31,7 @@ from tasks.again import try_again
 from tasks.context import flow_run_id, nothing_to_do
 from tasks.preflight import check_settings
 
-__all__ = ["compare", "evaluate", "generate", "learn", "maintain", "rerun", "rescore", "train"]
+__all__ = ["compare", "evaluate", "experiment", "generate", "learn", "maintain", "rerun", "rescore", "train"]
 PRUNE_WAIT_S = 60.0
 """Seconds to wait for another process that archives or prunes."""
 

@@ -1,21 +1,27 @@
-"""The flows that judge, as a server offers them: rescore, evaluate, compare. See flows/deployed.py."""
+"""The flows that judge, as a server offers them: rescore, evaluate, compare, experiment. See flows/deployed.py."""
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
 from flows import choosing, closing
+from flows.cli_experiment import show
 from flows.compare import compare as paired
 from flows.evaluate import evaluate_flow, evaluation_of, rows
+from flows.experiment import run_experiment
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain, tell
 from flows.opening import LATEST
 from flows.rescore import rescore as rescore_flow
 from flows.starting import policy_named, resolved
 from reval_core.config import Config
 from reval_core.config_files import parse_config
+from reval_core.experiments.experiment import load_experiment
+from reval_core.experiments.tables import as_json
 from reval_core.home import Home
 from tasks.context import flow_run_id
 
@@ -118,6 +124,21 @@ def compare(
         names = [side["policy_id"] or word for side, word in zip(start["sides"], (first, second), strict=True)]
         tell(progress, f"first {names[0]}, second {names[1]}", lambda console: closing.show_comparison(found, console))
         return {"differences": [plain(row) for row in found]}
+
+
+@flow(name="experiment", flow_run_name="experiment {file}", validate_parameters=True)
+def experiment(file: ConfigFile = "configs/experiments/tiny.yaml", workers: Count = 1) -> Any:
+    """Compute what is missing of an experiment, and compare its arms over seeds.
+
+    Args:
+        file: The experiment's file, on the machine that runs it.
+        workers: Cells at a time, each in a process with one thread.
+    """
+    with at_work() as (home, progress):
+        done = run_experiment.fn(load_experiment(file), home, progress, workers)
+        for results in done:
+            tell(progress, f"compared {results.experiment.name}", partial(show, results))
+        return {"experiments": [json.loads(as_json(results)) for results in done]}
 
 
 def _evaluation(

@@ -56,17 +56,25 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override!r}: write it as key.path=value, for example objective.beta=0.05.")
-    value = _read_yaml(text, f"--set {key}: the value")
-    *parents, last = key.strip().split(".")
+    set_value(tree, key.strip(), _read_yaml(text, f"--set {key}: the value"), "--set ")
+
+
+def set_value(tree: dict[str, Any], key: str, value: Any, where: str = "") -> None:
+    """Set ``key.path`` to a value in a raw tree, in place; list items are named by index.
+
+    Raises:
+        ConfigError: the path runs through a value; `where` stands before the key in the message.
+    """
+    *parents, last = key.split(".")
     node: Any = tree
     for parent in parents:
-        place = _place(node, parent, key)
+        place = _place(node, parent, where + key)
         if isinstance(node, dict):
             node.setdefault(place, {})
         node = node[place]
         if node is None:
-            raise ConfigError(f"--set {key}: {parent!r} is empty in the file.")
-    node[_place(node, last, key)] = value
+            raise ConfigError(f"{where}{key}: {parent!r} is empty in the file.")
+    node[_place(node, last, where + key)] = value
 
 
 def _place(node: Any, part: str, key: str) -> Any:
@@ -74,9 +82,9 @@ def _place(node: Any, part: str, key: str) -> Any:
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
-        raise ConfigError(f"--set {key}: {part!r} lies inside a value, not a section.")
+        raise ConfigError(f"{key}: {part!r} lies inside a value, not a section.")
     if not (part.isdigit() and int(part) < len(node)):
-        raise ConfigError(f"--set {key}: {part!r} is no item of that list, which has {len(node)}, counted from 0.")
+        raise ConfigError(f"{key}: {part!r} is no item of that list, which has {len(node)}, counted from 0.")
     return int(part)
 
 

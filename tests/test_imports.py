@@ -33,6 +33,7 @@ ROOMS = {
     "store": ("problems",),
     "policies": ("learning", "problems", "store"),
     "evaluation": (),
+    "experiments": (),
     "reporting": (),
 }
 """Rooms of reval_core, and which others each may import beside the bottom. Learning and rollouts meet in tasks."""
