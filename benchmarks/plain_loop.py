@@ -217,9 +217,7 @@ class PlainLoop:
         return LearningStep(
             parent_policy_id=self.policy_id,
             reference_policy_id=self.base.policy_id,
-            settings=learning_settings(
-                self.config.objective, self.config.optimizer, self.config.model.dtype, self.config.model.lora
-            ),
+            settings=learning_settings(self.config.objective, self.config.optimizer, self.config.model.dtype),
             updates_before=self.learner.updates_done - len(updates),
             updates=planned,
         ).policy_id

@@ -26,8 +26,12 @@ PACKAGES = (
     "mlflow",
     "math-verify",
     "sympy",
+    "peft",
+    "bitsandbytes",
 )
-BITS_DEPEND_ON = ("torch", "transformers", "numpy", "threads", "cpu", "device", "LEARNING_VERSION")
+BITS_DEPEND_ON = (
+    "torch", "transformers", "numpy", "peft", "bitsandbytes", "threads", "cpu", "device", "LEARNING_VERSION",
+)  # fmt: skip
 """What the bits of learned weights depend on, on one kind of device."""
 
 

@@ -124,6 +124,19 @@ def test_a_new_adapter_scores_exactly_as_the_base(dtype: str, packed: bool, base
     assert (report.same_layout, report.stored) == (0, 0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_snapshot_stays_within_the_bound_of_another_layout(dtype: str, base: Any, examples: Examples) -> None:
+    if dtype == "bfloat16":
+        round_weights(base)
+    snapshot = grown(base)
+    padded = reference_scores(snapshot, examples, max_tokens=10**6, compute_dtype=dtype)
+    scored = [replace(e, ref_logprob=a, ref_root_value=b) for e, a, b in zip(examples, *padded, strict=True)]
+    packed = OptimizerConfig(packing=True, max_tokens_per_micro_batch=40)
+    report = calibrate(snapshot, scored, OBJECTIVE, packed, compute_dtype=dtype)
+    assert report.same_layout == 0
+    assert report.stored <= report.tolerance
+
+
 def test_the_self_test_sees_an_adapter_that_is_not_the_reference(
     base: Any, examples: Examples, with_reference: Callable[..., Examples]
 ) -> None:
