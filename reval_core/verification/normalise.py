@@ -357,6 +357,7 @@ def compact(text: str) -> str:
     """
     text = _TEXT.sub(r" \1 ", normalise(text)) if "\\text" in text else normalise(text)
     text = re.sub(r"\\(frac|sqrt)\s*(\d)\s*(?=\d)", r"\\\1{\2}", text)
+    text = re.sub(r"\\mid(?![A-Za-z])", "|", text)
     text = _SEPARATING.sub(lambda found: (found[1] or "") + "\0", text.strip())
     return "".join(text.split()).replace("\0", " ")
 
