@@ -380,10 +380,12 @@ CLASSES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     "sets and words in other spellings": (
         [
             ("[0,4)\\cup(4,9]", "[0,9]-\\{4\\}"),
+            ("\\{n|n=7m,m\\in \\mathbb{N}\\}", "\\{n \\mid n = 7m, m \\in \\mathbb{N}\\}"),
             ("\\text{every even number } k \\text{ but } 2", "\\text{Every even number }k\\text{ but }2"),
         ],
         [
             ("[0,4)\\cup(4,9]", "[0,9]-\\{5\\}"),
+            ("\\{n|n=7m,m\\in \\mathbb{N}\\}", "\\{n \\mid n = 7m, m \\in \\mathbb{Z}\\}"),
             ("\\text{every even number } k \\text{ but } 2", "\\text{Every even number }k\\text{ but }4"),
             ("\\text{every even number } k \\text{ but } 2", "\\text{every even number } K \\text{ but } 2"),
         ],
