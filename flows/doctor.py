@@ -50,7 +50,7 @@ PINNED = ("math-verify==0.9.0", "antlr4-python3-runtime==4.13.2")
 LOW_DISK_GB, FULL_DISK_GB = 5.0, 1.0
 LOCK_WAIT_S = 1.0
 NEEDS_NO_PROCESS = (r"\frac{1}{2}", "0.5")
-NEEDS_A_PROCESS = (r"\log 8", r"3\log 2")
+NEEDS_A_PROCESS = (r"\frac{1}{3}", r"\int_0^1 x^2\,dx")
 SECRETS = ("HF_TOKEN", "PREFECT_API_KEY", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 VARIABLES = ("REVAL_HOME", "REVAL_DATA", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "CUDA_VISIBLE_DEVICES", *SECRETS)
 CREATED = "`reval train` creates it; if runs were made before, set REVAL_HOME to their root."

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from reval_core.verification import named, numeric, relations
 from reval_core.verification.names import names_a_quantity
 from reval_core.verification.parser import parse
-from reval_core.verification.reading import has_symbols, is_constant
 from reval_core.verification.readings import Equation, Group, Opaque, Reading, Scalar
+from reval_core.verification.scalars import has_symbols, is_constant
 from reval_core.verification.tree import Apply, Node, Undecided, symbols
 from reval_core.verification.verdict import conjunction
 

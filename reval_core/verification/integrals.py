@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import re
+from fractions import Fraction
 
 from reval_core.verification import numeric
-from reval_core.verification.program import renamed
 from reval_core.verification.readings import Opaque, Reading, Scalar
-from reval_core.verification.tree import Apply, Node, Symbol, Undecided, symbols
+from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided, replaced, symbols
 from reval_core.verification.verdict import GradingPolicy
 
 _GOLD_CONSTANT = re.compile(r"C(?:_\d)?")
 _CONSTANT = re.compile(r"[CcKk](?:_\d)?")
 _VARIABLE = re.compile(r"[xyztuvws]|theta|phi|varphi")
 _IN_WORDS = re.compile(r"(?<=\+)\s?(?:\\text ?\{\s?const(?:ant)?\.?\s?\}|const(?:ant)?\.?)$")
-_ELSEWHERE = "\0"  # in no name that the parser makes
+_random = random.SystemRandom()
 
 
 def with_letter(read: Reading) -> Reading:
@@ -34,16 +35,23 @@ def has_constant(gold: Node) -> bool:
 def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
     """Whether the answer has a constant too and the rest differs from the gold's by the same number everywhere.
 
-    That is F(x) - G(x) = F(y) - G(y) for independent x and y. False where that cannot be said.
+    That is F(x) - G(x) = F(cx) - G(cx), c being any number between 0 and 1. False where that cannot be said.
     """
     left, right = _without_constant(gold, _GOLD_CONSTANT), _without_constant(answer, _CONSTANT)
     if left is None or right is None or symbols(left) != symbols(right):
         return False
-    first, second = (Apply("add", (a, renamed(b, _ELSEWHERE))) for a, b in ((left, right), (right, left)))
+    nearer = Number(Fraction(_random.randrange(5_000, 10_000), 10_000))  # to 0, so in most domains that x is in
+    first, second = (Apply("add", (a, _scaled(b, nearer))) for a, b in ((left, right), (right, left)))
     try:
         return numeric.equal(first, second, policy)
     except Undecided:
         return False
+
+
+def _scaled(node: Node, factor: Number) -> Node:
+    for name in symbols(node):
+        node = replaced(node, Symbol(name), Apply("mul", (factor, Symbol(name))))
+    return node
 
 
 def _without_constant(node: Node, constant: re.Pattern[str]) -> Node | None:

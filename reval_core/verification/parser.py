@@ -7,11 +7,11 @@ unknown name, `1/2x`, `4{5}`, several +-. Nothing is ever evaluated as code.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
 from reval_core.verification.arguments import with_brackets
+from reval_core.verification.tokens import PLAIN_WORDS, tokens
 from reval_core.verification.tree import Apply, Node, Number, Symbol, Undecided, leaves, symbols
 
 MAX_DEPTH = 80
@@ -26,7 +26,6 @@ FUNCTIONS = frozenset(
         "sin cos tan cot sec csc cis arcsin arccos arctan arccot sinh cosh tanh ln exp log sqrt abs floor ceil"
     )
 )
-_PLAIN_WORDS = frozenset(_WORD.findall("sqrt sin cos tan cot sec csc ln exp log pi infinity"))
 _GREEK = frozenset(
     _WORD.findall(
         "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau"
@@ -36,10 +35,6 @@ _GREEK = frozenset(
 _GREEK_FUNCTIONS = frozenset({"Gamma", "zeta", "psi", "phi", "varphi", "Phi", "Psi"})
 _KEEPS_SIGN = frozenset({"mul", "div", "sqrt", "pi"})
 _CALLABLE_LETTERS = frozenset("fghFGHPQRWT")
-_TOKEN = re.compile(
-    r"\s*(\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?(?:[eE][+-]?\d{1,5}(?![\w.]))?|\.\d+|[a-zA-Z]+|\S)",
-    re.ASCII,
-)
 _CONJUGATES = frozenset({"\\overline", "\\bar"})
 _AFTER_WHOLE = re.compile(r"(?<![\d.}^_])\d{1,20}\s?\\frac\s?\{\s?(\d{1,20})\s?\}\s?\{\s?(\d{1,20})\s?\}")
 _DERIVATIVE = re.compile(r"\\frac\s?\{\s?d\s?\w{0,2}\s?\}\s?\{\s?d\s?[a-z]\s?\}")
@@ -59,7 +54,7 @@ def _parse(text: str) -> Node:
         raise Undecided("a whole number beside a fraction above 1 is no mixed number, and nobody writes products so")
     if not text or len(text) > 2_000:
         raise Undecided("empty or too long")
-    parser = _Parser(list(_tokens(with_brackets(text))))
+    parser = _Parser(list(tokens(with_brackets(text))))
     try:
         node = parser.sum()
     except RecursionError as error:
@@ -70,12 +65,12 @@ def _parse(text: str) -> Node:
     return node
 
 
-# A tree takes about 150 bytes for each character of its text: the two caches hold at most some 60 and 5 MB.
 def is_improper(text: str) -> bool:
     """Whether a whole number stands directly before a fraction of numbers that is 1 or more: 3\\frac{9}{8}."""
     return any(int(found[1]) >= int(found[2]) for found in _AFTER_WHOLE.finditer(text))
 
 
+# A tree takes about 150 bytes for each character of its text: the two caches hold at most some 60 and 5 MB.
 _parse_short = lru_cache(maxsize=2_048)(_parse)
 _parse_long = lru_cache(maxsize=16)(_parse)
 
@@ -89,22 +84,6 @@ def _refuse_deep(root: Node) -> None:
             raise Undecided(f"deeper than {MAX_DEPTH} operations")
         if isinstance(node, Apply):
             pending.extend((arg, depth + 1) for arg in node.args)
-
-
-def _tokens(text: str) -> Iterator[str]:
-    if not text.isascii():
-        raise Undecided("a sign that normalising does not know")
-    for match in _TOKEN.finditer(text):
-        token = match[1]
-        if token[0].isalpha() and len(token) > 1 and token.isalpha():
-            if token in _PLAIN_WORDS:
-                yield token
-            elif len(token) <= 2 or set(token) <= set("abcxyz"):
-                yield from token  # a product of variables: xy, abc
-            else:
-                raise Undecided(f"the word {token!r}")
-        else:
-            yield token
 
 
 class _Parser:
@@ -298,7 +277,7 @@ class _Parser:
             return Apply("binomial", (self.argument(), self.argument()))
         if name == "sqrt":
             return self.root()
-        if name in FUNCTIONS and (token.startswith("\\") or token in _PLAIN_WORDS):
+        if name in FUNCTIONS and (token.startswith("\\") or token in PLAIN_WORDS):
             return self.function(name)
         letter = (name in _GREEK and token != name) or (len(token) == 1 and token.isalpha() and token.isascii())
         if letter and self._subscript_follows():

@@ -18,8 +18,7 @@ from reval_core.verification import (
     sequences,
     units,
 )
-from reval_core.verification.normalise import compact, normalise, words_of
-from reval_core.verification.parser import parse
+from reval_core.verification.normalise import compact, normalise
 from reval_core.verification.readings import (
     Equation,
     Group,
@@ -27,18 +26,15 @@ from reval_core.verification.readings import (
     Reading,
     Refused,
     Scalar,
-    Words,
 )
 from reval_core.verification.relations import is_label, one_group, split_top
-from reval_core.verification.tree import Undecided, symbols
+from reval_core.verification.words import OR, read_letters, read_words
 
 _TEXT_LABEL = re.compile(r"(?:\\text\{[^{}]*\}|[A-Za-z ()]){1,60}")
-_WORDS = re.compile(r"(?:\\text\{[^{}\\$]*\}|[A-Za-z '\-.,!?:;\"()])+")
 _CONNECTIVE = re.compile(
     r"\\text\{\s*(?:,?\s*(?:and|or|AND|OR)|,|;)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z])|(?<=\d)(?:and|or)(?=[a-z\d])"
     r"|\\(?:vee|wedge|lor|land)(?![a-zA-Z])|[和或]|(?<=[\w)}])\s?\\?&\s?(?=[\w(\\-])"
 )
-_OR = re.compile(r"(?<![\\a-zA-Z])(?:or|OR)(?![a-zA-Z])|(?<=\d)or(?=[a-z\d])|\\(?:vee|lor)(?![a-zA-Z])|或")
 _ENVIRONMENT = re.compile(
     r"\\begin\{((?:p|b|B|v|V)?(?:small)?matrix|array)\}(?:\{[clr|*{}\d]*\})?((?:(?!\\(?:begin|end)\{).)*)\\end\{\1\}",
     re.DOTALL,
@@ -84,21 +80,12 @@ _GOES_ON = re.compile(r"(-?\d{1,60}\.\d{6,2000})\s?\\ldots")
 """As many digits as a rounded value must show, and more to come."""
 _TRANSPOSED = re.compile(r"^([(\[].*[)\]])\s?\^\s?\{?\s?(?:T|\\top|\\intercal)\s?\}?$")
 _ELEMENT = re.compile(r"\\in(?![a-zA-Z])")
-_NO_SOLUTION = re.compile(
-    r"(?:there (?:is|are) |the (?:equation|system) has )?no (?:real |integer )?solutions?(?: exists?)?"
-)
 _CONDITION = re.compile(r"^(.*\S)\s*\(([^()]*(?:\\(?:in|ge|le|ne)(?![a-zA-Z])|<|>)[^()]*)\)$")
 _MODULUS = re.compile(
     r"^(.*\S)\s*(?:\\pmod\s?(?:\{(\d+)\}|(\d+))|\(\s?\\?mod\s?\{?(\d+)\}?\s?\)|\\text\{ ?\(mod (\d+)\) ?\})$"
 )
 _RESIDUE = re.compile(r"(-?\d+)\s?\\?mod\s?(\d+)")
 _NAMED_POINT = re.compile(r"(?:\\text\{\s?(?:[Pp]oint|the point)\s?\}\s?)?[A-Z]\s?(\([^()]*,[^()]*\))")
-_TEXTS = re.compile(r"\\text\{([^{}]*)\}")
-_BETWEEN_LETTERS = re.compile(
-    r"\s?,\s?(?:and|or|AND|OR)\s|\s?,\s?|\s?\\?&\s?|\s+(?:and|or|AND|OR)\s+|\s?\\(?:vee|wedge|lor|land)(?![a-zA-Z])|[和或]"
-)
-_LETTERED = re.compile(r"[A-Z]|[IVX]{1,5}")
-_NOTHING = frozenset({"none", "empty set", "the empty set", "no such numbers"})
 
 
 @lru_cache(maxsize=4096)
@@ -130,7 +117,7 @@ def _read(text: str, depth: int) -> Reading:
         return _read(text[1:-1].strip(), depth + 1)
     if "\\approx" in text:
         return _read_approximately(text, depth)
-    words = _read_letters(text) or _read_words(text)
+    words = read_letters(text) or read_words(text)
     if words is not None:
         return words
     numbers = relations.read_set(text, lambda part: _read(part, depth + 1))
@@ -231,7 +218,7 @@ def _read_parts(text: str, depth: int) -> Reading:
         return related
     either = False
     if "\\begin" not in text and _CONNECTIVE.search(text):
-        either = _OR.search(text) is not None
+        either = OR.search(text) is not None
         text = re.sub(r"\s*,(?:\s*,)+\s*", ", ", _CONNECTIVE.sub(",", text)).strip(" ,")
     if not text:
         return Opaque(text)
@@ -390,57 +377,3 @@ def _read_scalar(text: str) -> Reading:
     if not value or "\\text" in value or "\\pm" in value or value.endswith("%"):
         return Opaque(text)
     return Scalar(value, percent, unit)
-
-
-def _read_letters(text: str) -> Reading | None:
-    """`B and C`, `I, II` as a list of names, `I or II` as alternatives."""
-    plain = _TEXTS.sub(r" \1 ", text).strip(" .()").replace("(", "").replace(")", "")
-    found = [item.strip() for item in _BETWEEN_LETTERS.split(plain)]
-    if len(found) < 2 or not all(_LETTERED.fullmatch(item) for item in found):
-        return None
-    kind = alternatives.EITHER if _OR.search(plain) else "list"
-    return Group(kind, tuple(Words(item.casefold()) for item in found))
-
-
-def _read_words(text: str) -> Reading | None:
-    if text[0] == "-" or not _WORDS.fullmatch(text):
-        return None
-    said = words_of(text)
-    if said in _NOTHING or _NO_SOLUTION.fullmatch(said):
-        return Group("set", ())
-    named = relations.number_set(said)
-    if named is not None:
-        return named
-    letters = sum(char.isalpha() for char in said)
-    if letters < 2 or (letters < 3 and "\\text" not in text) or said in ("and", "or"):
-        return None
-    if "\\text" not in text and " " not in said and parses(text):
-        return None
-    outside = re.sub(r"\\text\{[^{}]*\}", "", text)
-    if outside != text and any(char.isalpha() for char in outside) and " " not in said:
-        return None  # letters beside the text: a name and its unit, not words
-    if re.fullmatch(r"\(?[A-Za-z](?:\s?,\s?[A-Za-z])+\)?", said) or re.search(r"(?<![a-z])[a-z]\s?[=(]", said):
-        return None
-    return Words(said)
-
-
-def parses(text: str) -> bool:
-    """Whether text is a scalar expression of the strict grammar."""
-    try:
-        parse(text)
-    except Undecided:
-        return False
-    return True
-
-
-def has_symbols(scalar: Scalar) -> bool:
-    """Whether the value depends on a variable, or cannot be read."""
-    try:
-        return bool(symbols(parse(scalar.text)))
-    except Undecided:
-        return True
-
-
-def is_constant(read: Reading) -> bool:
-    """Whether a reading is one value without variables."""
-    return isinstance(read, Scalar) and not has_symbols(read)

@@ -25,7 +25,6 @@ from reval_core.verification import (
 )
 from reval_core.verification.normalise import compact
 from reval_core.verification.parser import parse
-from reval_core.verification.reading import has_symbols, is_constant, parses
 from reval_core.verification.readings import (
     Conditional,
     Congruence,
@@ -37,6 +36,7 @@ from reval_core.verification.readings import (
     Scalar,
     Words,
 )
+from reval_core.verification.scalars import has_symbols, is_constant, parses
 from reval_core.verification.tree import Apply, Node, Number, Undecided, symbols
 from reval_core.verification.verdict import GradingPolicy, conjunction
 

@@ -95,8 +95,7 @@ def test_same_verdicts_from_eight_threads_while_workers_are_killed() -> None:
     assert results == dict.fromkeys(range(8), expected)
 
 
-SCRIPT = (
-    textwrap.dedent("""
+SCRIPT = textwrap.dedent("""
     import sys, time
     from reval_core.verification import Verifier
     verifier = Verifier(workers=1, timeout_s=60.0)   # no __main__ guard, on purpose
@@ -104,9 +103,7 @@ SCRIPT = (
     print(*verifier.pool.pids(), flush=True)
     if sys.argv[1] == "hang":
         verifier.grade(%r, %r)
-""")
-    % (*NEEDS_SYMBOLIC, *HANGS)
-)
+""") % (*NEEDS_SYMBOLIC, *HANGS)
 
 
 @pytest.mark.parametrize("mode", ["exit", "hang"])
