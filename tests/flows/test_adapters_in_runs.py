@@ -16,6 +16,8 @@ from reval_core.policies.folder import ADAPTER
 
 pytest.importorskip("peft")
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def config(small: Config) -> Config:

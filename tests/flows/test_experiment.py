@@ -83,6 +83,7 @@ def run_experiment(trial: Experiment, home: Home) -> Results:
     return results
 
 
+@pytest.mark.long
 def test_an_experiment_from_its_file_to_its_tables(
     trial: Experiment, home: Home, computed: list[str], trial_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

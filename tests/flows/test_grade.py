@@ -37,7 +37,7 @@ def test_explain_shows_what_each_tier_said(reval: Reval) -> None:
     ]
     assert "a closed interval of 2: the value -2; the value 7" in out
     _, out, _ = reval("grade", r"\frac{1}{3}", r"\int_0^1 x^2\,dx", "--explain")
-    assert r"given to sympy   \frac{1}{3}  |  \int_0^1 x^2\,dx" in out
+    assert r"given to sympy   \frac{1}{3}  |  \int_0^1 x^2 dx" in out
     assert "symbolic         correct: math-verify: equal" in out
     _, out, _ = reval("grade", "5", "5'", "--explain")
     assert 'the answer holds "\'", which sympy would not read' in out

@@ -71,6 +71,7 @@ def test_a_finished_run_has_nothing_to_do(finished: Finished) -> None:
     assert plan(finished.config, finished.home) == DONE
 
 
+@pytest.mark.long
 def test_a_finished_run_is_told_from_the_store(finished: Finished, copied: Home, tmp_path: Path) -> None:
     assert opening.is_learned(finished.config, copied)
     assert planning.nothing_to_do(finished.config, copied)

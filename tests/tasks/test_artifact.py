@@ -218,7 +218,7 @@ def server(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Server(os.environ["PREFECT_API_URL"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_flow_run_has_one_artifact_under_the_runs_key_and_a_breach_is_an_event(
     config: Config, quick: None, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
