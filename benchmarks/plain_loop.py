@@ -217,7 +217,9 @@ class PlainLoop:
         return LearningStep(
             parent_policy_id=self.policy_id,
             reference_policy_id=self.base.policy_id,
-            settings=learning_settings(self.config.objective, self.config.optimizer, self.config.model.dtype),
+            settings=learning_settings(
+                self.config.objective, self.config.optimizer, self.config.model.dtype, self.config.model.lora
+            ),
             updates_before=self.learner.updates_done - len(updates),
             updates=planned,
         ).policy_id

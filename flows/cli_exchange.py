@@ -1,4 +1,4 @@
-"""The commands that move responses between stores: ``reval export`` and ``import``."""
+"""The commands that move responses and policies between stores and programs: ``reval export`` and ``import``."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ def export_(
 
     with Progress() as progress:
         exchange.export_to(find_home(), dest, layout, run, purpose, where, progress)
+
+
+@app.command("export-policy")
+def export_policy_(
+    policy: Annotated[str, typer.Argument(help="A saved policy: its id or the first digits of it.")],
+    dest: Annotated[Path, typer.Argument(help="Folder to write; there must be none yet.")],
+) -> None:
+    """Write a saved policy as a plain model folder in Hugging Face layout; an adapter is merged into its base."""
+    from flows import exporting
+
+    with Progress() as progress:
+        exporting.export_policy_to(find_home(), policy, dest, progress)
 
 
 @app.command("import")

@@ -32,10 +32,12 @@ PROMPT = 150
 PAYLOAD_TOKEN = 6
 """Id and text of one response token, compressed: 6.4 bytes in mathematical English, 3.6 in the quickstart."""
 
-MASTER = 16
-"""float32 weight, gradient and two Adam moments of one parameter."""
-CHECKPOINT = 12
-"""float32 weight and two Adam moments of one parameter in a saved folder."""
+MASTER = 8
+"""float32 weight and gradient of one parameter that is learned."""
+MOMENTS = {"adamw": 8, "adamw_8bit": 2, "adamw_paged": 8}
+"""Two Adam moments of one parameter; those in 8 bits have one float32 for 256 of them beside."""
+PAGED = "adamw_paged"
+"""Its moments are paged out while anything else needs the device's memory."""
 COMPUTE_BYTES = {"float32": 4, "bfloat16": 2}
 NARROW_BYTES = {"float32": 36, "bfloat16": 22}
 """Saved by one token in one layer for each of its hidden dimensions: norms, which are float32 inside, and attention."""
@@ -119,22 +121,62 @@ class Need:
     formula: str
 
 
+def learned_parameters(config: Config, size: ModelSize) -> int:
+    """All of the model, or its adapters: rank times inputs and outputs of each layer that has one."""
+    lora = config.model.lora
+    if lora is None:
+        return size.parameters
+    sides = {
+        **dict.fromkeys(("k_proj", "v_proj"), size.hidden + size.kv_width),
+        **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), size.hidden + size.intermediate),
+    }
+    return size.layers * lora.rank * sum(sides.get(target, 2 * size.hidden) for target in lora.targets)
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """float32 weight and two moments of one parameter in a saved folder."""
+    return 4 + MOMENTS[config.optimizer.use]
+
+
 def learning_memory(config: Config, size: ModelSize) -> list[Need]:
     """What an update holds at once."""
     tokens, positions = micro_batch(config)
-    half = config.model.dtype == "bfloat16"
-    needs = [
-        Need("learner", MASTER * size.parameters, f"{MASTER} bytes a parameter: float32 weight, gradient, two moments"),
-        *_reference(config, size),
-    ]
-    if half:
-        needs.append(Need("bfloat16 copies", 2 * size.parameters, "2 bytes a parameter, while it computes"))
+    learner = _learner(config, size, MASTER, "float32 weight, gradient")
+    needs = [*_base(config, size), learner, *_reference(config, size)]
+    if config.model.dtype == "bfloat16":
+        copies = 2 * learned_parameters(config, size)
+        needs.append(Need("bfloat16 copies", copies, f"2 bytes a {unit(config)}, while it computes"))
     return [*needs, _activations(config, size, tokens), _logits(size, positions)]
+
+
+def unit(config: Config) -> str:
+    """What is counted in `learned_parameters`."""
+    return "parameter" if config.model.lora is None else "parameter of the adapters"
+
+
+def _learner(config: Config, size: ModelSize, own: int, words: str) -> Need:
+    use = config.optimizer.use
+    each = own + (0 if use == PAGED else MOMENTS[use])
+    moments = {"adamw": ", two moments", "adamw_8bit": ", two moments in 8 bits", PAGED: "; moments on the host"}[use]
+    formula = f"{each} bytes a {unit(config)}: {words}{moments}"
+    return Need("learner", each * learned_parameters(config, size), formula)
+
+
+def _base(config: Config, size: ModelSize) -> list[Need]:
+    """The frozen weights under adapters."""
+    if config.model.lora is None:
+        return []
+    each = COMPUTE_BYTES[config.model.dtype]
+    return [Need("base", each * size.parameters, f"{each} bytes a parameter: as it computes")]
 
 
 def _reference(config: Config, size: ModelSize) -> list[Need]:
     if not objective_for(config.objective).needs_reference:
         return []
+    if config.model.lora is not None:
+        if config.objective.reference_reset_every is None:
+            return []
+        return [Need("reference", 4 * learned_parameters(config, size), f"4 bytes a {unit(config)}: a snapshot")]
     if config.model.reference == "host":
         return []
     if config.model.dtype == "bfloat16":
@@ -178,9 +220,12 @@ def generating_memory(config: Config, size: ModelSize) -> list[Need]:
     rollouts, engine = config.rollouts, config.rollouts.engine
     longest = rollouts.max_prompt_tokens + rollouts.max_new_tokens
     sequences = max(1, min(config.batch_size, engine.max_batch_sequences, engine.max_batch_tokens // longest))
-    cache = 2 * 4 * size.layers * size.kv_width * sequences * longest
+    # under autocast keys are as wide as the residual stream, which the weights' own precision decides
+    width = 4 if config.model.lora is None else COMPUTE_BYTES[config.model.dtype]
+    cache = 2 * width * size.layers * size.kv_width * sequences * longest
     return [
-        Need("learner", 12 * size.parameters, "12 bytes a parameter: float32 weight, two moments"),
+        *_base(config, size),
+        _learner(config, size, 4, "float32 weight"),
         *_reference(config, size),
-        Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x 4 bytes"),
+        Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x {width} bytes"),
     ]

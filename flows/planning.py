@@ -64,10 +64,11 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
             f"Nothing differs from run {parent_id}, so there is nothing to fork. Change a setting with --set, sample a "
             "round anew with --force generate@ROUND, or raise run.iterations to go on."
         )
-    moved = [line for line in changed if line.startswith(("model.", "prompt."))]
+    moved = [line for line in changed if line.startswith(("model.", "prompt.", "optimizer.use:"))]
     if moved:
         raise ConfigError(
-            f"A fork keeps its parent's model and prompt, this one changes {moved[0]}. Start a run instead."
+            f"A fork keeps its parent's model, prompt and kind of optimizer, this one changes {moved[0]}. Start a run "
+            "instead."
         )
     forced = {slot: count for slot, count in parent.forced.items() if int(slot.rpartition("@")[2]) >= iteration}
     if forced_at is not None:
@@ -218,11 +219,12 @@ def _total(needs: list[Need]) -> int:
 
 def _saved(config: Config, home: Home, size: ModelSize) -> str:
     whole, evaluated = costs.saved_rounds(config)
-    needed = size.parameters * (costs.CHECKPOINT * len(whole) + 4 * len(evaluated))
+    each = costs.checkpoint_bytes(config)
+    needed = costs.learned_parameters(config, size) * (each * len(whole) + 4 * len(evaluated))
     free = shutil.disk_usage(next(p for p in (home.root, *home.root.parents) if p.exists())).free
     return (
-        f"{len(whole) + len(evaluated)} folders, about {_bytes(needed)} ({len(whole)} checkpoints of "
-        f"{costs.CHECKPOINT} bytes a parameter, {len(evaluated)} only evaluated, of 4); free here {_bytes(free)}"
+        f"{len(whole) + len(evaluated)} folders, about {_bytes(needed)} ({len(whole)} checkpoints of {each} bytes a "
+        f"{costs.unit(config)}, {len(evaluated)} only evaluated, of 4); free here {_bytes(free)}"
     )
 
 

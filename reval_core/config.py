@@ -16,7 +16,7 @@ from reval_core import yaml_text
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
-from reval_core.section import Section, neutral
+from reval_core.section import Section, added, neutral
 from reval_core.upkeep import CheckpointConfig, LimitsConfig, RetentionConfig, StoreConfig, TrackingConfig
 
 
@@ -26,6 +26,30 @@ class RunConfig(Section):
     name: str = neutral("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run, for people.")
     seed: int = Field(0, ge=0, description="Seed of problem order, samples and draws.")
     iterations: int = neutral(30, ge=0, description="Generation rounds; raising it continues the run.")
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (library peft): the base model stays as it is, and only they are learned."""
+
+    rank: int = Field(32, ge=1, description="Rank of each adapter.")
+    alpha: float = Field(64.0, gt=0, description="An adapter's product is scaled by alpha / rank.")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Last parts of the names of the linear layers that have one; never the LM head or embeddings.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the adapters' first factors; the second ones begin at 0.")
+    dropout: float = Field(0.0, description="0: policy and reference are scored by the same function, without noise.")
+
+    @field_validator("dropout")
+    @classmethod
+    def _none(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError(
+                f"dropout is {value:g}, and only 0 makes sense here: a residual compares the policy's score with the "
+                "reference's, and noise in one of them would be learned from as if it were reward"
+            )
+        return value
 
 
 class ModelConfig(Section):
@@ -51,6 +75,18 @@ class ModelConfig(Section):
     reference: Literal["device", "host"] = neutral(
         "device", description="Where a GPU run keeps the reference while it learns; from the host it comes to score."
     )
+    lora: LoraConfig | None = added(
+        None, description="Learn adapters over the frozen base (pip install -e '.[lora]'); None: all weights."
+    )
+
+    @model_validator(mode="after")
+    def _one_copy(self) -> ModelConfig:
+        if self.lora is not None and self.reference == "host":
+            raise ValueError(
+                "model.reference 'host' moves a second copy of the weights away, and with model.lora there is none: "
+                "the reference is the base or an adapter over it. Leave it at 'device'."
+            )
+        return self
 
 
 class PromptConfig(Section):
@@ -188,6 +224,10 @@ class ObjectiveConfig(Section):
 class OptimizerConfig(Section):
     """AdamW on float32 master weights."""
 
+    use: Literal["adamw", "adamw_8bit", "adamw_paged"] = added(
+        "adamw",
+        description="adamw; of bitsandbytes (pip install -e '.[lean]'): moments in 8 bits, or paged out to the host.",
+    )
     lr: float = Field(1e-6, gt=0, description="Learning rate.")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments.")
     eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
@@ -334,9 +374,10 @@ def _identity_part(section: BaseModel) -> dict[str, Any]:
     part: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("identity") is False:
-            continue
+        kept = extra.get("identity") if isinstance(extra, dict) else None
         value = getattr(section, name)
+        if kept is False or (kept == "unless default" and value == field.default):
+            continue
         if isinstance(value, BaseModel):
             inner = _identity_part(value)
             if inner:

@@ -14,6 +14,14 @@ def neutral(default: Any = ..., **kwargs: Any) -> Any:
     return Field(json_schema_extra={"identity": False}, **kwargs)
 
 
+def added(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that came after the first runs: part of the run's identity only where it is not its default.
+
+    So a run that was begun without it keeps its name.
+    """
+    return Field(default, json_schema_extra={"identity": "unless default"}, **kwargs)
+
+
 class Section(BaseModel):
     """Base of every part of the tree: unknown keys are errors, numbers finite, values cannot be changed afterwards."""
 

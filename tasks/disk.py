@@ -6,7 +6,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from reval_core.policies.folder import OPTIMIZER
+from reval_core.learning.adapters import adapter_numbers
+from reval_core.policies.folder import OPTIMIZER, outline
 from reval_core.store import space
 from reval_core.store.archive import TOKEN_BYTES
 from tasks.run import Here, Run
@@ -45,7 +46,9 @@ def check_policy(here: Here, *, with_optimizer: bool) -> None:
         StoreError: says what is needed and what is free.
     """
     tensors = 3 if with_optimizer else 1
-    needed = parameters(here.run.base.folder) * MASTER_BYTES * tensors
+    base, lora = here.run.base.folder, here.run.config.model.lora
+    learned = parameters(base) if lora is None else adapter_numbers(outline(base), lora)
+    needed = learned * MASTER_BYTES * tensors
     what = "A checkpoint" if with_optimizer else "The policy to evaluate"
     space.require(here.run.home.policies, needed, f"{what} of round {here.iteration}")
 

@@ -50,7 +50,7 @@ def _plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
     return LearningStep(
         parent_policy_id=policy_id,
         reference_policy_id=reference,
-        settings=learning_settings(config.objective, config.optimizer, config.model.dtype),
+        settings=learning_settings(config.objective, config.optimizer, config.model.dtype, config.model.lora),
         updates_before=before,
         updates=tuple(update for update in updates if update.draws),
     )

@@ -35,7 +35,7 @@ from tasks.fork import Fork, run_id_of
 from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
-from tasks.preflight import check_prompts, check_settings, context_length
+from tasks.preflight import check_adapters, check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
@@ -82,6 +82,7 @@ def open_run(
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
         check_prompts(config, context_length(base.folder), renderer, inputs)
+        check_adapters(config, base.folder)
         grader, evaluation_graders = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
@@ -195,6 +196,7 @@ def _policies(
         gradient_checkpointing=config.model.gradient_checkpointing,
         kernels=config.model.kernels,
         reference=config.model.reference,
+        lora=config.model.lora,
         max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
         on_relearned=lambda done, total: progress.step("learning again", done, total),
         on_update=lambda done, total: progress.on_step(),

@@ -8,7 +8,10 @@ from pathlib import Path
 from reval_core.config import Config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError
+from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import check
+from reval_core.learning.optimizers import library
+from reval_core.policies.folder import outline
 from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import check_engine
@@ -33,6 +36,8 @@ def check_settings(config: Config) -> None:
             f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
             f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
         )
+    if config.optimizer.use != "adamw":
+        library(config.optimizer.use)
     check_engine(config.rollouts.engine)
     choose_device(config.model.device)
     reward = config.reward
@@ -59,6 +64,17 @@ def check_reward(config: Config) -> None:
     if reward.use != "math":
         with Grader(reward.use, reward.args, workers=1, memory_gb=reward.memory_gb) as grader:
             log.debug("reward %s is %s", reward.use, grader.grader_id)
+
+
+def check_adapters(config: Config, base: Path) -> None:
+    """Refuse adapters that the base model cannot have.
+
+    Raises:
+        ConfigError: peft is missing, or a target is wrong.
+    """
+    if config.model.lora is not None:
+        peft()
+        check_targets(outline(base), config.model.lora)
 
 
 def check_prompts(config: Config, context: int | None, renderer: PromptRenderer, inputs: Inputs) -> None:

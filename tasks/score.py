@@ -137,6 +137,7 @@ def calibrate_reference(here: Here, reference: str, batch: Batch | None = None) 
         examples,
         run.config.objective,
         run.config.optimizer,
+        policy=run.policies.as_policy(reference),
         pad_id=run.pad_id,
         compute_dtype=run.config.model.dtype,
     )

@@ -252,6 +252,8 @@ DECISIVE = [
     "objective.reference_reset_every=3",
     "optimizer.lr=1",
     "optimizer.betas=[0.9, 0.95]",
+    "optimizer.use=adamw_8bit",
+    "model.lora.rank=8",
 ]
 
 
@@ -287,6 +289,12 @@ def test_identity_names_no_section_that_is_neutral_as_a_whole() -> None:
             "split": "train",
         }
     ]
+
+
+def test_fields_that_came_later_leave_the_names_of_runs_as_they_were() -> None:
+    written = tree(model={"lora": None}, optimizer={"use": "adamw"})
+    assert parse_config(tree()).config_id == parse_config(written).config_id == "cfg_4eb12b01baed1abf16ad23fd0dc82c40"
+    assert "lora" not in parse_config(tree()).identity()["model"]
 
 
 def test_written_defaults_and_whole_numbers_do_not_change_identity() -> None:

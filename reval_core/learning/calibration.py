@@ -60,6 +60,7 @@ def calibrate(
     objective: ObjectiveConfig,
     optimizer: OptimizerConfig,
     *,
+    policy: nn.Module | None = None,
     pad_id: int = 0,
     compute_dtype: torch.dtype | str = "float32",
 ) -> CalibrationReport:
@@ -67,6 +68,7 @@ def calibrate(
 
     Args:
         reference: the reference policy, whose gradients are left alone.
+        policy: the same function in the form that learns, an adapter over the base; by default the reference itself.
         examples: a drawn batch with stored ref_logprob and ref_root_value; rewards are taken as 0.
         objective, optimizer: the run's settings, for temperature, beta and the split into micro-batches.
         pad_id, compute_dtype: as the learner's.
@@ -91,11 +93,12 @@ def calibrate(
     )
     stored = column(examples, "ref_logprob"), column(examples, "ref_root_value")
     residual_now, residual_stored = np.empty(len(examples)), np.empty(len(examples))
-    with mode_restored(reference), scoring_mode(reference, compute_dtype, packed=packed):
-        set_learning_mode(reference)
+    policy = reference if policy is None else policy
+    with mode_restored(policy), scoring_mode(policy, compute_dtype, packed=packed):
+        set_learning_mode(policy)
         for indices in micro_batches(examples, max_tokens, packed=packed):
             _, scores = score_examples(
-                reference,
+                policy,
                 [examples[index] for index in indices],
                 gradient=True,
                 packed=packed,

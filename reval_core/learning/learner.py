@@ -20,6 +20,7 @@ from reval_core.errors import LearningError
 from reval_core.learning.batch import TrainingExample, group_indices, micro_batches
 from reval_core.learning.layout import Layout, send
 from reval_core.learning.objectives import Batch, Loss, Objective, Update, objective_for
+from reval_core.learning.optimizers import make_optimizer, restored, state_tensors
 from reval_core.learning.precision import is_bfloat16
 from reval_core.learning.reference import (
     Floats,
@@ -31,8 +32,6 @@ from reval_core.learning.reference import (
     set_learning_mode,
 )
 from reval_core.learning.scoring import Scores
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +71,9 @@ class UpdateReport:
 class Learner:
     """Updates a model in place.
 
-    Master weights are float32: a model in half precision is converted in place, since an update of 1e-6 would vanish
-    in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. The model stays in evaluation
+    Master weights are float32: a model that learns in half precision is converted in place, since an update of 1e-6
+    would vanish in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. Parameters that
+    require no gradient stay as they are. The model stays in evaluation
     mode, so that the policy is scored as its reference was; gradient checkpointing of whole layers, which works in
     training mode only, is refused together with dropout.
 
@@ -95,7 +95,7 @@ class Learner:
         pad_id: int = 0,
         compute_dtype: torch.dtype | str = "float32",
     ) -> None:
-        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in model.parameters()):
+        if any(value.requires_grad and value.dtype in (torch.bfloat16, torch.float16) for value in model.parameters()):
             model.float()
         self.model = model
         self.objective: Objective = objective_for(objective)
@@ -107,14 +107,7 @@ class Learner:
         self.compute_dtype = compute_dtype
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self._device = next(model.parameters()).device
-        self._adamw = torch.optim.AdamW(
-            list(self._parameters.values()),
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=self._device.type == "cuda",  # one pass over each parameter, with nothing of its size beside it
-        )
+        self._optimizer = make_optimizer(optimizer, self._parameters)
         self._old_logprob: dict[str, Tensor] = {}
         is_bfloat16(compute_dtype)  # a wrong dtype is an error now, not at the first update
         set_learning_mode(model)
@@ -158,7 +151,7 @@ class Learner:
 
     def zero_grad(self) -> None:
         """Drop the gradients and their memory."""
-        self._adamw.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
 
     def accumulate(
         self,
@@ -209,9 +202,9 @@ class Learner:
         skipped = not (math.isfinite(loss) and bool(norm.isfinite()))
         if not skipped:
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
-            for group in self._adamw.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = lr
-            self._adamw.step()
+            self._optimizer.step()
         self.zero_grad()
         self.updates_done += 1
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
@@ -234,10 +227,7 @@ class Learner:
             "learner.updates_done": torch.tensor(self.updates_done, dtype=torch.int64),
             "learner.skipped_in_a_row": torch.tensor(self.skipped_in_a_row, dtype=torch.int64),
         }
-        for name, parameter in self._parameters.items():
-            for moment, value in self._adamw.state.get(parameter, {}).items():
-                state[f"adamw.{moment}.{name}"] = value.detach().to("cpu", copy=True).contiguous()
-        return state
+        return state | state_tensors(self._optimizer, self.optimizer_config.use, self._parameters)
 
     def load_state_tensors(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state_tensors` gave; the next update is then the same bit for bit.
@@ -246,32 +236,13 @@ class Learner:
             LearningError: tensors are missing, unknown, or of another model's shape; nothing is taken over.
         """
         left = dict(state)
-        moments: dict[nn.Parameter, dict[str, Tensor]] = {}
         try:
             updates_done = int(left.pop("learner.updates_done"))
             skipped_in_a_row = int(left.pop("learner.skipped_in_a_row"))
-            for name, parameter in self._parameters.items():
-                if f"adamw.step.{name}" in left:
-                    moments[parameter] = {moment: left.pop(f"adamw.{moment}.{name}") for moment in MOMENTS}
         except KeyError as error:
             raise LearningError(f"The optimizer state lacks {error}; the checkpoint is not complete.") from error
-        if left:
-            raise LearningError(f"The optimizer state is of another model: it has {sorted(left)[:3]}, unknown here.")
-        for owner, values in moments.items():
-            shapes = {tuple(values[moment].shape) for moment in ("exp_avg", "exp_avg_sq")}
-            if shapes != {tuple(owner.shape)}:
-                raise LearningError(
-                    f"The optimizer state is of another model: moments {shapes}, parameter {tuple(owner.shape)}."
-                )
+        self._optimizer = restored(self.optimizer_config, self._parameters, left)
         self.updates_done, self.skipped_in_a_row = updates_done, skipped_in_a_row
-        self._adamw.state.clear()
-        for owner, values in moments.items():
-            self._adamw.state[owner] = {
-                # where it is not fused AdamW keeps the count on the CPU
-                "step": values["step"].to(owner.device if owner.is_cuda else "cpu", copy=True),
-                "exp_avg": values["exp_avg"].to(owner.device, copy=True),
-                "exp_avg_sq": values["exp_avg_sq"].to(owner.device, copy=True),
-            }
 
     def _accumulated(
         self, examples: Sequence[TrainingExample], batches: list[list[int]], found: list[tuple[Loss, Scores]]

@@ -21,17 +21,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from reval_core.errors import PolicyError
+from reval_core.config import LoraConfig
+from reval_core.errors import LearningError, PolicyError
 from reval_core.exclusive import exclusive
 from reval_core.identity import digest, files_digest
+from reval_core.learning.adapters import adapted, adapter_tensors, is_adapted, peft_config
 
 disable_progress_bar()  # our own progress is shown instead
 
 MANIFEST = "reval.json"
 OPTIMIZER = "optimizer.safetensors"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""peft's layout."""
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HASHERS = min(8, os.cpu_count() or 1)
@@ -50,6 +54,8 @@ class Manifest:
     updates_done: int
     run_id: str | None
     iteration: int | None
+    base_policy_id: str | None = None
+    """What an adapter stands over; None where the weights are whole."""
 
 
 def check_folder(folder: Path) -> None:
@@ -61,6 +67,10 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise PolicyError(f"There is no model folder {folder}. Give a folder in Hugging Face layout, or a hub id.")
     names = [path.name for path in folder.iterdir()]
+    if ADAPTER_CONFIG in names and "config.json" not in names:
+        raise PolicyError(
+            f"{folder} holds an adapter without its base. `reval export-policy` merges the two into a whole model."
+        )
     if "config.json" not in names:
         raise PolicyError(f"{folder} has no config.json, so it is not a model in Hugging Face layout.")
     if not any(name.endswith(".safetensors") and name != OPTIMIZER for name in names):
@@ -71,7 +81,7 @@ def check_folder(folder: Path) -> None:
                 "transformers' save_pretrained, which writes safetensors."
             )
         raise PolicyError(f"{folder} has no weights (*.safetensors).")
-    if not _tokenizer_files(folder):
+    if not tokenizer_files(folder):
         raise PolicyError(f"{folder} has no tokenizer (tokenizer.json); save the model's tokenizer into the folder.")
 
 
@@ -112,9 +122,16 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
     return model.to(device).eval()
 
 
+def outline(folder: Path) -> nn.Module:
+    """The folder's model without its weights, on "meta": what layers it has, and how large they are."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def tokenizer_id(folder: Path) -> str:
     """Digest of the tokenizer's files: which token ids mean what."""
-    return files_digest("tok", folder, _tokenizer_files(folder))
+    return files_digest("tok", folder, tokenizer_files(folder))
 
 
 def base_policy_id(folder: Path) -> str:
@@ -126,17 +143,21 @@ def base_policy_id(folder: Path) -> str:
         and path.name not in (MANIFEST, OPTIMIZER, "generation_config.json")
         and (path.name.endswith((".safetensors", ".safetensors.index.json")) or path.name == "config.json")
     ]
-    return files_digest("pol", folder, sorted({*names, *_tokenizer_files(folder)}))
+    return files_digest("pol", folder, sorted({*names, *tokenizer_files(folder)}))
 
 
 def weights_checksum(model: nn.Module) -> str:
     """Digest of names, types, shapes and bytes of all parameters (tied ones once) and buffers that are saved.
 
+    Of a model with an adapter the adapter alone counts: nothing else of it is learned or saved.
     Each tensor has a SHA-256 of its own: one stream over 30 GB would take 20 s on one core. Tensors of another device
     come to the CPU one by one, at most `HASHERS` at a time.
     """
-    saved = model.state_dict().keys()
-    tensors = dict(model.named_parameters()) | {k: v for k, v in model.named_buffers() if k in saved}
+    if is_adapted(model):
+        tensors = adapter_tensors(model)
+    else:
+        saved = model.state_dict().keys()
+        tensors = dict(model.named_parameters()) | {k: v for k, v in model.named_buffers() if k in saved}
     names = sorted(tensors, key=lambda name: tensors[name].nbytes, reverse=True)  # a large one last would be waited for
     with ThreadPoolExecutor(HASHERS) as pool:
         digests = list(pool.map(_tensor_digest, (tensors[name] for name in names)))
@@ -159,7 +180,7 @@ def save_policy(
 
     Args:
         folder: final place.
-        model: saved by its own `save_pretrained` as safetensors.
+        model: saved by its own `save_pretrained` as safetensors; where it has an adapter, the adapter as peft does.
         tokenizer_folder: where the tokenizer files are copied from, byte for byte.
         manifest: what the folder says of itself.
         optimizer: tensors of the optimizer's state, or None for a policy that is not to be learned from here on.
@@ -170,8 +191,8 @@ def save_policy(
         try:
             for left in (aside, before):
                 _put_away(left)
-            model.save_pretrained(aside)  # type: ignore[operator]
-            for name in _tokenizer_files(tokenizer_folder):
+            _write_weights(model, aside)
+            for name in tokenizer_files(tokenizer_folder):
                 shutil.copyfile(tokenizer_folder / name, aside / name)
             if optimizer is not None:
                 save_file(dict(optimizer), aside / OPTIMIZER)
@@ -186,6 +207,15 @@ def save_policy(
         finally:
             for left in (aside, before):
                 _put_away(left)
+
+
+def _write_weights(model: nn.Module, folder: Path) -> None:
+    if not is_adapted(model):
+        model.save_pretrained(folder)  # type: ignore[operator]
+        return
+    peft_config(model).save_pretrained(folder)
+    tensors = {name: value.detach().to("cpu").contiguous() for name, value in adapter_tensors(model).items()}
+    save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
 
 
 def remove_policy(folder: Path) -> None:
@@ -245,18 +275,51 @@ def load_saved(folder: Path, policy_id: str, *, device: str) -> tuple[nn.Module,
     Raises:
         PolicyError: the folder is another policy, or its weights are not the ones it was saved with.
     """
+    manifest = _manifest_of(folder, policy_id)
+    model = load_model(folder, device=device)
+    _check_weights(folder, model, manifest)
+    return model, manifest
+
+
+def load_adapter(folder: Path, policy_id: str, base: nn.Module, base_policy_id: str) -> tuple[nn.Module, Manifest]:
+    """Load an adapter that ReVal saved over its base, whose weights it shares; `load_saved` otherwise.
+
+    Raises:
+        PolicyError: the folder is another policy, its adapter stands over another base, or its tensors are not the
+            ones it was saved with.
+    """
+    manifest = _manifest_of(folder, policy_id)
+    if manifest.base_policy_id != base_policy_id:
+        found = manifest.base_policy_id or "no base: its weights are whole"
+        raise PolicyError(
+            f"{folder} holds an adapter over {found}, and the base here is {base_policy_id}. Over other weights it "
+            "would be another policy. Set model.path to its base."
+        )
+    try:
+        told = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        lora = LoraConfig(rank=told["r"], alpha=told["lora_alpha"], targets=tuple(told["target_modules"]))
+        model = adapted(base, lora, load_file(folder / ADAPTER), frozen=True)
+    except (OSError, ValueError, KeyError, SafetensorError, LearningError) as error:
+        raise PolicyError(f"The adapter in {folder} is damaged ({error}). Remove it; it is learned again.") from error
+    _check_weights(folder, model, manifest)
+    return model, manifest
+
+
+def _manifest_of(folder: Path, policy_id: str) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is None or manifest.policy_id != policy_id:
         found = manifest.policy_id if manifest else "no manifest"
         raise PolicyError(f"{folder} should hold {policy_id} but says {found}. Remove it; the policy is learned again.")
-    model = load_model(folder, device=device)
+    return manifest
+
+
+def _check_weights(folder: Path, model: nn.Module, manifest: Manifest) -> None:
     checksum = weights_checksum(model)
     if checksum != manifest.weights_checksum:
         raise PolicyError(
             f"The weights in {folder} were changed: checksum {checksum}, the manifest says "
             f"{manifest.weights_checksum}. Remove the folder; the policy is learned again."
         )
-    return model, manifest
 
 
 def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
@@ -268,7 +331,8 @@ def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
         raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
 
 
-def _tokenizer_files(folder: Path) -> list[str]:
+def tokenizer_files(folder: Path) -> list[str]:
+    """Names of the folder's tokenizer files."""
     return [path.name for path in folder.iterdir() if path.is_file() and path.name.startswith(TOKENIZER_FILES)]
 
 

@@ -15,27 +15,20 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.environment import BITS_DEPEND_ON
 from reval_core.errors import LearningError
 from reval_core.identity import LEARNING_VERSION, digest, short
-from reval_core.learning.activations import Checkpointing, Kernels, checkpoint_activations, use_kernels
+from reval_core.learning.activations import Checkpointing, Kernels, checkpoint_activations
 from reval_core.learning.batch import TrainingExample
 from reval_core.learning.learner import Learner, UpdateReport
-from reval_core.learning.precision import is_bfloat16, on_device, round_weights, to_host
+from reval_core.learning.precision import on_device
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
-from reval_core.policies.folder import (
-    OPTIMIZER,
-    Manifest,
-    load_model,
-    load_optimizer,
-    load_saved,
-    save_policy,
-    weights_checksum,
-)
+from reval_core.policies.folder import OPTIMIZER, Manifest, load_optimizer, save_policy, weights_checksum
 from reval_core.policies.resident import Frozen, Resident
 from reval_core.policies.steps import Pair, configs_of, example_of, learning_settings
+from reval_core.policies.weights import AdapterWeights, Weights, WholeWeights
 from reval_core.store import Store, lineage, trajectories
 from reval_core.store.lineage import LearningStep, PolicyRecord
 
@@ -58,6 +51,7 @@ class Policies:
         gradient_checkpointing: what is recomputed in the backward pass.
         kernels: which kernels every model runs its small operations with.
         reference: "device", or "host" for references that come to the device only to score.
+        lora: every policy is an adapter over the base; None: policies are whole.
         max_skipped_in_a_row: updates in a row that are not finite and end learning; no policy's id depends on it.
     """
 
@@ -74,6 +68,7 @@ class Policies:
         gradient_checkpointing: Checkpointing = False,
         kernels: Kernels = "torch",
         reference: Literal["device", "host"] = "device",
+        lora: LoraConfig | None = None,
         max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
         on_relearned: Callable[[int, int], None] = lambda done, total: None,
         on_update: Callable[[int, int], None] = lambda done, total: None,
@@ -87,7 +82,11 @@ class Policies:
         self._versions = versions
         self._checkpointing: Checkpointing = gradient_checkpointing
         self._kernels: Kernels = kernels
-        self._reference_on_host = reference == "host"
+        self._lora = lora
+        held: dict[str, Any] = {"device": device, "compute_dtype": compute_dtype, "kernels": kernels}
+        self._weights: Weights = (
+            WholeWeights(base, reference=reference, **held) if lora is None else AdapterWeights(base, lora, **held)
+        )
         self._max_skipped = max_skipped_in_a_row
         self._on_relearned, self._on_update = on_relearned, on_update
         self._resident: Resident | None = None  # also while the learner's weights belong to no policy
@@ -98,6 +97,10 @@ class Policies:
     def model(self, policy_id: str) -> nn.Module:
         """The policy's model, to sample from or score with until something is learned. It must not be changed."""
         return self._found(policy_id).model
+
+    def as_policy(self, policy_id: str) -> nn.Module:
+        """The same in the form that learns: where policies are adapters, of the base with one that changes nothing."""
+        return self._weights.as_policy(self.model(policy_id))
 
     def checksum(self, policy_id: str) -> str:
         """Checksum of the policy's weights as they are in memory, else as the store recorded them first."""
@@ -126,12 +129,9 @@ class Policies:
 
     def _load(self, policy_id: str, folder: Path) -> Frozen:
         if policy_id == self._base.policy_id:
-            model, checksum = load_model(folder, device=self._device), self._record(policy_id).weights_checksum
-        else:
-            model, manifest = load_saved(folder, policy_id, device=self._device)
-            checksum = manifest.weights_checksum
-        use_kernels(model, self._kernels)
-        return Frozen(model.requires_grad_(False), checksum)
+            return Frozen(self._weights.base(), self._record(policy_id).weights_checksum)
+        model, manifest = self._weights.saved(folder, policy_id)
+        return Frozen(model, manifest.weights_checksum)
 
     def _folder(self, policy_id: str) -> Path | None:
         if policy_id == self._base.policy_id:
@@ -197,15 +197,7 @@ class Policies:
     def _keep_reference(self, policy_id: str | None) -> None:
         """While it learns, keep no frozen policy but the reference, as small as it computes and where it is to be."""
         self.keep_frozen(policy_id)
-        if self._device == "cpu" or not (is_bfloat16(self._dtype) or self._reference_on_host):
-            return
-        for key, frozen in self._frozen.items():
-            if frozen.only_scores_in is None:
-                if is_bfloat16(self._dtype):
-                    round_weights(frozen.model)
-                if self._reference_on_host:
-                    to_host(frozen.model)
-                self._frozen[key] = replace(frozen, only_scores_in=self._dtype)
+        self._frozen = {key: self._weights.beside_learner(frozen) for key, frozen in self._frozen.items()}
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -255,6 +247,7 @@ class Policies:
             updates_done=record.updates_done,
             run_id=run_id,
             iteration=iteration,
+            base_policy_id=self._weights.base_policy_id,
         )
         optimizer = resident.learner.state_tensors() if resident else None
         save_policy(folder, held.model, self._base.folder, manifest, optimizer)
@@ -334,11 +327,13 @@ class Policies:
         self.keep_frozen(reference)
         loaded = handed_over or self._load(policy_id, folder)
         if is_base:  # its first step says under which settings it learns
-            settings: Mapping[str, Any] = learning_settings(ObjectiveConfig(), OptimizerConfig(), self._dtype)
+            settings: Mapping[str, Any] = learning_settings(
+                ObjectiveConfig(), OptimizerConfig(), self._dtype, self._lora
+            )
             state = None
         else:
             settings, state = self._record(policy_id).settings, load_optimizer(folder)
-        learner = self._new_learner(loaded.model.requires_grad_(True), settings, state)
+        learner = self._new_learner(self._weights.learnable(loaded.model), settings, state)
         self._resident = Resident(policy_id, learner, settings, loaded.checksum)
         return self._resident
 
@@ -357,6 +352,7 @@ class Policies:
     def _new_learner(
         self, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None
     ) -> Learner:
+        self._weights.check(settings)
         objective, optimizer = configs_of(settings)
         optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
         checkpoint_activations(model, self._checkpointing, self._kernels)

@@ -300,6 +300,34 @@ def test_memory_adds_up_by_hand(checkpointing: bool | str, small: Config) -> Non
     assert needs == {"learner": 12_000, "reference": 2_000, "KV cache": 2 * 4 * 10 * 4 * BATCH * 40}
 
 
+def test_memory_of_adapters_and_lean_optimizers_adds_up_by_hand(small: Config) -> None:
+    size = ModelSize(100_000, layers=10, hidden=8, intermediate=32, kv_width=4, vocabulary=2**20, source="")
+    whole = changed(small, "model.dtype=bfloat16")
+    config = changed(whole, "model.lora={rank: 2, targets: [q_proj, v_proj, down_proj]}")
+    learned = 10 * 2 * ((8 + 8) + (8 + 4) + (8 + 32))
+    assert costs.learned_parameters(config, size) == learned
+
+    def sizes(config: Config, needs: Any = costs.learning_memory) -> dict[str, int]:
+        return {need.name: need.size for need in needs(config, size)}
+
+    def parts(config: Config) -> dict[str, int]:
+        return {name: value for name, value in sizes(config).items() if name not in ("activations", "logits")}
+
+    copies = {"bfloat16 copies": 2 * learned}
+    assert parts(config) == {"base": 200_000, "learner": 16 * learned, **copies}
+    reset = changed(config, "objective.reference_reset_every=2")
+    assert parts(reset) == {"base": 200_000, "learner": 16 * learned, "reference": 4 * learned, **copies}
+    assert sizes(config, costs.generating_memory) == {
+        "base": 200_000,
+        "learner": 12 * learned,
+        "KV cache": 2 * 2 * 10 * 4 * BATCH * 40,
+    }
+    for use, learning, generating in (("adamw_8bit", 10, 6), ("adamw_paged", 8, 4)):
+        lean = changed(whole, f"optimizer.use={use}")
+        assert sizes(lean)["learner"] == learning * 100_000
+        assert sizes(lean, costs.generating_memory)["learner"] == generating * 100_000
+
+
 def test_the_formula_of_activations_is_what_a_forward_pass_keeps(base_folder: Path) -> None:
     model, size = AutoModelForCausalLM.from_pretrained(base_folder), folder_size(base_folder)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}

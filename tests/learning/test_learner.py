@@ -281,7 +281,7 @@ def test_state_of_another_model_or_with_holes_is_refused(
     for change, message in (
         ({name: None}, "is not complete"),
         ({"learner.updates_done": None}, "is not complete"),
-        ({name: torch.zeros(3)}, "another model: moments"),
+        ({name: torch.zeros(3)}, "another model or optimizer: exp_avg"),
         ({"adamw.step.lm_tail": torch.tensor(1.0)}, "unknown here"),
     ):
         changed = {key: value for key, value in {**state, **change}.items() if value is not None}

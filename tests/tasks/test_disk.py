@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import flows.train
 import tasks.report
-from reval_core.config import Config
+from reval_core.config import Config, LoraConfig
 from reval_core.config_files import parse_config
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -82,8 +82,9 @@ def test_a_checkpoint_needs_weights_and_two_moments_of_each(tmp_path: Path, monk
     save_file({"e": torch.zeros(1000)}, base / "optimizer.safetensors")
     save_file({"a": torch.zeros(1000)}, base / "consolidated.safetensors")  # the same again, as on some hubs
     assert disk.parameters(base) == 200 + 5 + 1 + 12
+    whole = SimpleNamespace(model=SimpleNamespace(lora=None))
     here: Any = SimpleNamespace(
-        iteration=9, run=SimpleNamespace(home=Home(tmp_path), base=SimpleNamespace(folder=base))
+        iteration=9, run=SimpleNamespace(home=Home(tmp_path), base=SimpleNamespace(folder=base), config=whole)
     )
     free(monkeypatch, 218 * 12)
     disk.check_policy(here, with_optimizer=True)
@@ -93,6 +94,20 @@ def test_a_checkpoint_needs_weights_and_two_moments_of_each(tmp_path: Path, monk
     assert asked == [tmp_path]  # the folder of policies is not there yet
     free(monkeypatch, 218 * 4)
     disk.check_policy(here, with_optimizer=False)
+
+
+def test_a_checkpoint_of_adapters_needs_no_more_than_they_have(
+    random_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(model=SimpleNamespace(lora=LoraConfig(rank=3, targets=("k_proj", "down_proj"))))
+    base = SimpleNamespace(folder=random_folder)
+    here: Any = SimpleNamespace(iteration=9, run=SimpleNamespace(home=Home(tmp_path), base=base, config=config))
+    numbers = 2 * 3 * ((16 + 8) + (24 + 16))  # layers x rank x (inputs + outputs)
+    free(monkeypatch, numbers * 12)
+    disk.check_policy(here, with_optimizer=True)
+    free(monkeypatch, numbers * 12 - 1)
+    with pytest.raises(StoreError, match=r"A checkpoint of round 9 would need about 4\.61 kB"):
+        disk.check_policy(here, with_optimizer=True)
 
 
 @pytest.mark.parametrize(
