@@ -27,11 +27,11 @@ PACKAGES = (
     "math-verify",
     "sympy",
 )
-BITS_DEPEND_ON = ("torch", "transformers", "numpy", "threads", "cpu", "device", "LEARNING_VERSION")
+BITS_DEPEND_ON = ("torch", "transformers", "numpy", "threads", "cpu", "device", "ranks", "LEARNING_VERSION")
 """What the bits of learned weights depend on, on one kind of device."""
 
 
-def versions(device: str) -> dict[str, Any]:
+def versions(device: str, ranks: int = 1) -> dict[str, Any]:
     """Package versions, our own hand-raised versions, and what bits of results depend on."""
     found: dict[str, Any] = {"reval": __version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -46,7 +46,7 @@ def versions(device: str) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": device_name(device),
     }
-    return found
+    return found | {"ranks": ranks} if ranks > 1 else found
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

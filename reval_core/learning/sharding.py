@@ -32,10 +32,7 @@ from reval_core.learning.optimizers import emptied, state_of
 from reval_core.learning.precision import is_bfloat16
 from reval_core.learning.reference import Floats, scoring_mode, to_numpy
 from reval_core.learning.scoring import OWN_FORWARD, PLAIN_HEAD_FAMILIES, Scores, has_plain_head, label_and_value
-from reval_core.learning.shards import names, read_into, write_shards
-
-STATE = "optimizer"
-"""Name of the files of an optimizer's state."""
+from reval_core.learning.shards import MODEL, STATE, names, read_into, write_shards
 
 
 def shard(
@@ -126,7 +123,7 @@ class ShardedLearner(Learner):
 
     def write_weights(self, folder: Path) -> None:
         """Write the weights in Hugging Face layout, each file by one rank. All ranks are to call it."""
-        write_shards(folder, "model", dict(self.model.named_parameters()))
+        write_shards(folder, MODEL, dict(self.model.named_parameters()))
 
     def _counts(self) -> dict[str, Tensor]:
         return {

@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor
 
 from reval_core.errors import LearningError
 
+MODEL, STATE = "model", "optimizer"
+"""Names of the files of a model's weights, as Hugging Face has it, and of an optimizer's state."""
 FILE_BYTES = 2**31
 """At most in one file, but for a larger tensor, which has its own."""
 

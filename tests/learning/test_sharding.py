@@ -18,8 +18,7 @@ from transformers import Qwen2ForCausalLM
 from reval_core.errors import LearningError
 from reval_core.learning.batch import micro_batches, passes
 from reval_core.learning.learner import Learner
-from reval_core.learning.sharding import STATE
-from reval_core.learning.shards import names, read_into, whole_tensors, write_shards
+from reval_core.learning.shards import STATE, names, read_into, whole_tensors, write_shards
 
 PROGRAM = Path(__file__).with_name("cases_of_ranks.py")
 LIMIT = {"float64": 1e-10, "float32": 1e-5}
