@@ -349,9 +349,8 @@ def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
     try:
         return load_file(folder / OPTIMIZER) if place == folder else whole_tensors(place, STATE)
     except (SafetensorError, LearningError) as error:
-        raise PolicyError(
-            f"The optimizer state in {place} is damaged ({error}). Remove {folder}; the policy is learned again."
-        ) from error
+        damaged = folder / OPTIMIZER if place == folder else place
+        raise PolicyError(f"{damaged} is damaged ({error}). Remove {folder}; the policy is learned again.") from error
 
 
 def tokenizer_files(folder: Path) -> list[str]:
