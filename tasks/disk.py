@@ -53,6 +53,18 @@ def check_policy(here: Here, *, with_optimizer: bool) -> None:
     space.require(here.run.home.policies, needed, f"{what} of round {here.iteration}")
 
 
+def check_exchange(here: Here) -> None:
+    """Refuse to learn by ranks where the disk has no room for the weights that they give back.
+
+    Raises:
+        StoreError: says what is needed and what is free.
+    """
+    run = here.run
+    if run.config.learning.ranks > 1:
+        needed = parameters(run.base.folder) * MASTER_BYTES
+        space.require(run.home.root, needed, f"The weights that the ranks give back in round {here.iteration}")
+
+
 def parameters(folder: Path) -> int:
     """Numbers in a model folder's weights, from the heads of its files."""
     count = 0

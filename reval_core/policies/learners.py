@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -156,6 +157,7 @@ class RankedLearner:
     ) -> None:
         self.objective_config, self.optimizer_config = objective, optimizer
         self._ranks, self._model, self._state, self._settings = ranks, model.requires_grad_(False), state, settings
+        self._device = next(model.parameters()).device
         self._begun: int | None = None
         self._is_behind = False
 
@@ -168,7 +170,7 @@ class RankedLearner:
             parameters = dict(self._model.named_parameters())
             for part in each_file(folder, MODEL):
                 for name, value in part.items():
-                    parameters[name].data.copy_(value)
+                    parameters[name].data = value.to(self._device)
             shutil.rmtree(folder)
             self._is_behind = False
         return self._model
@@ -176,6 +178,8 @@ class RankedLearner:
     def begin_round(self, fresh: Sequence[TrainingExample]) -> None:
         """As `Learner.begin_round`."""
         if "old_logprob" in objective_for(self.objective_config).needs:
+            if self._begun is None:
+                self._begin()
             self._ask_about("begin_round", fresh)
 
     def update(self, examples: Sequence[TrainingExample]) -> UpdateReport:
@@ -184,8 +188,10 @@ class RankedLearner:
         Raises:
             LearningError: as there, or a rank has died.
         """
+        if self._begun is None:
+            self._begin()
+        self._let_go()
         found = self._ask_about("update", examples)
-        self._is_behind = True
         arrays = {name: np.array(found[name], np.float64) for name in ("residual", "log_ratio", "root_gap")}
         return UpdateReport(**found | arrays)
 
@@ -201,10 +207,17 @@ class RankedLearner:
         self.write_state(folder)
         return folder
 
+    def _let_go(self) -> None:
+        """The weights here are old ones; the first rank may need their place on the device."""
+        if not self._is_behind:
+            for parameter in self._model.parameters():
+                parameter.data = parameter.data.new_empty(0)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        self._is_behind = True
+
     def _ask_about(self, what: str, examples: Sequence[TrainingExample]) -> dict[str, Any]:
-        if self._begun is None:
-            self._begin()
-        path = self._ranks.folder / "examples.safetensors"
+        path = self._ranks.empty("update") / "examples.safetensors"
         write_examples(path, examples)
         return self._ask(what, examples=str(path))
 

@@ -125,7 +125,7 @@ class Ranks:
             command = self._command(line, logs)
             log.info("starting %d ranks: %s", self._config.ranks, " ".join(command))
             if self._config.nodes > 1:
-                log.info("on every other machine N = 1, 2, ...: %s", " ".join(self._elsewhere()))
+                log.info("on every other machine N = 1, 2, ...: %s", " ".join(self.elsewhere()))
             paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
             with open(logs / "torchrun.log", "wb") as output:
                 self._process = subprocess.Popen(
@@ -151,8 +151,8 @@ class Ranks:
         program = ["-m", "reval_core.policies.rank", *self._options(), "--line", line]
         return [*self._torchrun("0"), "--log-dir", str(logs), "--redirects", "3", *program]
 
-    def _elsewhere(self) -> list[str]:
-        """The command of the other machines."""
+    def elsewhere(self) -> list[str]:
+        """The command of the other machines, where N is 1, 2, ...; it ends with the run."""
         return [*self._torchrun("N"), "-m", "reval_core.policies.rank", *self._options()]
 
     def _options(self) -> list[str]:

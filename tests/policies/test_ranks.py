@@ -6,6 +6,8 @@ import copy
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -183,6 +185,24 @@ def test_an_error_of_the_learner_is_the_same_error(house: House, ranks: Ranks) -
     huge = tuple(replace(u, draws=tuple(replace(d, reward=1e300) for d in u.draws)) for u in step.updates)
     with pytest.raises(LearningError, match="2 updates in a row were not finite"):
         policies.learn(replace(step, updates=huge))
+    assert children() == []
+
+
+def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = LearningConfig(ranks=2, nodes=2, rendezvous=f"127.0.0.1:{port}", timeout_s=60)
+    policies, step = house.policies(), house.step(house.base.policy_id, None, 0, use="regression")
+    step = replace(step, reference_policy_id=house.base.policy_id)
+    _, alone = policies.learn(step)
+    with closing(Ranks(tmp_path / "ranks", config, device="cpu")) as ranks:
+        command = [part if part != "N" else "1" for part in ranks.elsewhere()]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
+            _, found = house.policies(ranks=ranks).learn(step)
+            ranks.close()
+            assert other.wait(60) == 0  # it ends with the run
+    np.testing.assert_allclose([r.loss for r in found], [r.loss for r in alone], rtol=1e-4)
     assert children() == []
 
 
