@@ -62,6 +62,10 @@ class LearningConfig(Section):
         pattern=r"^[^:\s]+:\d+$",
         description="HOST:PORT of this machine, where ranks of other machines find it; None: 127.0.0.1 alone.",
     )
+    folder: str | None = neutral(
+        None,
+        description="Where run and ranks exchange files, seen by all machines; None: under the root.",
+    )
     timeout_s: float = neutral(600.0, gt=0, description="Seconds that a rank waits for another within an update.")
 
     @property
@@ -83,6 +87,8 @@ class LearningConfig(Section):
             raise ValueError(f"learning.ranks is {self.ranks}, which {self.nodes} machines cannot have in equal parts.")
         if self.nodes > 1 and self.rendezvous is None:
             raise ValueError("learning.nodes is above 1: set learning.rendezvous to HOST:PORT of this machine.")
+        if self.nodes > 1 and self.folder is None:
+            raise ValueError("learning.nodes is above 1: set learning.folder to one that all machines see.")
         return self
 
 

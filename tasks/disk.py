@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from reval_core.home import expand
 from reval_core.learning.adapters import adapter_numbers
 from reval_core.policies.folder import OPTIMIZER, outline
 from reval_core.store import space
@@ -62,7 +63,9 @@ def check_exchange(here: Here) -> None:
     run = here.run
     if run.config.learning.ranks > 1:
         needed = parameters(run.base.folder) * MASTER_BYTES
-        space.require(run.home.root, needed, f"The weights that the ranks give back in round {here.iteration}")
+        folder = run.config.learning.folder
+        place = run.home.root if folder is None else expand(folder)
+        space.require(place, needed, f"The weights that the ranks give back in round {here.iteration}")
 
 
 def parameters(folder: Path) -> int:

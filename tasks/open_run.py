@@ -16,7 +16,7 @@ import torch
 from reval_core import environment
 from reval_core.config import Config
 from reval_core.errors import ConfigError
-from reval_core.home import Home
+from reval_core.home import Home, expand
 from reval_core.policies.base import BasePolicy, base_policy
 from reval_core.policies.folder import base_policy_id, load_model, load_tokenizer, sweep, weights_checksum
 from reval_core.policies.materialise import Policies
@@ -193,7 +193,8 @@ def _ranks(stack: ExitStack, config: Config, home: Home, run_id: str, device: st
     if learning.ranks == 1:
         return None
     threads = config.model.threads or max(1, torch.get_num_threads() // learning.local_ranks)
-    ranks = Ranks(home.root / "ranks" / run_id, learning, device=device, threads=threads)
+    exchange = home.root / "ranks" if learning.folder is None else expand(learning.folder).absolute()
+    ranks = Ranks(exchange / run_id, learning, device=device, threads=threads)
     return stack.enter_context(closing(ranks))
 
 

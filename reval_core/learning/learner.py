@@ -197,7 +197,7 @@ class Learner:
         lr = self.learning_rate()
         skipped = not (math.isfinite(loss) and bool(norm.isfinite()))
         if not skipped:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
+            self._clip(norm)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
             self._optimizer.step()
@@ -284,6 +284,9 @@ class Learner:
     def _norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Norm of the whole gradient."""
         return torch.nn.utils.get_total_norm(gradients, foreach=False)
+
+    def _clip(self, norm: Tensor) -> None:
+        torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
 
     def _pass(
         self,

@@ -186,6 +186,12 @@ class ShardedLearner(Learner):
         own = torch.nn.utils.get_total_norm([_local(gradient) for gradient in gradients], foreach=False)
         return self._every(own.double().square()).sqrt().to(own.dtype)
 
+    def _clip(self, norm: Tensor) -> None:
+        factor = (self.optimizer_config.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # torch's own
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                _local(parameter.grad).mul_(factor)
+
     def _let_go(self) -> None:
         """After passes without gradient, of what the model keeps together for the backward pass."""
         self.model.reshard()  # type: ignore[operator]

@@ -196,15 +196,17 @@ class RankedLearner:
         return UpdateReport(**found | arrays)
 
     def write_state(self, folder: Path) -> None:
-        """Have the ranks write the optimizer's state into a folder, each its part."""
-        self._ask("write_state", folder=str(folder))
+        """Have the ranks write the optimizer's state, each its part, into a folder that is yet to be."""
+        written = self._ranks.empty("state")
+        self._ask("write_state", folder=str(written))
+        shutil.move(written, folder)
 
     def state(self) -> Path | None:
         """Folder of the optimizer's state as it is now; None before the first update."""
         if self._begun is None:
             return self._state
         folder = self._ranks.empty("state")
-        self.write_state(folder)
+        self._ask("write_state", folder=str(folder))
         return folder
 
     def _let_go(self) -> None:
@@ -236,15 +238,16 @@ class RankedLearner:
         buffers = {name: value.to("cpu", copy=True).contiguous() for name, value in self._model.named_buffers()}
         save_file(buffers, folder / BUFFERS)
         self._model.config.save_pretrained(folder)  # type: ignore[union-attr, operator]
+        state = None if self._state is None else self._ranks.seen(self._state)
         self._ranks.ask(
             "begin",
             folder=str(folder),
-            state=None if self._state is None else str(self._state),
+            state=None if state is None else str(state),
             objective=self.objective_config.model_dump(mode="json"),
             optimizer=self.optimizer_config.model_dump(mode="json"),
             **self._settings,
         )
         self._begun = self._ranks.started
         shutil.rmtree(folder)
-        if self._state is not None and self._state.is_relative_to(self._ranks.folder):
-            shutil.rmtree(self._state)
+        if state is not None and state.is_relative_to(self._ranks.folder):
+            shutil.rmtree(state)

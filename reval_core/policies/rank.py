@@ -206,7 +206,7 @@ class _Line:
                 with self._came:
                     self._heard.append(line)
                     self._came.notify()
-        os._exit(0)  # also out of an update that nobody waits for any more
+        os._exit(1)  # also out of an update that nobody waits for any more; torchrun ends the others
 
 
 def _end_with_torchrun(torchrun: int) -> None:

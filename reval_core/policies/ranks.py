@@ -83,6 +83,15 @@ class Ranks:
         folder.mkdir(parents=True)
         return folder
 
+    def seen(self, state: Path) -> Path:
+        """A folder that all ranks see with the optimizer's state in this one."""
+        if self._config.nodes == 1 or state.is_relative_to(self.folder):
+            return state
+        folder = self.empty("state")
+        for file in state.glob("optimizer*"):
+            shutil.copy(file, folder)
+        return folder
+
     def close(self) -> None:
         """End the ranks; those that are at work, or do not end by themselves, are killed."""
         process, self._process = self._process, None

@@ -125,6 +125,7 @@ def test_a_stuck_rank_ends_with_the_stage_that_the_watcher_ends(config: Config, 
         (["learning.ranks=3", "learning.nodes=2", "learning.rendezvous=host:1"], "in equal parts"),
         (["learning.ranks=4", "learning.nodes=2"], "set learning.rendezvous"),
         (["learning.ranks=4", "learning.nodes=2", "learning.rendezvous=host"], "rendezvous"),
+        (["learning.ranks=4", "learning.nodes=2", "learning.rendezvous=host:1"], "set learning.folder"),
     ],
 )
 def test_what_does_not_go_together_is_said(small: Config, overrides: list[str], message: str) -> None:

@@ -192,17 +192,26 @@ def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = LearningConfig(ranks=2, nodes=2, rendezvous=f"127.0.0.1:{port}", timeout_s=60)
-    policies, step = house.policies(), house.step(house.base.policy_id, None, 0, use="regression")
-    step = replace(step, reference_policy_id=house.base.policy_id)
+    rendezvous = f"127.0.0.1:{port}"
+    config = LearningConfig(ranks=2, nodes=2, rendezvous=rendezvous, folder=str(tmp_path), timeout_s=60)
+    base, policies = house.base.policy_id, house.policies()
+    first = house.learn(policies, house.step(base, base, 0)).policy_id
+    policies.save(first, run_id="run-1", iteration=0, with_optimizer=True)
+    step = house.step(first, base, 2)
     _, alone = policies.learn(step)
     with closing(Ranks(tmp_path / "ranks", config, device="cpu")) as ranks:
         command = [part if part != "N" else "1" for part in ranks.elsewhere()]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
-            _, found = house.policies(ranks=ranks).learn(step)
+            policies = house.policies(ranks=ranks)
+            second = house.learn(policies, step).policy_id
+            found = reports(house, second)
+            folder = policies.save(second, run_id="run-1", iteration=1, with_optimizer=True)
             ranks.close()
             assert other.wait(60) == 0  # it ends with the run
-    np.testing.assert_allclose([r.loss for r in found], [r.loss for r in alone], rtol=1e-4)
+    np.testing.assert_allclose(found[:, 0], [r.loss for r in alone], rtol=1e-4)
+    state = load_optimizer(folder)
+    assert state is not None
+    assert int(state["learner.updates_done"]) == 4
     assert children() == []
 
 
