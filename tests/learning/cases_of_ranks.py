@@ -1,4 +1,4 @@
-"""What several ranks and one process are to agree on. Started by torchrun it is one rank; the test runs the same alone.
+"""What several ranks and one process are to agree on. This program is one rank; the test runs the same alone.
 
 python -m torch.distributed.run --nproc-per-node 2 tests/learning/cases_of_ranks.py FOLDER core|rest
 """

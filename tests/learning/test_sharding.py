@@ -1,6 +1,7 @@
 """Two ranks learn what one process learns: gradients, losses, weights, and states that either goes on from."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,14 +25,25 @@ PROGRAM = Path(__file__).with_name("cases_of_ranks.py")
 LIMIT = {"float64": 1e-10, "float32": 1e-5}
 
 
-def torchrun(ranks: int, program: Path, *arguments: object) -> None:
+def two_processes(program: Path, *arguments: object) -> None:
+    """As torchrun would start them, which takes some seconds more."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-    command += ["--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-    done = subprocess.run([*command, program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(program), *map(str, arguments)]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **place, "RANK": rank, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    for rank in ranks:
+        _, errors = rank.communicate(timeout=300)
+        assert rank.returncode == 0, errors[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +53,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     learner, _ = several_updates(None)
     (folder / "of one").mkdir()
     save_file(learner.state_tensors(), folder / "of one" / "optimizer.safetensors")
-    torchrun(2, PROGRAM, folder, "core")
+    two_processes(PROGRAM, folder, "core")
     return folder
 
 
@@ -99,7 +111,7 @@ def test_weights_after_several_updates_are_those_of_one_process(
 
 @pytest.mark.long
 def test_so_they_are_for_every_objective_packed_and_padded(tmp_path: Path) -> None:
-    torchrun(2, PROGRAM, tmp_path, "rest")
+    two_processes(PROGRAM, tmp_path, "rest")
     reports = reports_in(tmp_path)
     assert compare_gradients(tmp_path, reports, "rest") == 36
     compare_updates(tmp_path, reports, "rest")
