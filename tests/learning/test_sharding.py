@@ -12,12 +12,13 @@ import pytest
 import torch
 from cases_of_ranks import UPDATES, gradients, policy, report_of, scored, several_updates, weights
 from safetensors.torch import load_file, save_file
-from small import small_model
+from small import small_examples, small_model
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from reval_core.errors import LearningError
 from reval_core.learning.batch import micro_batches, passes
+from reval_core.learning.example_file import read_examples, write_examples
 from reval_core.learning.learner import Learner
 from reval_core.learning.shards import STATE, names, read_into, whole_tensors, write_shards
 
@@ -185,3 +186,18 @@ def test_files_that_are_missing_or_of_another_model_are_refused(tmp_path: Path) 
         whole_tensors(tmp_path, "some")
     with pytest.raises(LearningError, match="no safetensors"):
         names(tmp_path / "none")
+
+
+def test_examples_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    given = [*scored(), *small_examples()[:2]]  # with and without scores
+    write_examples(path, given)
+    found = read_examples(path)
+    assert len(found) == len(given)
+    for one, two in zip(found, given, strict=True):
+        for name, value in vars(two).items():
+            assert np.array_equal(getattr(one, name), value), name
+        assert one.prompt_ids.dtype == one.response_ids.dtype == np.int32
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(LearningError, match="cannot be read"):
+        read_examples(path)
