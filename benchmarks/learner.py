@@ -4,6 +4,7 @@
     python benchmarks/learner.py --shape tiny --responses 8   # what a CPU does unasked
     python benchmarks/learner.py --json result.json
     python benchmarks/learner.py --lora-24gb                  # one iteration with adapters, held to 24 GB
+    python benchmarks/learner.py --ranks 2 --shape qwen2.5-7b # over two GPUs (learner_ranks.py), and nothing else
 
 Response lengths are those of REVAL_DATA/completions/rollout_groups_areal.jsonl.gz, of `--lengths FILE` (a JSON list of
 [prompt, response] token counts), or, where there is neither, log-normal with a median of 3,700 tokens; all are cut so
@@ -23,7 +24,9 @@ import gzip
 import importlib.util
 import json
 import os
+import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -387,7 +390,22 @@ def read_lengths(file: Path | None) -> tuple[list[tuple[int, int]], str]:
     return [(100, int(length)) for length in drawn], "log-normal, median 3,700"
 
 
-def main() -> None:
+def over_ranks(arguments: argparse.Namespace, more: list[str]) -> int:
+    """Start the ranks, and end as they do."""
+    with socket.socket() as free_port:
+        free_port.bind(("127.0.0.1", 0))
+        port = free_port.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(arguments.ranks)]
+    command += ["--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    command += [str(Path(__file__).with_name("learner_ranks.py")), "--shape", arguments.shape]
+    command += ["--responses", str(arguments.responses), *more]
+    for name in ("lengths", "json"):
+        if getattr(arguments, name):
+            command += [f"--{name}", str(getattr(arguments, name))]
+    return subprocess.run(command).returncode
+
+
+def main() -> int | None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     gpu = torch.cuda.is_available()
@@ -396,7 +414,12 @@ def main() -> None:
     parser.add_argument("--lengths", type=Path, help="JSON list of [prompt, response] token counts")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--lora-24gb", action="store_true", help="only this: lora_iteration.py")
-    arguments = parser.parse_args()
+    parser.add_argument("--ranks", type=int, help="measure an update over so many ranks, each with a GPU of its own")
+    arguments, of_ranks = parser.parse_known_args()
+    if arguments.ranks:
+        return over_ranks(arguments, of_ranks)
+    if of_ranks:
+        parser.error(f"unknown: {' '.join(of_ranks)}")
     lengths, source = read_lengths(arguments.lengths)
     bench = Bench(arguments.shape, "cuda" if gpu else "cpu", arguments.responses, lengths)
     device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads"
@@ -424,6 +447,7 @@ def main() -> None:
     }  # fmt: skip
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return None
 
 
 if __name__ == "__main__":

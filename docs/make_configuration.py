@@ -56,6 +56,7 @@ UNITS = {
     "optimizer.warmup_updates": "updates",
     "optimizer.max_tokens_per_micro_batch": "tokens",
     "optimizer.max_skipped_in_a_row": "updates",
+    "learning.timeout_s": "seconds",
     "evaluation.every": "rounds",
     "evaluation.samples_per_problem": "responses",
     "evaluation.limit": "problems",

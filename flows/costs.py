@@ -139,11 +139,13 @@ def checkpoint_bytes(config: Config) -> int:
 
 
 def learning_memory(config: Config, size: ModelSize) -> list[Need]:
-    """What an update holds at once."""
+    """What an update holds at once, with several ranks on the device of the first, where the reference is, too."""
     tokens, positions = micro_batch(config)
     learner = _learner(config, size, MASTER, "float32 weight, gradient")
     needs = [*_base(config, size), learner, *_reference(config, size)]
-    if config.model.dtype == "bfloat16":
+    if config.learning.ranks > 1:
+        needs.append(_gathered(config, size))
+    elif config.model.dtype == "bfloat16":
         copies = 2 * learned_parameters(config, size)
         needs.append(Need("bfloat16 copies", copies, f"2 bytes a {unit(config)}, while it computes"))
     return [*needs, _activations(config, size, tokens), _logits(size, positions)]
@@ -159,7 +161,17 @@ def _learner(config: Config, size: ModelSize, own: int, words: str) -> Need:
     each = own + (0 if use == PAGED else MOMENTS[use])
     moments = {"adamw": ", two moments", "adamw_8bit": ", two moments in 8 bits", PAGED: "; moments on the host"}[use]
     formula = f"{each} bytes a {unit(config)}: {words}{moments}"
-    return Need("learner", each * learned_parameters(config, size), formula)
+    if (ranks := config.learning.ranks) > 1:
+        formula += f"; over {ranks} ranks"
+    return Need("learner", each * learned_parameters(config, size) // ranks, formula)
+
+
+def _gathered(config: Config, size: ModelSize) -> Need:
+    """What a rank has whole: embeddings and head for the length of a pass, and two layers, one of them on its way."""
+    layer = size.hidden * (2 * size.hidden + 2 * size.kv_width + 3 * size.intermediate)
+    whole = max(0, size.parameters - size.layers * layer) + 2 * layer
+    each = 2 * COMPUTE_BYTES[config.model.dtype]
+    return Need("gathered", each * whole, f"{each} bytes: weights and gradients of two layers, embeddings and head")
 
 
 def _base(config: Config, size: ModelSize) -> list[Need]:
@@ -223,9 +235,11 @@ def generating_memory(config: Config, size: ModelSize) -> list[Need]:
     # under autocast keys are as wide as the residual stream, which the weights' own precision decides
     width = 4 if config.model.lora is None else COMPUTE_BYTES[config.model.dtype]
     cache = 2 * width * size.layers * size.kv_width * sequences * longest
+    whole = [Need("policy", 4 * size.parameters, "4 bytes a parameter: float32 weight, whole")]
     return [
         *_base(config, size),
         _learner(config, size, 4, "float32 weight"),
+        *(whole if config.learning.ranks > 1 else []),
         *_reference(config, size),
         Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x {width} bytes"),
     ]

@@ -17,7 +17,14 @@ from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.section import Section, added, neutral
-from reval_core.upkeep import CheckpointConfig, LimitsConfig, RetentionConfig, StoreConfig, TrackingConfig
+from reval_core.upkeep import (
+    CheckpointConfig,
+    LearningConfig,
+    LimitsConfig,
+    RetentionConfig,
+    StoreConfig,
+    TrackingConfig,
+)
 
 
 class RunConfig(Section):
@@ -298,6 +305,7 @@ class Config(Section):
     replay: ReplayConfig = ReplayConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    learning: LearningConfig = LearningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     store: StoreConfig = StoreConfig()
@@ -334,7 +342,16 @@ class Config(Section):
         if self.objective.updates.total == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")
         self._check_window()
+        self._check_ranks()
         return self
+
+    def _check_ranks(self) -> None:
+        if self.learning.ranks == 1:
+            return
+        if self.model.lora is not None:
+            raise ValueError("learning.ranks above 1 shares whole weights, and model.lora learns adapters: leave one.")
+        if self.optimizer.use != "adamw":
+            raise ValueError(f"learning.ranks above 1 takes optimizer.use 'adamw' only, not {self.optimizer.use!r}.")
 
     def _check_window(self) -> None:
         replay, batch = self.replay, self.batch_size

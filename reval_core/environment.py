@@ -30,12 +30,12 @@ PACKAGES = (
     "bitsandbytes",
 )
 BITS_DEPEND_ON = (
-    "torch", "transformers", "numpy", "peft", "bitsandbytes", "threads", "cpu", "device", "LEARNING_VERSION",
+    "torch", "transformers", "numpy", "peft", "bitsandbytes", "threads", "cpu", "device", "ranks", "LEARNING_VERSION",
 )  # fmt: skip
 """What the bits of learned weights depend on, on one kind of device."""
 
 
-def versions(device: str) -> dict[str, Any]:
+def versions(device: str, ranks: int = 1) -> dict[str, Any]:
     """Package versions, our own hand-raised versions, and what bits of results depend on."""
     found: dict[str, Any] = {"reval": __version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -50,7 +50,7 @@ def versions(device: str) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": device_name(device),
     }
-    return found
+    return found | {"ranks": ranks} if ranks > 1 else found
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveFloat, field_validator
+from pydantic import PositiveFloat, field_validator, model_validator
 
 from reval_core.redaction import holds_secret
 from reval_core.section import Section, neutral
@@ -50,6 +50,46 @@ class RetentionConfig(Section):
 
 
 StageName = Literal["generate", "verify", "score", "rescore", "persist", "learn", "checkpoint", "evaluate", "report"]
+
+
+class LearningConfig(Section):
+    """The processes that learn: the run's own, or ranks that share weights, gradients and moments."""
+
+    ranks: int = neutral(1, ge=1, description="Ranks, each with a device of its own; 1: the run's process learns.")
+    nodes: int = neutral(1, ge=1, description="Machines that the ranks are on, each with as many of them.")
+    rendezvous: str | None = neutral(
+        None,
+        pattern=r"^[^:\s]+:\d+$",
+        description="HOST:PORT of this machine, where ranks of other machines find it; None: 127.0.0.1 alone.",
+    )
+    folder: str | None = neutral(
+        None,
+        description="Where run and ranks exchange files, seen by all machines; None: under the root.",
+    )
+    timeout_s: float = neutral(600.0, gt=0, description="Seconds that a rank waits for another within an update.")
+
+    @property
+    def local_ranks(self) -> int:
+        """Ranks on this machine."""
+        return self.ranks // self.nodes
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of the rendezvous."""
+        if self.rendezvous is None:
+            return None
+        host, _, port = self.rendezvous.rpartition(":")
+        return host, int(port)
+
+    @model_validator(mode="after")
+    def _fits(self) -> LearningConfig:
+        if self.ranks % self.nodes:
+            raise ValueError(f"learning.ranks is {self.ranks}, which {self.nodes} machines cannot have in equal parts.")
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError("learning.nodes is above 1: set learning.rendezvous to HOST:PORT of this machine.")
+        if self.nodes > 1 and self.folder is None:
+            raise ValueError("learning.nodes is above 1: set learning.folder to one that all machines see.")
+        return self
 
 
 class LimitsConfig(Section):

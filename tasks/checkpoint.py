@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reval_core.policies.folder import OPTIMIZER
+from reval_core.policies.folder import has_optimizer
 from tasks import disk
 from tasks.commit import Commit
 from tasks.references import Saved
@@ -18,7 +18,7 @@ def _inputs(here: Here, policy_id: str) -> dict[str, Any]:
 
 def _present(here: Here, saved: Saved) -> bool:
     folder = here.run.home.root / saved.folder
-    return saved.policy_id == here.run.base.policy_id or (folder / OPTIMIZER).exists()
+    return saved.policy_id == here.run.base.policy_id or has_optimizer(folder)
 
 
 @stage("checkpoint", reference=Saved, inputs=_inputs, historic=False, present=_present)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from reval_core.home import expand
 from reval_core.learning.adapters import adapter_numbers
 from reval_core.policies.folder import OPTIMIZER, outline
 from reval_core.store import space
@@ -51,6 +52,20 @@ def check_policy(here: Here, *, with_optimizer: bool) -> None:
     needed = learned * MASTER_BYTES * tensors
     what = "A checkpoint" if with_optimizer else "The policy to evaluate"
     space.require(here.run.home.policies, needed, f"{what} of round {here.iteration}")
+
+
+def check_exchange(here: Here) -> None:
+    """Refuse to learn by ranks where the disk has no room for the weights that they give back.
+
+    Raises:
+        StoreError: says what is needed and what is free.
+    """
+    run = here.run
+    if run.config.learning.ranks > 1:
+        needed = parameters(run.base.folder) * MASTER_BYTES
+        folder = run.config.learning.folder
+        place = run.home.root if folder is None else expand(folder)
+        space.require(place, needed, f"The weights that the ranks give back in round {here.iteration}")
 
 
 def parameters(folder: Path) -> int:

@@ -12,6 +12,7 @@ from reval_core.policies.steps import learning_settings
 from reval_core.store import lineage, replay
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, UpdateRecord
 from reval_core.store.replay import Entry
+from tasks import disk
 from tasks.commit import Commit
 from tasks.references import Learned
 from tasks.run import Here
@@ -72,6 +73,7 @@ def learn(here: Here, policy_id: str, reference: str | None) -> Commit[Learned]:
     if not step.updates:
         run.event("no updates", "every response was dropped and the window is empty; the policy stays", here.iteration)
         return Commit(Learned(policy_id, reference, run.policies.checksum(policy_id), 0, 0))
+    disk.check_exchange(here)
     record, reports = run.policies.learn(step)
     skipped = sum(report.skipped for report in reports)
     if skipped:

@@ -16,10 +16,11 @@ import torch
 from reval_core import environment
 from reval_core.config import Config
 from reval_core.errors import ConfigError
-from reval_core.home import Home
+from reval_core.home import Home, expand
 from reval_core.policies.base import BasePolicy, base_policy
 from reval_core.policies.folder import base_policy_id, load_model, load_tokenizer, sweep, weights_checksum
 from reval_core.policies.materialise import Policies
+from reval_core.policies.ranks import Ranks
 from reval_core.problems import PromptRenderer
 from reval_core.rollouts import make_engine
 from reval_core.store import Store, lineage, runs, schedule, stages
@@ -35,7 +36,7 @@ from tasks.fork import Fork, run_id_of
 from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
-from tasks.preflight import check_adapters, check_prompts, check_settings, context_length
+from tasks.preflight import check_adapters, check_prompts, check_ranks, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
@@ -70,7 +71,7 @@ def open_run(
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     device = environment.choose_device(config.model.device)
-    versions = environment.versions(device)
+    versions = environment.versions(device, config.learning.ranks)
     store = Store(home.database, lock_wait_s=config.store.lock_wait_s)
     store.prepare()
     sweep(home.policies)
@@ -83,6 +84,7 @@ def open_run(
         renderer = PromptRenderer(tokenizer, config.prompt)
         check_prompts(config, context_length(base.folder), renderer, inputs)
         check_adapters(config, base.folder)
+        check_ranks(config, base.folder, device)
         grader, evaluation_graders = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
@@ -98,10 +100,12 @@ def open_run(
         watch = _attend(stack, config, home, store, run_id, attempt, progress)
         show_crashed(store, run_id, attempt, flow_run_id)
         name = f"{config.run.name} ({run_id}, attempt {attempt})"
-        stack.enter_context(device_held(home, environment.device_slot(config.model.device), name, progress))
+        for slot in _slots(config, device):
+            stack.enter_context(device_held(home, slot, name, progress))
         _welcome(store, run_id, inputs, progress)
         pad_id = int(tokenizer.pad_token_id or 0)
-        policies = _policies(config, home, store, base, device, pad_id, versions, progress)
+        ranks = _ranks(stack, config, home, run_id, device)
+        policies = _policies(config, home, store, base, device, pad_id, versions, ranks, progress)
         engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
         stack.callback(engine.close)
         with store.read() as connection:
@@ -175,6 +179,25 @@ def _base(config: Config, home: Home, store: Store, run_id: str, fork: Fork | No
     return base
 
 
+def _slots(config: Config, device: str) -> list[str]:
+    """The devices that the run works on, in an order in which no two runs wait for each other."""
+    own = environment.device_slot(config.model.device)
+    if config.learning.ranks == 1 or device == "cpu":
+        return [own]
+    return sorted({own, *(f"cuda:{number}" for number in range(config.learning.local_ranks))})
+
+
+def _ranks(stack: ExitStack, config: Config, home: Home, run_id: str, device: str) -> Ranks | None:
+    """The processes that learn; None where this one does. They end with the attempt."""
+    learning = config.learning
+    if learning.ranks == 1:
+        return None
+    threads = config.model.threads or max(1, torch.get_num_threads() // learning.local_ranks)
+    exchange = home.root / "ranks" if learning.folder is None else expand(learning.folder).absolute()
+    ranks = Ranks(exchange / run_id, learning, device=device, threads=threads)
+    return stack.enter_context(closing(ranks))
+
+
 def _policies(
     config: Config,
     home: Home,
@@ -183,6 +206,7 @@ def _policies(
     device: str,
     pad_id: int,
     versions: dict[str, Any],
+    ranks: Ranks | None,
     progress: Progress,
 ) -> Policies:
     return Policies(
@@ -197,6 +221,7 @@ def _policies(
         kernels=config.model.kernels,
         reference=config.model.reference,
         lora=config.model.lora,
+        ranks=ranks,
         max_skipped_in_a_row=config.optimizer.max_skipped_in_a_row,
         on_relearned=lambda done, total: progress.step("learning again", done, total),
         on_update=lambda done, total: progress.on_step(),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from reval_core.config import Config
 from reval_core.environment import choose_device
 from reval_core.errors import ConfigError
 from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import check
 from reval_core.learning.optimizers import library
+from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
 from reval_core.policies.folder import outline
 from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
@@ -75,6 +78,27 @@ def check_adapters(config: Config, base: Path) -> None:
     if config.model.lora is not None:
         peft()
         check_targets(outline(base), config.model.lora)
+
+
+def check_ranks(config: Config, base: Path, device: str) -> None:
+    """Refuse several ranks where the base model cannot be spread over them, or devices are missing.
+
+    Raises:
+        ConfigError: says which.
+    """
+    learning = config.learning
+    if learning.ranks == 1:
+        return
+    if not has_plain_head(outline(base)):
+        raise ConfigError(
+            f"learning.ranks is {learning.ranks}, and models of this kind cannot be spread over ranks; known are "
+            f"{', '.join(sorted(PLAIN_HEAD_FAMILIES))}. Set learning.ranks: 1."
+        )
+    if device.startswith("cuda") and torch.cuda.device_count() < learning.local_ranks:
+        raise ConfigError(
+            f"learning.ranks is {learning.ranks} on {learning.nodes} machines, {learning.local_ranks} on each, and "
+            f"PyTorch sees {torch.cuda.device_count()} GPUs here. Set it to at most what all machines have."
+        )
 
 
 def check_prompts(config: Config, context: int | None, renderer: PromptRenderer, inputs: Inputs) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+import socket
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.learning import attention, head
@@ -19,6 +24,7 @@ from reval_core.learning.calibration import calibrate
 from reval_core.learning.learner import Learner
 from reval_core.learning.precision import on_device, round_weights, to_host
 from reval_core.learning.reference import reference_scores
+from reval_core.learning.shards import MODEL, STATE, whole_tensors
 from reval_core.policies.folder import weights_checksum
 from reval_core.rollouts import SampleRequest, SamplingSettings
 from reval_core.rollouts.transformers_engine import TransformersEngine
@@ -345,3 +351,31 @@ def test_a_lean_optimizer_learns_and_goes_on_from_its_saved_state(model, samples
     if use == "adamw_8bit":
         moments = sum(value.nbytes for name, value in state.items() if ".state" in name)
         assert moments <= 2.1 * sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs on this machine")
+def test_two_gpus_learn_what_one_does(tmp_path):
+    import two_gpus
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--node-rank", "0"]
+    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), two_gpus.__file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    for name in two_gpus.CASES:
+        near = 1e-4 if name == "float32" else 2e-2
+        learner = two_gpus.learner_of(name, ranks=False)
+        for one, two in zip(two_gpus.learned(learner), first[name], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=near)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=near)
+        state, parts = learner.state_tensors(), whole_tensors(tmp_path / name / "optimizer", STATE)
+        assert state.keys() == parts.keys()
+        written = whole_tensors(tmp_path / name, MODEL)
+        for key, value in load_file(tmp_path / f"{name}.safetensors").items():
+            assert torch.equal(written[key], value)
+            moved = (value - learner.model.get_parameter(key).detach().cpu()).abs().max()
+            assert moved <= 3 * two_gpus.UPDATES * 1e-4  # steps in other directions

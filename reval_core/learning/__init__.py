@@ -12,5 +12,6 @@ precision      bfloat16 compute on float32 weights and sums
 activations    what the backward pass computes again, and with which kernels
 reference      scores under the reference, on the learner's own path
 learner        gradient accumulation, AdamW, the optimizer's state
+sharding       the learner over several ranks (shards: their files; example_file: what they learn from)
 calibration    the self-test that a policy equal to its reference has residual 0
 """

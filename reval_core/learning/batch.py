@@ -117,6 +117,29 @@ def micro_batches(examples: Sequence[TrainingExample], max_tokens: int, *, packe
     return batches
 
 
+def passes(
+    examples: Sequence[TrainingExample], max_tokens: int, ranks: int, *, packed: bool = False
+) -> list[list[list[int]]]:
+    """Split an update over ranks: [pass][rank] -> indices, a micro-batch as `micro_batches` makes them or an empty one.
+
+    All ranks do as many passes, since they exchange weights in each. As few as can be, and in those the micro-batches
+    as small as that number allows, so that the ranks have nearly equal work. Longest first: those of one pass are
+    neighbours in length.
+    """
+    fewest = -(-len(micro_batches(examples, max_tokens, packed=packed)) // ranks)
+    total = sum(len(example) for example in examples)
+    low, high = min(max_tokens, max(1, -(-total // (fewest * ranks)))), max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        if len(micro_batches(examples, middle, packed=packed)) <= fewest * ranks:
+            high = middle
+        else:
+            low = middle + 1
+    batches = micro_batches(examples, high, packed=packed)
+    batches += [[] for _ in range(fewest * ranks - len(batches))]
+    return [batches[start : start + ranks] for start in range(0, len(batches), ranks)]
+
+
 def group_indices(examples: Sequence[TrainingExample]) -> npt.NDArray[np.int64]:
     """[N] integers from 0, equal for equal `group_id`.
 

@@ -118,14 +118,17 @@ class Learner:
         if "old_logprob" not in self.objective.needs:
             return
         set_learning_mode(self.model)
+        found: dict[int, Tensor] = {}
         with self._scoring():
             for indices in self._split(fresh):
-                chosen = [fresh[index] for index in indices]
+                chosen = self._chosen(fresh, indices)
                 layout, scores = self._score(chosen, gradient=False)
                 assert scores.token_logprob is not None
                 lengths = [len(example.response_ids) for example in chosen]
                 values = scores.token_logprob.flatten().index_select(0, layout.cells).split(lengths)
-                self._old_logprob |= {e.trajectory_id: value for e, value in zip(chosen, values, strict=True)}
+                found |= dict(zip(indices, values, strict=False))
+        whole = self._every_token(found, fresh)
+        self._old_logprob = {example.trajectory_id: whole[index] for index, example in enumerate(fresh)}
 
     def update(self, examples: Sequence[TrainingExample]) -> UpdateReport:
         """One optimizer step on the examples.
@@ -173,18 +176,11 @@ class Learner:
         set_learning_mode(self.model)  # a rollout engine may have changed it
         count = len(examples) if count is None else count
         token_count = _count_tokens(examples) if token_count is None else token_count
-        found: list[tuple[Loss, Scores]] = []
         batches = self._split(examples)
         with self._scoring():
             constant = self._constant(examples)
-            for indices in batches:
-                chosen = [examples[index] for index in indices]
-                layout, scores = self._score(chosen, gradient=True)
-                chosen_constant = None if constant is None else constant[self._send(np.asarray(indices))]
-                batch = self._batch(chosen, layout, scores, chosen_constant, count, token_count)
-                part = self.objective.loss(batch, self.objective_config)
-                part.total.backward()
-                found.append(_without_graph(part, scores))  # nothing here waits for the device
+            # nothing here waits for the device
+            found = [self._pass(examples, indices, constant, count, token_count) for indices in batches]
         return self._accumulated(examples, batches, found)
 
     def step(self, loss: float) -> tuple[float, float, bool]:
@@ -197,11 +193,11 @@ class Learner:
             LearningError: `max_skipped_in_a_row` steps in a row were skipped.
         """
         gradients = [value.grad for value in self._parameters.values() if value.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=False)
+        norm = self._norm(gradients)
         lr = self.learning_rate()
         skipped = not (math.isfinite(loss) and bool(norm.isfinite()))
         if not skipped:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
+            self._clip(norm)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
             self._optimizer.step()
@@ -248,14 +244,66 @@ class Learner:
         self, examples: Sequence[TrainingExample], batches: list[list[int]], found: list[tuple[Loss, Scores]]
     ) -> Accumulated:
         losses, scores = zip(*found, strict=True)
-        residuals = [part.residual for part in losses if part.residual is not None]
-        residual = in_order(residuals, batches) if residuals else np.full(len(examples), np.nan)
-        return Accumulated(
-            loss=sum(torch.stack([part.total for part in losses]).tolist()),
-            residual=residual,
-            log_ratio=in_order([score.logprob for score in scores], batches) - column(examples, "ref_logprob"),
-            root_gap=in_order([score.root_value for score in scores], batches) - column(examples, "ref_root_value"),
+        residual, logprob, root_value = (
+            self._in_order(values, batches, len(examples))
+            for values in (
+                [part.residual for part in losses],
+                [score.logprob for score in scores],
+                [score.root_value for score in scores],
+            )
         )
+        return Accumulated(
+            loss=sum(self._losses(torch.stack([part.total for part in losses]))),
+            residual=residual,
+            log_ratio=logprob - column(examples, "ref_logprob"),
+            root_gap=root_value - column(examples, "ref_root_value"),
+        )
+
+    # -- what is another in a learner whose model is spread over ranks (`sharding`) --------------------------------
+
+    def _chosen(self, examples: Sequence[TrainingExample], indices: Sequence[int]) -> list[TrainingExample]:
+        """The examples of a micro-batch."""
+        return [examples[index] for index in indices]
+
+    def _every_token(self, found: Mapping[int, Tensor], examples: Sequence[TrainingExample]) -> Mapping[int, Tensor]:
+        """Values [H] per response token of all examples, by index, from those that were computed here."""
+        return found
+
+    def _every(self, values: Tensor) -> Tensor:
+        """[N] values of all examples, from those computed here; 0 elsewhere."""
+        return values
+
+    def _in_order(self, parts: Sequence[Tensor], batches: Sequence[Sequence[int]], count: int) -> Floats:
+        """[count] values of the micro-batches in the order of the examples."""
+        return in_order(parts, batches)
+
+    def _losses(self, totals: Tensor) -> list[float]:
+        """Every micro-batch's share of the loss."""
+        return totals.tolist()
+
+    def _norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Norm of the whole gradient."""
+        return torch.nn.utils.get_total_norm(gradients, foreach=False)
+
+    def _clip(self, norm: Tensor) -> None:
+        torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self.optimizer_config.clip_norm, norm)
+
+    def _pass(
+        self,
+        examples: Sequence[TrainingExample],
+        indices: Sequence[int],
+        constant: Tensor | None,
+        count: int,
+        token_count: int,
+    ) -> tuple[Loss, Scores]:
+        """Add one micro-batch's gradient."""
+        chosen = self._chosen(examples, indices)
+        layout, scores = self._score(chosen, gradient=True)
+        chosen_constant = None if constant is None else constant[self._send(np.asarray(indices))]
+        batch = self._batch(chosen, layout, scores, chosen_constant, count, token_count)
+        part = self.objective.loss(batch, self.objective_config)
+        part.total.backward()
+        return _without_graph(part, scores)
 
     def _scoring(self) -> AbstractContextManager[None]:
         return scoring_mode(self.model, self.compute_dtype, packed=self.optimizer_config.packing)
@@ -282,10 +330,11 @@ class Learner:
         needs = self.objective.needs
         logprob = None
         if "update_logprob" in needs:
-            logprob = torch.empty(len(examples), dtype=torch.float64, device=self._device)
+            logprob = torch.zeros(len(examples), dtype=torch.float64, device=self._device)
             for indices in self._split(examples):
-                _, scores = self._score([examples[index] for index in indices], gradient=False)
-                logprob[self._send(np.asarray(indices))] = scores.logprob.double()
+                _, scores = self._score(self._chosen(examples, indices), gradient=False)
+                logprob[self._send(np.asarray(indices, np.int64))] = scores.logprob[: len(indices)].double()
+            logprob = self._every(logprob)
         update = Update(
             reward=self._tensor(examples, "reward"),
             group=torch.from_numpy(group_indices(examples)).to(self._device) if "group" in needs else None,
@@ -344,8 +393,8 @@ class Learner:
 
 
 def _without_graph(part: Loss, scores: Scores) -> tuple[Loss, Scores]:
-    residual = None if part.residual is None else part.residual.detach()
-    return Loss(part.total.detach(), residual), Scores(scores.logprob.detach(), scores.root_value.detach())
+    residual = torch.full_like(scores.logprob, torch.nan) if part.residual is None else part.residual
+    return Loss(part.total.detach(), residual.detach()), Scores(scores.logprob.detach(), scores.root_value.detach())
 
 
 def _count_tokens(examples: Sequence[TrainingExample]) -> int:

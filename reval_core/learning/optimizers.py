@@ -8,7 +8,7 @@ them, before they are clipped or found not finite.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -61,14 +61,29 @@ def library(use: str) -> Any:
         ) from error
 
 
+def state_of(optimizer: torch.optim.Optimizer, use: str, parameters: Named) -> dict[str, Tensor]:
+    """The optimizer's state as it is, by name; what is a plain number there as a tensor."""
+    return {
+        f"{use}.{moment}.{name}": torch.as_tensor(value).detach()
+        for name, parameter in parameters.items()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+        if moment in KEPT[use]
+    }
+
+
 def state_tensors(optimizer: torch.optim.Optimizer, use: str, parameters: Named) -> dict[str, Tensor]:
     """Copies of the optimizer's state on the CPU, ready for safetensors."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in parameters.items():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            if moment in KEPT[use]:
-                tensors[f"{use}.{moment}.{name}"] = torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
-    return tensors
+    state = state_of(optimizer, use, parameters)
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in state.items()}
+
+
+def emptied(config: OptimizerConfig, parameters: Named, names: Iterable[str]) -> torch.optim.Optimizer:
+    """A new AdamW with room for a state of these names, which is to be read into `state_of` of it."""
+    optimizer, known = make_optimizer(config, parameters), set(names)
+    for index, (name, parameter) in enumerate(parameters.items()):
+        if f"{config.use}.step.{name}" in known:
+            _empty(optimizer, config.use, parameter, index)
+    return optimizer
 
 
 def restored(config: OptimizerConfig, parameters: Named, tensors: Mapping[str, Tensor]) -> torch.optim.Optimizer:

@@ -23,6 +23,9 @@ PLAIN_HEAD_FAMILIES = frozenset(
 )
 """Model types whose logits are the LM head applied to the body's last hidden state, and nothing after it."""
 
+OWN_FORWARD = "label_and_value"
+"""Method of a model whose weights have to be brought together before `label_and_value` can use them (`sharding`)."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -75,7 +78,8 @@ def score_layout(model: nn.Module, layout: Layout, *, token_logprobs: bool = Fal
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; expected a number above 0.")
-    label_logit, value = _label_logits(model, layout, temperature)  # [N]
+    own = getattr(model, OWN_FORWARD, None)
+    label_logit, value = label_and_value(model, layout, temperature) if own is None else own(layout, temperature)  # [N]
 
     # [B, T]; the sums over tokens run in float64 and are rounded once
     token_logprob = _spread(label_logit - value, layout)
@@ -91,7 +95,7 @@ def has_plain_head(model: nn.Module) -> TypeGuard[PreTrainedModel]:
     return isinstance(model, PreTrainedModel) and model.config.model_type in PLAIN_HEAD_FAMILIES
 
 
-def _label_logits(model: nn.Module, layout: Layout, temperature: float) -> tuple[Tensor, Tensor]:
+def label_and_value(model: nn.Module, layout: Layout, temperature: float) -> tuple[Tensor, Tensor]:
     """Logit of each response token and logsumexp of all logits where it is predicted: two tensors [N]."""
     inputs: dict[str, Any] = {
         "input_ids": layout.input_ids,

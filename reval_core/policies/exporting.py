@@ -11,6 +11,7 @@ from reval_core.policies.folder import (
     ADAPTER_CONFIG,
     MANIFEST,
     OPTIMIZER,
+    OPTIMIZER_SHARDS,
     base_policy_id,
     load_adapter,
     load_model,
@@ -41,7 +42,7 @@ def export_policy(folder: Path, base: Path, dest: Path) -> None:
         if (folder / ADAPTER_CONFIG).exists():
             _write_merged(folder, manifest.policy_id, base, aside)
         else:
-            shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(MANIFEST, OPTIMIZER))
+            shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(MANIFEST, OPTIMIZER, OPTIMIZER_SHARDS))
         aside.rename(dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,15 +29,19 @@ from reval_core.errors import LearningError, PolicyError
 from reval_core.exclusive import exclusive
 from reval_core.identity import digest, files_digest
 from reval_core.learning.adapters import adapted, adapter_tensors, is_adapted, peft_config
+from reval_core.learning.shards import STATE, whole_tensors
 
 disable_progress_bar()  # our own progress is shown instead
 
 MANIFEST = "reval.json"
 OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_SHARDS = "optimizer"
+"""Folder of the optimizer's state where several ranks wrote it, in several files with an index."""
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """peft's layout."""
 TOKENIZER_FILES = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+OptimizerState = Mapping[str, Tensor] | Callable[[Path], None]
 HASHERS = min(8, os.cpu_count() or 1)
 """Tensors that are hashed side by side, and copied from a device to the CPU for it."""
 
@@ -172,7 +176,7 @@ def _tensor_digest(tensor: Tensor) -> str:
 
 
 def save_policy(
-    folder: Path, model: nn.Module, tokenizer_folder: Path, manifest: Manifest, optimizer: Mapping[str, Tensor] | None
+    folder: Path, model: nn.Module, tokenizer_folder: Path, manifest: Manifest, optimizer: OptimizerState | None
 ) -> None:
     """Write a policy folder aside, make it durable and rename it; an existing one of that name is replaced.
 
@@ -183,7 +187,8 @@ def save_policy(
         model: saved by its own `save_pretrained` as safetensors; where it has an adapter, the adapter as peft does.
         tokenizer_folder: where the tokenizer files are copied from, byte for byte.
         manifest: what the folder says of itself.
-        optimizer: tensors of the optimizer's state, or None for a policy that is not to be learned from here on.
+        optimizer: tensors of the optimizer's state, or what writes them into a folder in several files; None for a
+            policy that is not to be learned from here on.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside, before = folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
@@ -194,7 +199,9 @@ def save_policy(
             _write_weights(model, aside)
             for name in tokenizer_files(tokenizer_folder):
                 shutil.copyfile(tokenizer_folder / name, aside / name)
-            if optimizer is not None:
+            if callable(optimizer):
+                optimizer(aside / OPTIMIZER_SHARDS)
+            elif optimizer is not None:
                 save_file(dict(optimizer), aside / OPTIMIZER)
             (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
             _make_durable(aside)
@@ -322,13 +329,28 @@ def _check_weights(folder: Path, model: nn.Module, manifest: Manifest) -> None:
         )
 
 
+def state_folder(folder: Path) -> Path | None:
+    """Where the safetensors of the saved optimizer state lie; None when the folder was saved without one."""
+    if (folder / OPTIMIZER).exists():
+        return folder
+    return folder / OPTIMIZER_SHARDS if (folder / OPTIMIZER_SHARDS).is_dir() else None
+
+
+def has_optimizer(folder: Path) -> bool:
+    """Whether learning can go on from a saved policy: it has the optimizer's state, by one process or by ranks."""
+    return state_folder(folder) is not None
+
+
 def load_optimizer(folder: Path) -> dict[str, Tensor] | None:
-    """The saved optimizer state, or None when the folder was saved without one."""
-    path = folder / OPTIMIZER
+    """The saved optimizer state, whole, or None when the folder was saved without one."""
+    place = state_folder(folder)
+    if place is None:
+        return None
     try:
-        return load_file(path) if path.exists() else None
-    except SafetensorError as error:
-        raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
+        return load_file(folder / OPTIMIZER) if place == folder else whole_tensors(place, STATE)
+    except (SafetensorError, LearningError) as error:
+        damaged = folder / OPTIMIZER if place == folder else place
+        raise PolicyError(f"{damaged} is damaged ({error}). Remove {folder}; the policy is learned again.") from error
 
 
 def tokenizer_files(folder: Path) -> list[str]:

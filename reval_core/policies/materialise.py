@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.environment import BITS_DEPEND_ON
 from reval_core.errors import LearningError
 from reval_core.identity import LEARNING_VERSION, digest, short
-from reval_core.learning.activations import Checkpointing, Kernels, checkpoint_activations
+from reval_core.learning.activations import Checkpointing, Kernels
 from reval_core.learning.batch import TrainingExample
-from reval_core.learning.learner import Learner, UpdateReport
+from reval_core.learning.learner import UpdateReport
 from reval_core.learning.precision import on_device
 from reval_core.learning.reference import reference_scores
 from reval_core.policies.base import BasePolicy
-from reval_core.policies.folder import OPTIMIZER, Manifest, load_optimizer, save_policy, weights_checksum
+from reval_core.policies.folder import Manifest, has_optimizer, save_policy, weights_checksum
+from reval_core.policies.learners import AnyLearner, Learners, LocalLearners, RankedLearners
+from reval_core.policies.ranks import Ranks
 from reval_core.policies.resident import Frozen, Resident
 from reval_core.policies.steps import Pair, configs_of, example_of, learning_settings
 from reval_core.policies.weights import AdapterWeights, Weights, WholeWeights
@@ -52,6 +54,7 @@ class Policies:
         kernels: which kernels every model runs its small operations with.
         reference: "device", or "host" for references that come to the device only to score.
         lora: every policy is an adapter over the base; None: policies are whole.
+        ranks: processes that learn in this one's place; None: this one learns.
         max_skipped_in_a_row: updates in a row that are not finite and end learning; no policy's id depends on it.
     """
 
@@ -69,6 +72,7 @@ class Policies:
         kernels: Kernels = "torch",
         reference: Literal["device", "host"] = "device",
         lora: LoraConfig | None = None,
+        ranks: Ranks | None = None,
         max_skipped_in_a_row: int = OptimizerConfig().max_skipped_in_a_row,
         on_relearned: Callable[[int, int], None] = lambda done, total: None,
         on_update: Callable[[int, int], None] = lambda done, total: None,
@@ -80,9 +84,9 @@ class Policies:
         self._dtype = compute_dtype
         self._pad_id = pad_id
         self._versions = versions
-        self._checkpointing: Checkpointing = gradient_checkpointing
-        self._kernels: Kernels = kernels
         self._lora = lora
+        made: dict[str, Any] = {"pad_id": pad_id, "kernels": kernels, "recomputed": gradient_checkpointing}
+        self._learners: Learners = LocalLearners(**made) if ranks is None else RankedLearners(ranks, **made)
         held: dict[str, Any] = {"device": device, "compute_dtype": compute_dtype, "kernels": kernels}
         self._weights: Weights = (
             WholeWeights(base, reference=reference, **held) if lora is None else AdapterWeights(base, lora, **held)
@@ -234,7 +238,7 @@ class Policies:
         folder = self._root / "policies" / policy_id
         record = self._record(policy_id)
         saved = record.folder is not None and folder.is_dir()
-        if saved and (not with_optimizer or (folder / OPTIMIZER).exists()):
+        if saved and (not with_optimizer or has_optimizer(folder)):
             return folder
         resident = self._go_to(policy_id, record.reference_policy_id) if with_optimizer else None
         held = resident or self._found(policy_id)
@@ -249,7 +253,7 @@ class Policies:
             iteration=iteration,
             base_policy_id=self._weights.base_policy_id,
         )
-        optimizer = resident.learner.state_tensors() if resident else None
+        optimizer = self._learners.to_save(resident.learner) if resident else None
         save_policy(folder, held.model, self._base.folder, manifest, optimizer)
         with self._store.write() as connection:
             lineage.set_folder(connection, policy_id, str(folder.relative_to(self._root)))
@@ -278,13 +282,13 @@ class Policies:
             for update in step.updates
         ]
 
-    def _learner_at(self, step: LearningStep) -> Learner:
+    def _learner_at(self, step: LearningStep) -> AnyLearner:
         """The learner with the weights and optimizer state of the step's parent, under the step's settings."""
         resident = self._go_to(step.parent_policy_id, step.reference_policy_id)
         self._keep_reference(step.reference_policy_id)
         if resident.settings == step.settings:
             return resident.learner
-        model, state = resident.model, resident.learner.state_tensors()
+        model, state = resident.model, self._learners.state(resident.learner)
         self._resident = None
         del resident  # with its moments, before the new learner has its own
         return self._new_learner(model, step.settings, state)
@@ -318,7 +322,7 @@ class Policies:
             return self._resident
         folder = self._folder(policy_id)
         is_base = policy_id == self._base.policy_id
-        if folder is None or not (is_base or (folder / OPTIMIZER).exists()):
+        if folder is None or not (is_base or has_optimizer(folder)):
             return None
         self._resident = None  # before another model and its optimizer state come into memory
         handed_over = None if policy_id == reference else self._frozen.get(policy_id)
@@ -332,7 +336,7 @@ class Policies:
             )
             state = None
         else:
-            settings, state = self._record(policy_id).settings, load_optimizer(folder)
+            settings, state = self._record(policy_id).settings, self._learners.saved(folder)
         learner = self._new_learner(self._weights.learnable(loaded.model), settings, state)
         self._resident = Resident(policy_id, learner, settings, loaded.checksum)
         return self._resident
@@ -349,17 +353,11 @@ class Policies:
         self._resident = replace(again, policy_id=record.policy_id)
         return self._resident
 
-    def _new_learner(
-        self, model: nn.Module, settings: Mapping[str, Any], state: Mapping[str, Tensor] | None
-    ) -> Learner:
+    def _new_learner(self, model: nn.Module, settings: Mapping[str, Any], state: Any) -> AnyLearner:
         self._weights.check(settings)
         objective, optimizer = configs_of(settings)
         optimizer = optimizer.model_copy(update={"max_skipped_in_a_row": self._max_skipped})
-        checkpoint_activations(model, self._checkpointing, self._kernels)
-        learner = Learner(model, objective, optimizer, pad_id=self._pad_id, compute_dtype=settings["compute_dtype"])
-        if state is not None:
-            learner.load_state_tensors(state)
-        return learner
+        return self._learners.begin(model, objective, optimizer, settings["compute_dtype"], state)
 
     def _compare(self, record: PolicyRecord, again: Resident) -> None:
         """Hold weights that were learned again against the recorded ones."""
@@ -383,7 +381,7 @@ class Policies:
         with self._store.write() as connection:
             lineage.add_realisation(connection, record.policy_id, again.checksum, self._versions, drift)
 
-    def _drift(self, policy_id: str, learner: Learner, most: int = 64) -> float | None:
+    def _drift(self, policy_id: str, learner: AnyLearner, most: int = 64) -> float | None:
         """Mean |log pi - behaviour log-prob| per response over a stored batch of the policy, in nats."""
         with self._store.read() as connection:
             behaviour = lineage.behaviour_logprobs(connection, policy_id, most)

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from reval_core.errors import ConfigError
-from reval_core.policies.folder import OPTIMIZER, remove_policy
+from reval_core.policies.folder import has_optimizer, remove_policy
 from reval_core.store import Store, archive, lineage
 from reval_core.store import statements as sql
 from reval_core.store.outside import Saved, standings, way_back
@@ -58,7 +58,7 @@ def saved_policies(connection: duckdb.DuckDBPyConnection, root: Path) -> list[Sa
             run_id=row["run_id"],
             iteration=row["iteration"],
             folder=folder,
-            whole=(folder / OPTIMIZER).exists(),
+            whole=has_optimizer(folder),
             size=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )
         for row, folder in found

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from reval_core.learning.learner import Learner
+from reval_core.policies.learners import AnyLearner
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class Resident:
     """The policy whose weights the learner has, until its next update."""
 
     policy_id: str
-    learner: Learner
+    learner: AnyLearner
     settings: Mapping[str, Any]
     """What the learner was made with, as lineages record it."""
     checksum: str

@@ -329,6 +329,19 @@ def test_memory_of_adapters_and_lean_optimizers_adds_up_by_hand(small: Config) -
         assert sizes(lean, costs.generating_memory)["learner"] == generating * 100_000
 
 
+def test_memory_of_ranks_adds_up_by_hand(small: Config) -> None:
+    layer = 8 * (2 * 8 + 2 * 4 + 3 * 32)
+    size = ModelSize(20_000, layers=10, hidden=8, intermediate=32, kv_width=4, vocabulary=2**20, source="")
+    config = changed(small, "model.dtype=bfloat16", "learning.ranks=2")
+    needs = {need.name: need.size for need in costs.learning_memory(config, size)}
+    assert needs["learner"] == 16 * 10_000  # a half
+    assert needs["gathered"] == 2 * 2 * (20_000 - 10 * layer + 2 * layer)
+    assert "bfloat16 copies" not in needs
+    needs = {need.name: need.size for need in costs.generating_memory(config, size)}
+    assert needs["learner"] == 12 * 10_000
+    assert needs["policy"] == 4 * 20_000
+
+
 def test_the_formula_of_activations_is_what_a_forward_pass_keeps(base_folder: Path) -> None:
     model, size = AutoModelForCausalLM.from_pretrained(base_folder), folder_size(base_folder)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
