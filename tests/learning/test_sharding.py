@@ -98,11 +98,13 @@ def compare_updates(folder: Path, reports: dict[str, list[dict]], which: str) ->
             assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=near)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_gradients_and_losses_are_those_of_one_process(two_ranks: Path, reports: dict[str, dict]) -> None:
     assert compare_gradients(two_ranks, reports, "core") == 12
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_weights_after_several_updates_are_those_of_one_process(
     two_ranks: Path, reports: dict[str, list[dict]]
@@ -123,6 +125,7 @@ def weights_before(**settings: object) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.named_parameters()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_process_goes_on_from_what_two_ranks_wrote(two_ranks: Path) -> None:
     folder = two_ranks / "float32 checkpoint"
@@ -145,6 +148,7 @@ def test_one_process_goes_on_from_what_two_ranks_wrote(two_ranks: Path) -> None:
     assert difference(weights(learner), weights(alone)) <= 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_go_on_from_what_one_process_wrote(reports: dict[str, list[dict]]) -> None:
     learner, _ = several_updates(None)
