@@ -3,9 +3,10 @@
 DuckDB lets one process write or many read, never both at once. So nobody keeps a connection: open, do one
 transaction, close. A held lock is waited for with jittered back-off; a program that never lets go is named with its
 process id when the wait is over. A writer announces itself, and readers let it go first: many short readers would
-otherwise never leave it a gap. A run, which opens often, does so in one instance of DuckDB (`one_instance`), where the
-file lingers for a moment behind each block. Inside one process a re-entrant lock keeps threads apart, since DuckDB
-refuses a read-only and a writing connection to one file in one process.
+otherwise never leave it a gap. So does a reader who found the file held, since a busy run leaves gaps as short. A run,
+which opens often, does so in one instance of DuckDB (`one_instance`), where the file lingers for a moment behind each
+block. Inside one process a re-entrant lock keeps threads apart, since DuckDB refuses a read-only and a writing
+connection to one file in one process.
 
 When DuckDB checkpoints (moves what the write-ahead log holds into the database) is decided here, not left to the
 closing of a connection: it merges small row groups then, and so rewrites gigabytes of payload now and then.
@@ -27,7 +28,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -199,7 +200,7 @@ class Connections:
         with self._undisturbed() as outermost:
             if outermost:  # a writer waits for us where we have the file open already
                 wait_while_announced(self._writing, deadline, self._let_go)
-            connection = self._connect(True, self.lock_wait_s, deadline, strictly=strictly)
+            connection = self._connect(True, self.lock_wait_s, deadline, strictly=strictly, in_turn=outermost)
             with self._closed_at_the_end(connection):
                 yield connection
 
@@ -278,8 +279,9 @@ class Connections:
             raise NotStored(explain(f"The log of the database {self.path} is damaged", "it begins as no log does"))
 
     def _connect(
-        self, read_only: bool, wait_s: float, deadline: float, *, strictly: bool = False
+        self, read_only: bool, wait_s: float, deadline: float, *, strictly: bool = False, in_turn: bool = False
     ) -> duckdb.DuckDBPyConnection:
+        """A connection, as soon as nobody else holds the file; a reader's turn comes ``in_turn``, see `_in_turn`."""
         for other in _LINGERING:
             if other is not self:
                 other._let_go()
@@ -287,22 +289,34 @@ class Connections:
         if read_only and not (self.path.exists() and self.path.stat().st_size):
             raise StoreError(f"There is no database at {self.path}. Is REVAL_HOME right? `reval train` creates it.")
         pause, said = 0.005, False
-        while True:
-            try:
-                if self._instance is not None:
-                    return self._instance.open(read_only=read_only, strictly=strictly)
-                return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
-            except duckdb.Error as error:
-                if not _HELD_BY_OTHER.search(str(error)):
-                    raise NotStored(explain(f"The database {self.path} cannot be opened", error)) from error
-                left = deadline - time.monotonic()
-                if left < 0:
-                    raise StoreLocked(_explain_holder(self.path, wait_s, error)) from error
-                if not said and left < wait_s - _SAY_AFTER_S:
-                    log.warning("waiting for %s, which has %s open", _holder(error), self.path)
-                    said = True
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.6, 0.25)
+        with ExitStack() as stack:
+            while True:
+                try:
+                    if self._instance is not None:
+                        return self._instance.open(read_only=read_only, strictly=strictly)
+                    return duckdb.connect(self.path, read_only=read_only, config={"threads": self.threads})
+                except duckdb.Error as error:
+                    if not _HELD_BY_OTHER.search(str(error)):
+                        raise NotStored(explain(f"The database {self.path} cannot be opened", error)) from error
+                    left = deadline - time.monotonic()
+                    if left < 0:
+                        raise StoreLocked(_explain_holder(self.path, wait_s, error)) from error
+                    if not said and left < wait_s - _SAY_AFTER_S:
+                        log.warning("waiting for %s, which has %s open", _holder(error), self.path)
+                        said = True
+                if in_turn:
+                    self._in_turn(stack, deadline)
+                    in_turn = False
+                time.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(pause * 1.6, 0.25)
+
+    def _in_turn(self, stack: ExitStack, deadline: float) -> None:
+        """Announce a reader who found the file held, until he has it: a run's file may be free for an instant only.
+
+        Whoever may not write into the folder cannot announce himself, and comes when the file happens to be free.
+        """
+        with suppress(OSError):
+            stack.enter_context(announced(self._writing, deadline))
 
 
 def _holder(error: Exception) -> str:

@@ -212,7 +212,7 @@ def test_what_does_not_go_together_is_said(
 @pytest.mark.long
 def test_a_kill_in_the_middle_costs_what_was_under_way(trial_file: Path, home: Home) -> None:
     raw = yaml.safe_load(trial_file.read_text(encoding="utf-8"))
-    raw["set"] = {"run.iterations": 6}
+    raw["set"] = {"run.iterations": 20}
     longer = trial_file.with_name("longer.yaml")
     longer.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
     program = "from flows.cli import main; main()"
@@ -227,7 +227,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(trial_file: Path, home: H
     done = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "reval.s0" in done.stdout
-    assert value(home, "SELECT count(*) FROM rounds") == 6
+    assert value(home, "SELECT count(*) FROM rounds") == 20
     assert value(home, "SELECT max(attempts) FROM runs") == 2
 
 

@@ -167,9 +167,9 @@ def mark_connections(marker: Marker) -> None:
     """Have every connection of this process tell its steps."""
     connect: Callable[..., duckdb.DuckDBPyConnection] = Connections._connect
 
-    def marked(self: Connections, *arguments: Any) -> Any:
+    def marked(self: Connections, *given: Any, **named: Any) -> Any:
         marker.step("open")
-        return Marked(connect(self, *arguments), marker)
+        return Marked(connect(self, *given, **named), marker)
 
     Connections._connect = marked  # type: ignore[method-assign]
 
