@@ -125,6 +125,7 @@ def digests(home: Home) -> dict[str, tuple[int, int]]:
         return contents.row_digests(connection)
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_holds_up_no_other_and_is_gone_on_with(
     trial: Experiment, home: Home, computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_cell_that_fails_holds_up_no_other_and_is_gone_on_with(
     assert computed == ["reval.s0", "grpo.lr0.001.s1"]
 
 
+@pytest.mark.long
 def test_cells_of_another_machine_are_taken_in(
     trial: Experiment, home: Home, computed: list[str], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_what_is_new_is_drawn_next_and_then_with_the_others(config: Config, fold
     assert len({*third, *fourth}) == 2 * PROMPTS
 
 
+@pytest.mark.long
 def test_what_no_round_has_drawn_yet_stays_new(config: Config, folder: Path, home: Home) -> None:
     run_id = train(config, home).run_id
     new = put(folder / "b.jsonl", 20, 26)

@@ -80,6 +80,7 @@ def late(home: Home, run_id: str) -> tuple[str, int, int]:
     raise AssertionError("no response was drawn later than in the round after its own: take another seed")
 
 
+@pytest.mark.long
 def test_a_mended_gold_answer_opens_a_fork_from_its_round(
     small: Config, problems: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_mended_gold_answer_opens_a_fork_from_its_round(
     assert again(home, done.run_id, "verify", 1).fork is None  # there it stands
 
 
+@pytest.mark.long
 def test_learning_again_runs_the_updates_that_used_the_row_and_what_follows(
     small: Config, problems: Path, home: Home
 ) -> None:

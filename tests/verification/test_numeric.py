@@ -443,6 +443,7 @@ def test_allowances_nest_and_end() -> None:
     spend(1e9)
 
 
+@pytest.mark.long
 def test_the_memory_of_parsed_texts_is_bounded() -> None:
     def fill(start: int) -> None:
         for number in range(start, start + 60):
