@@ -84,6 +84,7 @@ class _LabelLogits(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, to_label: Tensor, to_value: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the two results [N] passed on to rows, weight and bias; each slice's logits are made again."""
         rows, weight, bias, labels, value = ctx.saved_tensors
         to_label, to_value = to_label.contiguous(), to_value.contiguous()  # an expanded number, of a sum, is neither
         wants_rows, wants_weight, wants_bias = ctx.needs_input_grad[:3]
