@@ -65,9 +65,7 @@ def open_run(
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
     check_settings(config)
-    inputs = read_inputs(config, training=training and selection is None)
-    if selection is not None:
-        inputs = replace(inputs, problems=selection.problems)
+    inputs = _inputs(config, selection, training=training)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)
     device = environment.choose_device(config.model.device)
@@ -82,9 +80,7 @@ def open_run(
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
-        check_prompts(config, context_length(base.folder), renderer, inputs)
-        check_adapters(config, base.folder)
-        check_ranks(config, base.folder, device)
+        _check_base(config, base, renderer, inputs, device)
         grader, evaluation_graders = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
@@ -99,9 +95,7 @@ def open_run(
         )
         watch = _attend(stack, config, home, store, run_id, attempt, progress)
         show_crashed(store, run_id, attempt, flow_run_id)
-        name = f"{config.run.name} ({run_id}, attempt {attempt})"
-        for slot in _slots(config, device):
-            stack.enter_context(device_held(home, slot, name, progress))
+        _hold_devices(stack, config, home, device, f"{config.run.name} ({run_id}, attempt {attempt})", progress)
         _welcome(store, run_id, inputs, progress)
         pad_id = int(tokenizer.pad_token_id or 0)
         ranks = _ranks(stack, config, home, run_id, device)
@@ -135,6 +129,25 @@ def open_run(
         )
         _record_base(run)
         yield run
+
+
+def _inputs(config: Config, selection: Selection | None, *, training: bool) -> Inputs:
+    """Problems and benchmarks; with a selection the problems that its trajectories answer."""
+    inputs = read_inputs(config, training=training and selection is None)
+    return inputs if selection is None else replace(inputs, problems=selection.problems)
+
+
+def _check_base(config: Config, base: BasePolicy, renderer: PromptRenderer, inputs: Inputs, device: str) -> None:
+    """Refuse what the base model cannot be asked or cannot learn as configured."""
+    check_prompts(config, context_length(base.folder), renderer, inputs)
+    check_adapters(config, base.folder)
+    check_ranks(config, base.folder, device)
+
+
+def _hold_devices(stack: ExitStack, config: Config, home: Home, device: str, name: str, progress: Progress) -> None:
+    """Wait for every device that the run works on, and hold it to the end."""
+    for slot in _slots(config, device):
+        stack.enter_context(device_held(home, slot, name, progress))
 
 
 def _attend(
