@@ -13,6 +13,32 @@ ASKED_TO_END = (KeyboardInterrupt, TerminationSignal)
 """What is raised then; no `Exception`, which would be swallowed by libraries that shield themselves from errors."""
 
 
+@contextmanager
+def interruptions_told() -> Iterator[None]:
+    """Let an interruption go on as one where a library met it with an error of its own.
+
+    Prefect does, where the signal finds it between two states of a task run. Whoever records how something ended, and
+    whoever says so on the terminal, stands outside.
+
+    Raises:
+        KeyboardInterrupt, TerminationSignal: the one that lies behind the error.
+    """
+    try:
+        yield
+    except Exception as error:
+        asked = _interruption_behind(error)
+        if asked is None:
+            raise
+        raise asked from None
+
+
+def _interruption_behind(error: BaseException | None) -> BaseException | None:
+    """What asked to end while the error was made; an error raised `from None` has been told apart from it."""
+    while error is not None and not isinstance(error, ASKED_TO_END):
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return error
+
+
 def is_deployed() -> bool:
     """Whether a runner or worker has started the flow run around us."""
     context = FlowRunContext.get()

@@ -31,7 +31,7 @@ from reval_core.verification import Grader
 from tasks import attempt as attempts
 from tasks.again import show_crashed
 from tasks.device import device_held
-from tasks.ending import ended_by_signals
+from tasks.ending import ended_by_signals, interruptions_told
 from tasks.fork import Fork, run_id_of
 from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
@@ -128,7 +128,8 @@ def open_run(
             history=history,
         )
         _record_base(run)
-        yield run
+        with interruptions_told():
+            yield run
 
 
 def _inputs(config: Config, selection: Selection | None, *, training: bool) -> Inputs:

@@ -30,7 +30,7 @@ from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.redaction import without_secrets
 from reval_core.store import runs
-from tasks.ending import ASKED_TO_END
+from tasks.ending import ASKED_TO_END, interruptions_told
 from tasks.evaluate import current_evaluations
 from tasks.finished import finished_rounds
 from tasks.run import Here, Run
@@ -75,7 +75,8 @@ def tracking(run: Run) -> Iterator[Tracker]:
     try:
         with _going_on_without():
             _connect(run, tracker)
-        yield tracker
+        with interruptions_told():
+            yield tracker
         status = "FINISHED"
     except ASKED_TO_END:
         status = "KILLED"
