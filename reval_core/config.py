@@ -201,6 +201,15 @@ class ReplayConfig(Section):
         default_factory=dict, description="Arguments of the draw: half_life (rounds); alpha, beta, floor (nats)."
     )
     excludes_fresh: bool = Field(False, description="Draw from the window without the fresh batch.")
+    baseline: Literal["none", "problem", "round"] = added(
+        "none",
+        description="Subtracted at each use: nothing; the mean of the problem's stored rewards; the last round's.",
+    )
+    successes: int = added(
+        0,
+        ge=0,
+        description="Stored successes of a problem that join an update with an all-wrong group of it, newest first.",
+    )
 
 
 class UpdatesConfig(Section):
@@ -218,7 +227,9 @@ class UpdatesConfig(Section):
 class ObjectiveConfig(Section):
     """What is minimised."""
 
-    use: str = Field("reval", description="reval, tbrm, regression, vargrad, grpo, dr_grpo, package.module:attribute.")
+    use: str = Field(
+        "reval", description="reval, tbrm, regression, vargrad, logz, grpo, dr_grpo, package.module:attribute."
+    )
     beta: float = Field(0.002, gt=0, description="Weight of the KL to the reference; beta times length is about 10.")
     value_gradient: Literal["full", "detach"] = Field("full", description="Gradient through V(s1); detach: ablation.")
     policy_temperature: float = Field(1.0, gt=0, description="The deployed policy is softmax(logits / this).")
@@ -338,6 +349,11 @@ class Config(Section):
             raise ValueError(
                 "reward.transform 'centred' subtracts the group's mean, which with rollouts.rollouts_per_prompt = 1 "
                 "leaves every reward 0. Use 'binary', or at least 2 rollouts per prompt."
+            )
+        if self.reward.transform == "centred" and (self.replay.baseline != "none" or self.replay.successes):
+            raise ValueError(
+                "reward.transform 'centred' has subtracted the group's mean for good, so that replay.baseline would "
+                "subtract from it again and replay.successes could not tell right from wrong. Use 'binary'."
             )
         if self.objective.updates.total == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")

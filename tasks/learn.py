@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from reval_core.learning.learner import UpdateReport
 from reval_core.policies.steps import learning_settings
-from reval_core.store import lineage, replay
+from reval_core.store import baselines, lineage, replay, successes
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, UpdateRecord
 from reval_core.store.replay import Entry
 from tasks import disk
@@ -45,9 +45,12 @@ def _plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
             updates=range(off_policy),
             whole_groups="group" in run.objective.needs,
         )
+        used = [fresh] * on_policy + drawn
+        used = successes.joined(connection, run.run_id, here.iteration, used, config.replay.successes)
+        used = baselines.relative(connection, run.run_id, here.iteration, used, config.replay.baseline)
         before = lineage.policy(connection, policy_id).updates_done
-    updates = [_planned("fresh", fresh) for _ in range(on_policy)]
-    updates += [_planned("replay", entries) for entries in drawn]
+    kinds = ["fresh"] * on_policy + ["replay"] * off_policy
+    updates = [_planned(kind, entries) for kind, entries in zip(kinds, used, strict=True)]
     return LearningStep(
         parent_policy_id=policy_id,
         reference_policy_id=reference,

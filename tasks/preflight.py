@@ -39,6 +39,12 @@ def check_settings(config: Config) -> None:
             f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
             f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
         )
+    if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
+        raise ConfigError(
+            f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
+            "that judges each response by itself (reval, tbrm, regression), and one reference for the whole run, since "
+            "what lies before the window is not scored again after a reset. Set it to 0."
+        )
     if config.optimizer.use != "adamw":
         library(config.optimizer.use)
     check_engine(config.rollouts.engine)

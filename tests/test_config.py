@@ -95,6 +95,13 @@ def test_centred_rewards_need_a_group() -> None:
     assert parse_config(tree(reward=reward, rollouts={"rollouts_per_prompt": 2})).reward.transform == "centred"
 
 
+@pytest.mark.parametrize("at_use", [{"baseline": "problem"}, {"baseline": "round"}, {"successes": 2}])
+def test_rewards_are_centred_once(at_use: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="'centred' has subtracted the group's mean for good"):
+        parse_config(tree(reward={"transform": "centred"}, replay=at_use))
+    assert parse_config(tree(replay=at_use)).reward.transform == "binary"
+
+
 def test_the_window_holds_at_least_one_batch() -> None:
     rollouts = {"prompts_per_iteration": 4, "rollouts_per_prompt": 8}
     (line,) = refusal(tree(rollouts=rollouts, replay={"capacity": 31}))
@@ -247,6 +254,8 @@ DECISIVE = [
     "reward.transform=signed",
     "reward.extraction=lenient",
     "replay.capacity=9999",
+    "replay.baseline=problem",
+    "replay.successes=4",
     "objective.beta=0.5",
     "objective.updates.off_policy=3",
     "objective.reference_reset_every=3",
@@ -292,7 +301,7 @@ def test_identity_names_no_section_that_is_neutral_as_a_whole() -> None:
 
 
 def test_fields_that_came_later_leave_the_names_of_runs_as_they_were() -> None:
-    written = tree(model={"lora": None}, optimizer={"use": "adamw"})
+    written = tree(model={"lora": None}, optimizer={"use": "adamw"}, replay={"baseline": "none", "successes": 0})
     assert parse_config(tree()).config_id == parse_config(written).config_id == "cfg_4eb12b01baed1abf16ad23fd0dc82c40"
     assert "lora" not in parse_config(tree()).identity()["model"]
 

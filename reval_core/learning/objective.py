@@ -24,7 +24,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Baseline = Literal["reval", "tbrm", "regression", "vargrad"]
+Baseline = Literal["reval", "tbrm", "regression", "vargrad", "logz"]
 ValueGradient = Literal["full", "detach"]
 
 
@@ -43,7 +43,8 @@ def trajectory_residual(
     """Residual delta of each trajectory, in nats: [log ratio] - r / beta + [term of the prompt].
 
     The prompt's term tells the baselines apart: `reval` V - V_ref; `tbrm` V; `regression` none; `vargrad` the mean of
-    r / beta - log ratio over the trajectory's group, without gradient.
+    r / beta - log ratio over the trajectory's group, without gradient; `logz` the log of the mean of its exponential,
+    an estimate of log Z from the policy's own responses: Z = E_pi[exp(r / beta - log ratio)].
 
     Args:
         logprob: [B] sum over response tokens of log pi, nats.
@@ -53,7 +54,7 @@ def trajectory_residual(
         reward: [B] reward of the whole response.
         beta: weight of the KL to the reference, above 0.
         baseline: which prompt term.
-        group: [B] integers, equal for trajectories of one prompt; for vargrad, whole groups in this batch.
+        group: [B] integers, equal for trajectories of one prompt; for vargrad and logz, whole groups in this batch.
         value_gradient: "detach" stops the gradient through V(s_1), an ablation.
 
     Returns:
@@ -61,7 +62,7 @@ def trajectory_residual(
 
     Raises:
         ValueError: an argument that the baseline needs is missing, shapes differ, beta is not above 0, or a
-            vargrad group has one member.
+            group of vargrad or logz has one member.
     """
     if baseline not in get_args(Baseline):
         raise ValueError(f"baseline {baseline!r} is none of {', '.join(get_args(Baseline))}.")
@@ -74,9 +75,10 @@ def trajectory_residual(
     regression = log_ratio - given("reward", reward, like=logprob) / beta
     if baseline == "regression":
         return regression
-    if baseline == "vargrad":
+    if baseline in ("vargrad", "logz"):
         members = given("group", group, like=logprob)
-        return regression - group_mean(regression.detach(), members)
+        mean = group_mean if baseline == "vargrad" else group_log_mean_exp
+        return regression + mean(-regression.detach(), members)
     value = given("root_value", root_value, like=logprob)
     if value_gradient == "detach":
         value = value.detach()
@@ -157,7 +159,23 @@ def group_mean(value: Tensor, group: Tensor) -> Tensor:
     Raises:
         ValueError: a group has one member, so that its mean tells nothing about it.
     """
-    same = group.unsqueeze(1) == group.unsqueeze(0)  # [B, B]; a sum in fixed order, unlike scattered additions
+    same, size = _members(group)
+    return torch.where(same, value, 0.0).sum(dim=1) / size
+
+
+def group_log_mean_exp(value: Tensor, group: Tensor) -> Tensor:
+    """Log of the mean of exp(value) over each trajectory's group: [B], [B] integers -> [B].
+
+    Raises:
+        ValueError: as for `group_mean`.
+    """
+    same, size = _members(group)
+    return torch.where(same, value, -torch.inf).logsumexp(dim=1) - size.to(value.dtype).log()
+
+
+def _members(group: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, B] whether two trajectories are of one group, and [B] the groups' sizes."""
+    same = group.unsqueeze(1) == group.unsqueeze(0)  # a sum over rows is in fixed order, unlike scattered additions
     size = same.sum(dim=1)
     if bool((size < 2).any()):
         lone = group[size < 2].tolist()
@@ -165,7 +183,7 @@ def group_mean(value: Tensor, group: Tensor) -> Tensor:
             f"group: {len(lone)} of the batch's groups have one trajectory (first: {lone[:3]}); statistics of a "
             "group need at least two. Raise rollouts_per_prompt, and keep groups whole in a batch."
         )
-    return torch.where(same, value, 0.0).sum(dim=1) / size
+    return same, size
 
 
 def at_least_float32(value: Tensor) -> Tensor:

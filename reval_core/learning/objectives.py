@@ -40,6 +40,7 @@ from reval_core.learning.objective import (
     Baseline,
     bellman_loss,
     given,
+    group_log_mean_exp,
     group_mean,
     trajectory_residual,
 )
@@ -166,8 +167,8 @@ def _bellman(batch: Batch, config: ObjectiveConfig, *, baseline: Baseline) -> Lo
     return Loss(bellman_loss(residual, weight=batch.weight, count=batch.count), residual)
 
 
-def _vargrad(batch: Batch, config: ObjectiveConfig) -> Loss:
-    """The regression residual plus the group's mean of its opposite, which is that of r / beta - log ratio."""
+def _grouped(batch: Batch, config: ObjectiveConfig) -> Loss:
+    """The regression residual plus what the group says of its opposite, r / beta - log ratio."""
     residual = trajectory_residual(
         logprob=batch.logprob,
         ref_logprob=batch.ref_logprob,
@@ -178,11 +179,11 @@ def _vargrad(batch: Batch, config: ObjectiveConfig) -> Loss:
     return Loss(bellman_loss(residual, weight=batch.weight, count=batch.count), residual)
 
 
-def _vargrad_constant(update: Update, config: ObjectiveConfig) -> Tensor:
+def _group_term(update: Update, config: ObjectiveConfig, *, mean: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     log_ratio = given("logprob", update.logprob, like=update.reward) - given(
         "ref_logprob", update.ref_logprob, like=update.reward
     )
-    return group_mean(update.reward / config.beta - log_ratio, given("group", update.group, like=update.reward))
+    return mean(update.reward / config.beta - log_ratio, given("group", update.group, like=update.reward))
 
 
 def _grpo(batch: Batch, config: ObjectiveConfig, *, token_mean: bool) -> Loss:
@@ -234,8 +235,16 @@ REGISTERED: MappingProxyType[str, Objective] = MappingProxyType(
                 version=1,
                 needs=frozenset({"ref_logprob", "group", "update_logprob"}),
                 reads=frozenset({"beta"}),
-                loss=_vargrad,
-                constant=_vargrad_constant,
+                loss=_grouped,
+                constant=partial(_group_term, mean=group_mean),
+            ),
+            Objective(
+                "logz",
+                version=1,
+                needs=frozenset({"ref_logprob", "group", "update_logprob"}),
+                reads=frozenset({"beta"}),
+                loss=_grouped,
+                constant=partial(_group_term, mean=group_log_mean_exp),
             ),
             # GRPO with DAPO's asymmetric clip and token mean: the sum over tokens divided by the update's token count
             Objective(

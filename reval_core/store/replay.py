@@ -41,6 +41,7 @@ class Entry:
     trajectory_id: str
     reward: float
     group_id: str
+    problem_id: str
     weight: float = 1.0
     """Importance weight with which it was drawn."""
 

@@ -16,6 +16,7 @@ OBJECTIVES = {
     "tbrm": True,
     "regression": True,
     "vargrad": True,
+    "logz": True,
     "grpo": False,
     "dr_grpo": False,
 }
@@ -58,7 +59,7 @@ def test_an_objective_trains(name: str, reference: bool, small: Config, shared: 
     assert value(shared, scores, b=told[1]["batch_id"]) == (BATCH if reference else 0)
     # the first round is sampled from the base policy, whatever is learned from it: it is paid for once
     assert value(shared, "SELECT count(*) FROM store.batches WHERE round = 0") == 1
-    if name == "vargrad":
+    if name in ("vargrad", "logz"):
         groups = rows(
             shared, "SELECT update_index, problem_id, generated_round, count(*) AS n FROM update_members AS m "
             "JOIN store.trajectories USING (trajectory_id) WHERE policy_id = $p GROUP BY ALL", p=told[0]["policy_id"],

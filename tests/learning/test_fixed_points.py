@@ -154,6 +154,20 @@ def test_vargrad_finds_the_same_policy(tree: Tree) -> None:
     assert tree.divergence_from_optimum(logits) < 1e-9
 
 
+def test_the_analytic_log_z_is_log_z_at_the_optimum_alone_and_the_policy_stays_there(tree: Tree) -> None:
+    at = tree.scores(tree.reference)[0] + tree.reward / BETA - tree.log_z()  # log pi*
+    ref_logprob = tree.scores(tree.reference)[0]
+    numbers = {"ref_logprob": ref_logprob, "reward": tree.reward, "beta": BETA, "baseline": "logz"}
+    group = torch.zeros(len(at), dtype=torch.long)
+    rest = trajectory_residual(logprob=at, **numbers, group=group)
+    assert (rest.abs() < 1e-12).all()
+    assert (trajectory_residual(logprob=ref_logprob, **numbers, group=group).abs() > 1e-3).any()
+    nothing = trajectory_residual(logprob=ref_logprob, **{**numbers, "reward": 0 * tree.reward}, group=group)
+    assert (nothing.abs() < 1e-12).all()  # without reward it rests at the reference
+    logits = _descend(tree, lambda z: bellman_loss(tree.residual(z, baseline="logz")), steps=300)
+    assert tree.divergence_from_optimum(logits) < 1e-6
+
+
 def test_regression_without_values_ends_elsewhere_on_off_policy_data(tree: Tree) -> None:
     logits = _minimise(tree, lambda z: bellman_loss(tree.residual(z, baseline="regression")))
     assert tree.divergence_from_optimum(logits) > 0.01

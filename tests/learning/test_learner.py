@@ -79,7 +79,7 @@ def test_the_gradient_is_the_same_for_any_split_order_and_ranks(
     assert (found - expected).norm() / expected.norm() <= limit
 
 
-@pytest.mark.parametrize("use", ["reval", "tbrm", "regression", "vargrad"])
+@pytest.mark.parametrize("use", ["reval", "tbrm", "regression", "vargrad", "logz"])
 def test_the_loss_and_the_report_are_those_of_the_formula(
     make_model: MakeModel, examples: Examples, with_reference: WithReference, use: str
 ) -> None:

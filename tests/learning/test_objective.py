@@ -1,5 +1,7 @@
 """The residual and the loss against hand-computed numbers and against autograd of the bare formula."""
 
+import math
+
 import pytest
 import torch
 
@@ -56,9 +58,17 @@ def test_vargrad_mean_is_detached_and_its_gradient_is_that_of_the_variance() -> 
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-14)
 
 
-def test_a_group_of_one_is_refused() -> None:
+def test_logz_adds_the_log_of_the_mean_exponential_of_the_group() -> None:
+    numbers = {name: HAND[name][[0, 2, 0, 1]] for name in ("logprob", "ref_logprob", "reward")}
+    residual = trajectory_residual(**numbers, beta=0.5, baseline="logz", group=torch.tensor([4, 4, 9, 9]))
+    first, second = math.log((math.e + math.e**2) / 2), math.log((math.e + math.e**0.5) / 2)
+    assert residual.tolist() == pytest.approx([first - 1, first - 2, second - 1, second - 0.5])
+
+
+@pytest.mark.parametrize("baseline", ["vargrad", "logz"])
+def test_a_group_of_one_is_refused(baseline: str) -> None:
     with pytest.raises(ValueError, match="at least two"):
-        trajectory_residual(**HAND, baseline="vargrad", group=torch.tensor([0, 1, 0]))
+        trajectory_residual(**HAND, baseline=baseline, group=torch.tensor([0, 1, 0]))
     assert group_mean(torch.tensor([1.0, 5.0, 3.0]), torch.tensor([2, 2, 2])).tolist() == [3.0, 3.0, 3.0]
 
 
@@ -80,7 +90,7 @@ def test_what_is_missing_or_misshapen_is_named(change: dict, message: str) -> No
         trajectory_residual(**{**HAND, **change})
 
 
-@pytest.mark.parametrize("baseline", ["tbrm", "regression", "vargrad"])
+@pytest.mark.parametrize("baseline", ["tbrm", "regression", "vargrad", "logz"])
 def test_scores_that_a_baseline_does_not_use_may_be_left_out(baseline: str) -> None:
     change = {"ref_root_value": None, "group": torch.zeros(3, dtype=torch.long)}
     if baseline != "tbrm":

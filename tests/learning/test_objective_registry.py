@@ -22,6 +22,7 @@ def test_the_registered_objectives_and_what_each_needs() -> None:
         "tbrm": {"ref_logprob", "root_value"},
         "regression": {"ref_logprob"},
         "vargrad": {"ref_logprob", "group", "update_logprob"},
+        "logz": {"ref_logprob", "group", "update_logprob"},
         "grpo": {"group", "old_logprob"},
         "dr_grpo": {"group", "old_logprob"},
     }
@@ -106,7 +107,7 @@ def test_an_unknown_need_is_an_error() -> None:
         Objective("mine", version=1, needs={"critic"}, loss=_zero)
 
 
-@pytest.mark.parametrize("use", ["reval", "tbrm", "regression", "vargrad"])
+@pytest.mark.parametrize("use", ["reval", "tbrm", "regression", "vargrad", "logz"])
 def test_off_policy_objectives_may_replay_and_pass_often_over_the_fresh_batch(use: str) -> None:
     assert check(_config(use, off_policy=4), rollouts_per_prompt=8).name == use
     assert check(ObjectiveConfig(use=use, updates={"on_policy": 3, "off_policy": 0})).name == use
@@ -119,6 +120,7 @@ def test_off_policy_objectives_may_replay_and_pass_often_over_the_fresh_batch(us
         (_config("dr_grpo", off_policy=2), 8, "off_policy is 2"),
         (_config("grpo", off_policy=0), 1, "rollouts_per_prompt is 1"),
         (_config("vargrad"), 1, "rollouts_per_prompt is 1"),
+        (_config("logz"), 1, "rollouts_per_prompt is 1"),
         (_config("regression", value_gradient="detach"), 8, "value_gradient is 'detach'"),
         (_config("grpo", off_policy=0, reference_reset_every=5), 8, "reference_reset_every is 5"),
     ],
