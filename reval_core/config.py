@@ -205,6 +205,7 @@ class ReplayConfig(Section):
         "none",
         description="Subtracted at each use: nothing; the mean of the problem's stored rewards; the last round's.",
     )
+    baseline_share: float = added(1.0, gt=0, le=1, description="How much of that mean is subtracted.")
     successes: int = added(
         0,
         ge=0,

@@ -47,7 +47,7 @@ def _plan(here: Here, policy_id: str, reference: str | None) -> LearningStep:
         )
         used = [fresh] * on_policy + drawn
         used = successes.joined(connection, run.run_id, here.iteration, used, config.replay.successes)
-        used = baselines.relative(connection, run.run_id, here.iteration, used, config.replay.baseline)
+        used = baselines.relative(connection, run.run_id, here.iteration, used, config.replay)
         before = lineage.policy(connection, policy_id).updates_done
     kinds = ["fresh"] * on_policy + ["replay"] * off_policy
     updates = [_planned(kind, entries) for kind, entries in zip(kinds, used, strict=True)]

@@ -255,6 +255,7 @@ DECISIVE = [
     "reward.extraction=lenient",
     "replay.capacity=9999",
     "replay.baseline=problem",
+    "replay.baseline_share=0.5",
     "replay.successes=4",
     "objective.beta=0.5",
     "objective.updates.off_policy=3",
@@ -301,7 +302,11 @@ def test_identity_names_no_section_that_is_neutral_as_a_whole() -> None:
 
 
 def test_fields_that_came_later_leave_the_names_of_runs_as_they_were() -> None:
-    written = tree(model={"lora": None}, optimizer={"use": "adamw"}, replay={"baseline": "none", "successes": 0})
+    written = tree(
+        model={"lora": None},
+        optimizer={"use": "adamw"},
+        replay={"baseline": "none", "baseline_share": 1.0, "successes": 0},
+    )
     assert parse_config(tree()).config_id == parse_config(written).config_id == "cfg_4eb12b01baed1abf16ad23fd0dc82c40"
     assert "lora" not in parse_config(tree()).identity()["model"]
 

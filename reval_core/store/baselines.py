@@ -10,15 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import duckdb
 import pyarrow as pa
 
+from reval_core.config import ReplayConfig
 from reval_core.store import statements as sql
 from reval_core.store.replay import Entry
-
-Baseline = Literal["none", "problem", "round"]
 
 
 def relative(
@@ -26,7 +24,7 @@ def relative(
     run_id: str,
     iteration: int,
     updates: Sequence[Sequence[Entry]],
-    baseline: Baseline,
+    how: ReplayConfig,
 ) -> list[list[Entry]]:
     """The updates with rewards minus a baseline.
 
@@ -34,19 +32,26 @@ def relative(
         connection: of a read.
         run_id, iteration: what counts is what the run's chain admitted up to the iteration, the window aside.
         updates: what each update is trained on.
-        baseline: ``problem`` subtracts the mean of all rewards of the entry's problem; ``round`` that of all rewards of
-            the newest round, the same from every entry; ``none`` nothing.
+        how: its baseline ``problem`` subtracts the mean of all rewards of the entry's problem; ``round`` that of all
+            rewards of the newest round, the same from every entry; ``none`` nothing. A share of the mean below 1 leaves
+            right responses more to gain than wrong ones have to lose.
     """
-    if baseline == "none":
+    if how.baseline == "none":
         return [list(update) for update in updates]
-    if baseline == "round":
-        rewards = sql.rows(connection, "replay", "newest_rewards", run_id=run_id, iteration=iteration)
-        mean = _mean([reward for (reward,) in rewards])
-        return [[replace(entry, reward=entry.reward - mean) for entry in update] for update in updates]
-    wanted = pa.table({"problem_id": sorted({entry.problem_id for update in updates for entry in update})})
-    found = sql.rows(connection, "replay", "problem_rewards", {"wanted": wanted}, run_id=run_id, iteration=iteration)
-    means = {problem_id: _mean(rewards) for problem_id, rewards in found}
-    return [[replace(entry, reward=entry.reward - means[entry.problem_id]) for entry in update] for update in updates]
+    if how.baseline == "round":
+        found = sql.rows(connection, "replay", "newest_rewards", run_id=run_id, iteration=iteration)
+        mean = _mean([reward for (reward,) in found])
+        means = {entry.problem_id: mean for update in updates for entry in update}
+    else:
+        wanted = pa.table({"problem_id": sorted({entry.problem_id for update in updates for entry in update})})
+        rewards = sql.rows(
+            connection, "replay", "problem_rewards", {"wanted": wanted}, run_id=run_id, iteration=iteration
+        )
+        means = {problem_id: _mean(of_problem) for problem_id, of_problem in rewards}
+    return [
+        [replace(entry, reward=entry.reward - how.baseline_share * means[entry.problem_id]) for entry in update]
+        for update in updates
+    ]
 
 
 def _mean(rewards: Sequence[float]) -> float:

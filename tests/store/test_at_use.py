@@ -1,9 +1,12 @@
 """What is decided when a trajectory is used: the baseline of its reward, and the successes that join its update."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from store_example import FORK, RUN, add_run, batch_record, names, part_of
 
+from reval_core.config import ReplayConfig
 from reval_core.store import Store, baselines, replay, successes
 from reval_core.store.replay import Entry
 
@@ -39,9 +42,9 @@ def _round(store: Store, run_id: str, iteration: int) -> list[Entry]:
         return replay.entries(connection, run_id, iteration)
 
 
-def _relative(store: Store, run_id: str, iteration: int, *updates: list[Entry], baseline: str) -> list[list[float]]:
+def _relative(store: Store, run_id: str, iteration: int, *updates: list[Entry], **how: Any) -> list[list[float]]:
     with store.read() as connection:
-        found = baselines.relative(connection, run_id, iteration, updates, baseline)
+        found = baselines.relative(connection, run_id, iteration, updates, ReplayConfig(**how))
     assert [[e.trajectory_id for e in update] for update in found] == [[e.trajectory_id for e in u] for u in updates]
     return [[entry.reward for entry in update] for update in found]
 
@@ -69,6 +72,13 @@ def test_the_baseline_of_a_round_is_the_same_for_all(rounds: Store) -> None:
     assert _relative(rounds, RUN, 9, updates[0], baseline="round") == [
         [0.75, 0.75, -0.25, -0.25]
     ]  # round 2 is the newest
+
+
+def test_a_share_of_the_baseline_leaves_more_to_the_right_ones(rounds: Store) -> None:
+    first = _round(rounds, RUN, 0)
+    assert _relative(rounds, RUN, 1, first, baseline="round", baseline_share=0.5) == [[0.875, 0.875, -0.125, -0.125]]
+    of_problem = _relative(rounds, RUN, 1, first, baseline="problem", baseline_share=0.5)
+    assert of_problem == [[0.75, 0.75, -0.125, -0.125]]
 
 
 def test_without_a_baseline_rewards_are_as_admitted(rounds: Store) -> None:
