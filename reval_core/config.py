@@ -16,6 +16,7 @@ from reval_core import yaml_text
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
+from reval_core.replaying import ReplayConfig
 from reval_core.section import Section, added, neutral
 from reval_core.upkeep import (
     CheckpointConfig,
@@ -189,28 +190,6 @@ class RewardConfig(Section):
     def knows_no_wrong(self) -> bool:
         """Whether the reward is a number of its own, of which nobody says where right begins."""
         return self.use != "math" and self.transform == "raw"
-
-
-class ReplayConfig(Section):
-    """The replay buffer and the draws from it."""
-
-    capacity: int | None = Field(1280, ge=1, description="Size of the FIFO window (M); None: all that was admitted.")
-    unit: Literal["trajectories", "rounds"] = Field("trajectories", description="What capacity counts.")
-    draw: str = Field("uniform", description="uniform, recency, prioritised, or package.module:attribute.")
-    draw_args: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of the draw: half_life (rounds); alpha, beta, floor (nats)."
-    )
-    excludes_fresh: bool = Field(False, description="Draw from the window without the fresh batch.")
-    baseline: Literal["none", "problem", "round"] = added(
-        "none",
-        description="Subtracted at each use: nothing; the mean of the problem's stored rewards; the last round's.",
-    )
-    baseline_share: float = added(1.0, gt=0, le=1, description="How much of that mean is subtracted.")
-    successes: int = added(
-        0,
-        ge=0,
-        description="Stored successes of a problem that join an update with an all-wrong group of it, newest first.",
-    )
 
 
 class UpdatesConfig(Section):

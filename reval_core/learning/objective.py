@@ -164,11 +164,7 @@ def group_mean(value: Tensor, group: Tensor) -> Tensor:
 
 
 def group_log_mean_exp(value: Tensor, group: Tensor) -> Tensor:
-    """Log of the mean of exp(value) over each trajectory's group: [B], [B] integers -> [B].
-
-    Raises:
-        ValueError: as for `group_mean`.
-    """
+    """Log of the mean of exp(value) over each trajectory's group: [B], [B] integers -> [B]; errors as `group_mean`."""
     same, size = _members(group)
     return torch.where(same, value, -torch.inf).logsumexp(dim=1) - size.to(value.dtype).log()
 
