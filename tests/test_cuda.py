@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import two_gpus
 from safetensors.torch import load_file
 
 from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
@@ -37,20 +38,7 @@ SETTINGS = SamplingSettings(max_new_tokens=256, temperature=1.0, top_p=1.0, top_
 
 @pytest.fixture(scope="module")
 def model():
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=32_000,
-        hidden_size=512,
-        intermediate_size=1536,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        max_position_embeddings=2048,
-    )
-    return Qwen2ForCausalLM(config).to("cuda").eval()
+    return two_gpus.random_model()
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +343,6 @@ def test_a_lean_optimizer_learns_and_goes_on_from_its_saved_state(model, samples
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs on this machine")
 def test_two_gpus_learn_what_one_does(tmp_path):
-    import two_gpus
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
