@@ -20,7 +20,7 @@ BOTTOM = {
     "environment": ("errors", "identity"),
     "section": (),
     "health": ("section",),
-    "upkeep": ("redaction", "section"),
+    "upkeep": ("home", "redaction", "section"),
     "config": ("health", "home", "identity", "section", "upkeep", "yaml_text"),
     "config_files": ("config", "errors", "yaml_text"),
 }
