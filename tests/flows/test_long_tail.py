@@ -74,9 +74,15 @@ def test_what_a_deadline_cut_is_stored_and_is_not_sampled_again(
     one_round: Config, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = changed(one_round, "rollouts.deadline_s=1e-9", "reward.truncated=drop")
-    with sampled(monkeypatch) as first:
+    with sampled(monkeypatch) as first, dies(monkeypatch, 3):
         train(config, home)
-    assert len(first) == BATCH
+    kept = responses(home)
+    assert len(kept) == 3
+    with sampled(monkeypatch) as rest:
+        train(config, home)
+    assert len(rest) == BATCH - 3
+    assert not set(rest) & set(first[:3])
+    assert [row for row in responses(home) if row in kept] == kept
     assert told(home).keys() == {"deadline"}
     assert rows(home, "SELECT truncated_share, updates FROM rounds") == [{"truncated_share": 1.0, "updates": 0}]
     (cut,) = Store(home.database).query("truncation_by_round").to_pylist()
