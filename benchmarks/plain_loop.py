@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 
 import numpy as np
@@ -65,6 +65,8 @@ class PlainLoop:
     ) -> None:
         reward, objective = config.reward, config.objective
         wanted = {
+            "rollouts.token_budget": (config.rollouts.token_budget, None),
+            "rollouts.deadline_s": (config.rollouts.deadline_s, None),
             "reward.use": (reward.use, "math"),
             "reward.transform": (reward.transform, "binary"),
             "reward.truncated": (reward.truncated, "keep"),
@@ -197,8 +199,7 @@ class PlainLoop:
             generation=0,
             engine=self.engine.name,
             sampling={
-                **asdict(self.sampling),
-                "stop_ids": list(self.sampling.stop_ids),
+                **self.sampling.recorded(),
                 "seed": self.config.run.seed,
                 "version": ROLLOUT_VERSION,
                 "engine_args": self.config.rollouts.engine.args,

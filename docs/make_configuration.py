@@ -31,6 +31,8 @@ UNITS = {
     "rollouts.rollouts_per_prompt": "responses",
     "rollouts.max_prompt_tokens": "tokens",
     "rollouts.max_new_tokens": "tokens",
+    "rollouts.token_budget": "tokens",
+    "rollouts.deadline_s": "seconds",
     "rollouts.engine.max_batch_sequences": "sequences",
     "rollouts.engine.max_batch_tokens": "tokens",
     "reward.workers": "processes",

@@ -22,6 +22,7 @@ from reval_core.upkeep import (
     CheckpointConfig,
     LearningConfig,
     LimitsConfig,
+    OfflineConfig,
     RetentionConfig,
     StoreConfig,
     TrackingConfig,
@@ -165,6 +166,12 @@ class RolloutConfig(Section):
     temperature: float = Field(1.0, gt=0, description="Sampling temperature.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 is off.")
     top_k: int = Field(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
+    token_budget: int | None = added(
+        None, ge=1, description="Response tokens of a round at most: the longest are cut, all at one length. None: off."
+    )
+    deadline_s: float | None = added(
+        None, gt=0, description="Seconds of sampling in a round, after which the unended are cut and kept. None: off."
+    )
     engine: EngineConfig = EngineConfig()
 
 
@@ -179,7 +186,7 @@ class RewardConfig(Section):
         "binary", description="0/1; minus the group's mean; +1/-1; or a custom reward's own number."
     )
     truncated: Literal["keep", "mask_negative", "drop"] = Field(
-        "keep", description="A response cut at max_new_tokens: keep it, take it as wrong, or leave it out of learning."
+        "keep", description="A cut response: keep it, take it as wrong, or leave it out of learning."
     )
     workers: int = neutral(2, ge=1, description="Grading processes.")
     timeout_s: float = neutral(2.0, gt=0, description="Hard limit for one answer in seconds.")
@@ -264,26 +271,6 @@ class EvaluationConfig(Section):
     )
 
 
-class OfflineConfig(Section):
-    """Stored trajectories to learn from (`reval learn`), instead of sampling any."""
-
-    trajectories: str = neutral(
-        description="window:RUN, a named query, a .sql file, or SQL whose result has a column trajectory_id."
-    )
-    parameters: dict[str, str] = neutral(default_factory=dict, description="Values of $name in the query.")
-
-    @field_validator("trajectories")
-    @classmethod
-    def _text_of_the_file(cls, value: str) -> str:
-        # the text, not its path, is recorded with the run
-        if not value.strip().endswith(".sql"):
-            return value
-        path = expand(value.strip())
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return path.read_text(encoding="utf-8")
-
-
 class Config(Section):
     """Everything that decides a run."""
 
@@ -334,6 +321,12 @@ class Config(Section):
             raise ValueError(
                 "reward.transform 'centred' has subtracted the group's mean for good, so that replay.baseline would "
                 "subtract from it again and replay.successes could not tell right from wrong. Use 'binary'."
+            )
+        budget = self.rollouts.token_budget
+        if budget is not None and budget < self.batch_size:
+            raise ValueError(
+                f"rollouts.token_budget is {budget}, less than a token for each of the {self.batch_size} responses of "
+                "a round (prompts_per_iteration x rollouts_per_prompt). Raise it to some hundreds of tokens for each."
             )
         if self.objective.updates.total == 0:
             raise ValueError("objective.updates: on_policy and off_policy are both 0, so nothing would be learned.")

@@ -80,7 +80,7 @@ class AllWrongRule(HealthRule):
 
 
 class TruncatedRule(HealthRule):
-    """Share of the round's responses that were cut at `rollouts.max_new_tokens`."""
+    """Share of the round's responses that were cut, by length, budget or deadline."""
 
     above: float | None = _above(0.5)
 

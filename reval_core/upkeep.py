@@ -1,4 +1,4 @@
-"""Sections of the configuration that look after a run: checkpoints, store, retention, limits, tracking. No identity."""
+"""Sections of the configuration that are no part of identity: what looks after a run, and what is learned offline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, field_validator, model_validator
 
+from reval_core.home import expand
 from reval_core.redaction import holds_secret
 from reval_core.section import Section, neutral
 
@@ -120,3 +121,23 @@ class TrackingConfig(Section):
                 "MLFLOW_TRACKING_PASSWORD in the environment instead"
             )
         return uri
+
+
+class OfflineConfig(Section):
+    """Stored trajectories to learn from (`reval learn`), instead of sampling any."""
+
+    trajectories: str = neutral(
+        description="window:RUN, a named query, a .sql file, or SQL whose result has a column trajectory_id."
+    )
+    parameters: dict[str, str] = neutral(default_factory=dict, description="Values of $name in the query.")
+
+    @field_validator("trajectories")
+    @classmethod
+    def _text_of_the_file(cls, value: str) -> str:
+        # the text, not its path, is recorded with the run
+        if not value.strip().endswith(".sql"):
+            return value
+        path = expand(value.strip())
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path.read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ under the same noise, and not the other problems or gold answers, which may be m
 
 
 def settings(run: Run) -> SamplingSettings:
-    """How evaluation responses are drawn."""
+    """How evaluation responses are drawn: without budget or deadline, which are of training rounds."""
     config = run.config.evaluation
     return SamplingSettings(
         max_new_tokens=config.max_new_tokens or run.config.rollouts.max_new_tokens,
@@ -137,7 +136,7 @@ def _right_by_right_steps(
 
 
 def _recorded_settings(run: Run) -> dict[str, Any]:
-    return {**asdict(settings(run)), "seed": run.config.evaluation.seed}
+    return {**settings(run).recorded(), "seed": run.config.evaluation.seed}
 
 
 def current_evaluations(run: Run) -> list[dict[str, Any]]:

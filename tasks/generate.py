@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from reval_core.identity import ROLLOUT_VERSION, sample_seed
 from reval_core.problems import Prompt
-from reval_core.rollouts import SampleRequest, SamplingSettings
+from reval_core.rollouts import SampleRequest, SamplingSettings, sample_within
 from reval_core.store import trajectories
 from reval_core.store.trajectories import BatchRecord
 from tasks import disk
@@ -45,8 +45,7 @@ def batch_record(
         generation=generation,
         engine=run.engine.name,
         sampling={
-            **asdict(settings),
-            "stop_ids": list(settings.stop_ids),
+            **settings.recorded(),
             "seed": seed,
             "version": ROLLOUT_VERSION,
             "engine_args": run.config.rollouts.engine.args,
@@ -97,7 +96,8 @@ def sample_batch(
         seed_key: what the samples' seeds derive from, beside seed, problem and sample index.
     """
     with run.store.read() as connection:
-        stored = trajectories.stored_samples(connection, batch.batch_id)
+        before = trajectories.batch_rows(connection, batch.batch_id)
+    stored = {(row.problem_id, row.sample_index) for row in before}
     requests = _requests(batch, prompts, seed_key=seed_key, seed=int(batch.sampling["seed"]))
     missing = [r for r in requests if (r.problem_id, r.sample_index) not in stored]
     if stored and missing:
@@ -108,21 +108,25 @@ def sample_batch(
         # the weights that sample, which need not be the first realisation of their policy; no part of the batch's id
         batch = replace(batch, weights_checksum=run.policies.checksum(batch.policy_id))
     with Parts(run, batch, prompts, missing) as parts:
-        for done, sample in enumerate(run.engine.sample(missing, settings) if missing else (), start=1):
+        known = [(row.response_tokens, row.finish_reason) for row in before]
+        for done, sample in enumerate(sample_within(run.engine, missing, settings, known), start=1):
             parts.add(sample)
             run.progress.step("generate", done, len(missing))
         parts.check_whole()
-    tokens, truncated = parts.tokens, parts.truncated
-    if stored:
-        with run.store.read() as connection:
-            known = trajectories.batch_rows(connection, batch.batch_id)
-        before = [row for row in known if (row.problem_id, row.sample_index) in stored]
-        tokens += sum(row.response_tokens for row in before)
-        truncated += sum(row.truncated for row in before)
+    _tell_cuts(parts.reasons, len(missing))
+    tokens = parts.tokens + sum(row.response_tokens for row in before)
+    truncated = parts.truncated + sum(row.truncated for row in before)
     return Commit(
         Batch(batch.batch_id, batch.policy_id, len(requests), tokens, truncated),
         partial(trajectories.check_batch, batch=batch),
     )
+
+
+def _tell_cuts(reasons: Counter[str], count: int) -> None:
+    """Say what a budget or a deadline has cut, beside the round's figure of all that were cut."""
+    for reason in ("budget", "deadline"):
+        if reasons[reason]:
+            log.info("the %s cut %d of %d responses; they are stored as they are", reason, reasons[reason], count)
 
 
 def _requests(batch: BatchRecord, prompts: list[Prompt], *, seed_key: str, seed: int) -> list[SampleRequest]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from reval_core.errors import RolloutError, StoreError
 from reval_core.problems import Prompt
-from reval_core.rollouts import Sample, SampleRequest
+from reval_core.rollouts import FINISH_REASONS, Sample, SampleRequest
 from reval_core.store import trajectories
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 from tasks.run import Run
@@ -48,8 +49,8 @@ class Parts:
         self._flusher = threading.Thread(target=self._flush_now_and_then, daemon=True)
         self.tokens = 0
         """Tokens of the responses that were added."""
-        self.truncated = 0
-        """How many of them were cut at the greatest length."""
+        self.reasons: Counter[str] = Counter()
+        """How many of them ended why."""
 
     def __enter__(self) -> Parts:
         self._flusher.start()
@@ -83,7 +84,12 @@ class Parts:
         with self._lock:
             self._rows.append(row)
         self.tokens += len(sample.token_ids)
-        self.truncated += sample.finish_reason == "length"
+        self.reasons[sample.finish_reason] += 1
+
+    @property
+    def truncated(self) -> int:
+        """How many of them were cut."""
+        return self.reasons.total() - self.reasons["stop"]
 
     def check_whole(self) -> None:
         """Refuse a batch of which the engine left something out.
@@ -105,8 +111,9 @@ class Parts:
             raise self._refused(f"{where}, which was not asked for or came before")
         if not sample.token_ids:
             raise self._refused(f"{where} without a token; the least is EOS alone")
-        if sample.finish_reason not in ("stop", "length"):
-            raise self._refused(f"{where} with finish_reason {sample.finish_reason!r}; there are stop and length")
+        if sample.finish_reason not in FINISH_REASONS:
+            known = ", ".join(FINISH_REASONS)
+            raise self._refused(f"{where} with finish_reason {sample.finish_reason!r}; there are {known}")
         del self._asked[asked.problem_id, asked.sample_index]
         return {
             "trajectory_id": trajectories.trajectory_id(self._batch_id, asked.problem_id, asked.sample_index),

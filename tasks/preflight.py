@@ -17,7 +17,7 @@ from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
 from reval_core.policies.folder import outline
 from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
-from reval_core.rollouts import check_engine
+from reval_core.rollouts import check_engine, check_limits
 from reval_core.store import replay
 from reval_core.verification import Grader
 from tasks.inputs import Inputs
@@ -48,6 +48,7 @@ def check_settings(config: Config) -> None:
     if config.optimizer.use != "adamw":
         library(config.optimizer.use)
     check_engine(config.rollouts.engine)
+    check_limits(config.rollouts)
     choose_device(config.model.device)
     reward = config.reward
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):

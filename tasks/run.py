@@ -101,6 +101,8 @@ class Run:
             top_p=rollouts.top_p,
             top_k=rollouts.top_k,
             stop_ids=self.renderer.stop_ids,
+            token_budget=rollouts.token_budget,
+            deadline_s=rollouts.deadline_s,
         )
 
     @property

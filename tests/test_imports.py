@@ -20,7 +20,7 @@ BOTTOM = {
     "environment": ("errors", "identity"),
     "section": (),
     "health": ("section",),
-    "upkeep": ("redaction", "section"),
+    "upkeep": ("home", "redaction", "section"),
     "replaying": ("section",),
     "config": ("health", "home", "identity", "replaying", "section", "upkeep", "yaml_text"),
     "config_files": ("config", "errors", "yaml_text"),

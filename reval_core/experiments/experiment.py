@@ -154,6 +154,11 @@ class Experiment(Section):
                 set_value(tree, key, copy.deepcopy(value), f"{where}: ")
         config = parse_config(tree, where=where)
         self._check_metric(config, where)
+        if config.rollouts.deadline_s is not None:
+            raise ConfigError(
+                f"{where}: rollouts.deadline_s cuts by the clock, so two cells could hold different rows of a batch "
+                "that they share, and their stores are put together by ids. Use rollouts.token_budget."
+            )
         return Cell(arm=arm, point=label, seed=seed, config=config)
 
     def _check_metric(self, config: Config, where: str) -> None:

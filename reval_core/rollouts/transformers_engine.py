@@ -2,13 +2,16 @@
 
 The loop is ours because `generate` applies the defaults of a model's generation_config.json (top-p, top-k, repetition
 penalty) in silence and has one random state for a whole batch. Here only the settings of the run count, and each
-sample has its own noise. Sequences of like length are decoded together; finished ones leave the batch.
+sample has its own noise. Sequences of like length are decoded together; finished ones leave the batch. A deadline's
+time is shared among the decoded batches by their size, so that none goes without and order decides nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from reval_core.rollouts.engine import Sample, SampleRequest, SamplingSettings
+from reval_core.rollouts.engine import FinishReason, Sample, SampleRequest, SamplingSettings
 from reval_core.rollouts.noise import uniform
 from reval_core.rollouts.sampling import sample_step
 
@@ -30,6 +33,8 @@ class TransformersEngine:
         max_batch_sequences: sequences decoded together.
         max_batch_tokens: prompt plus response tokens of a decoded batch, which bounds the KV cache.
     """
+
+    keeps = frozenset({"token_budget", "deadline_s"})
 
     def __init__(
         self,
@@ -56,19 +61,28 @@ class TransformersEngine:
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
-        """Finished responses; a batch of like prompt lengths at a time, each response as soon as it ends."""
+        """Responses; a batch of like prompt lengths at a time, each response as soon as it ends."""
         training = self._model.training
         self._model.eval()
+        end = monotonic() + (math.inf if settings.deadline_s is None else settings.deadline_s)
+        left = len(requests)
         try:
-            for batch in self._batches(requests, settings):
-                yield from self._decode(batch, settings)
+            for batch in list(self._batches(requests, settings)):
+                now = monotonic()
+                yield from self._decode(batch, settings, until=now + (end - now) * len(batch) / left)
+                left -= len(batch)
         finally:
             self._model.train(training)
+
+    def limits(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> np.ndarray:
+        """[B] tokens of each response at most; a subclass may have lengths of its own."""
+        return np.full(len(requests), settings.max_new_tokens)
 
     def _batches(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[list[SampleRequest]]:
         batch: list[SampleRequest] = []
         # longest first: a batch that does not fit the memory fails at once
-        for request in sorted(requests, key=lambda r: -len(r.prompt_ids)):
+        for request in sorted(requests, key=lambda r: -_width(r)):
+            # those that go on have all come equally far, so the widest also ends widest
             longest = len(batch[0].prompt_ids if batch else request.prompt_ids) + settings.max_new_tokens
             if batch and (len(batch) >= self._max_sequences or (len(batch) + 1) * longest > self._max_tokens):
                 yield batch
@@ -77,21 +91,20 @@ class TransformersEngine:
         if batch:
             yield batch
 
-    def _decode(self, requests: list[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+    def _decode(self, requests: list[SampleRequest], settings: SamplingSettings, *, until: float) -> Iterator[Sample]:
         device = next(self._model.parameters()).device
         stop = torch.tensor(settings.stop_ids, device=device)
-        state = _Rows.start(requests, self._pad_id, device)
+        state = _Rows.start(requests, self.limits(requests, settings), self._pad_id, device)
         logits = self._forward(state, state.prompt)
-        for step in range(settings.max_new_tokens):
-            noise = torch.from_numpy(uniform(state.seeds, step))
+        while True:
+            noise = torch.from_numpy(uniform(state.seeds, state.lengths))
             tokens, logprobs = sample_step(logits, noise, settings)
             state.append(tokens, logprobs)
-            ended = torch.isin(tokens, stop)
-            last = step + 1 == settings.max_new_tokens
-            yield from state.finished(ended, last=last)
-            if last or bool(ended.all()):
+            reasons = state.reasons(torch.isin(tokens, stop), late=monotonic() >= until)
+            yield from state.ended(reasons)
+            if all(reasons):
                 return
-            state.leave(ended)
+            state.leave(reasons)
             logits = self._forward(state, state.newest())
 
     def _forward(self, state: _Rows, input_ids: Tensor) -> Tensor:
@@ -109,37 +122,48 @@ class TransformersEngine:
         return output.logits[:, -1]
 
 
+def _width(request: SampleRequest) -> int:
+    """Tokens that stand before the next one."""
+    return len(request.prompt_ids) + len(request.begun)
+
+
 @dataclass
 class _Rows:
     """The sequences that are still decoded; every field has one row each."""
 
     requests: list[SampleRequest]
     prompt: Tensor
-    """[B, P] left-padded prompt ids"""
+    """[B, P] left-padded ids of the prompt and of what was begun"""
     mask: Tensor
     """[B, P + t] 1 where a token stands"""
     seeds: np.ndarray
     """[B] uint64"""
+    lengths: np.ndarray
+    """[B] uint64, tokens of the response so far"""
+    limits: np.ndarray
+    """[B] tokens of the response at most"""
     responses: list[list[int]]
     logprobs: list[float]
     cache: DynamicCache
 
     @classmethod
-    def start(cls, requests: list[SampleRequest], pad_id: int, device: torch.device) -> _Rows:
-        """Left-padded rows of the requests, with nothing sampled yet."""
-        width = max(len(request.prompt_ids) for request in requests)
+    def start(cls, requests: list[SampleRequest], limits: np.ndarray, pad_id: int, device: torch.device) -> _Rows:
+        """Left-padded rows of the requests, with nothing sampled yet behind what was begun."""
+        width = max(map(_width, requests))
         prompt = np.full((len(requests), width), pad_id, dtype=np.int64)
         mask = np.zeros((len(requests), width), dtype=np.int64)
         for row, request in enumerate(requests):
-            prompt[row, width - len(request.prompt_ids) :] = request.prompt_ids
-            mask[row, width - len(request.prompt_ids) :] = 1
+            prompt[row, width - _width(request) :] = request.prompt_ids + request.begun
+            mask[row, width - _width(request) :] = 1
         return cls(
             requests=list(requests),
             prompt=torch.from_numpy(prompt).to(device),
             mask=torch.from_numpy(mask).to(device),
             seeds=np.array([request.seed for request in requests], dtype=np.uint64),
-            responses=[[] for _ in requests],
-            logprobs=[0.0] * len(requests),
+            lengths=np.array([len(request.begun) for request in requests], dtype=np.uint64),
+            limits=limits,
+            responses=[list(request.begun) for request in requests],
+            logprobs=[request.begun_logprob for request in requests],
             cache=DynamicCache(),
         )
 
@@ -147,31 +171,41 @@ class _Rows:
         for row, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
             self.responses[row].append(token)
             self.logprobs[row] += logprob
+        self.lengths = self.lengths + np.uint64(1)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.requests), 1)], dim=1)
 
     def newest(self) -> Tensor:
         """[B, 1] last token of each row"""
         return torch.tensor([[response[-1]] for response in self.responses], device=self.mask.device)
 
-    def finished(self, ended: Tensor, *, last: bool) -> Iterator[Sample]:
-        for row, stopped in enumerate(ended.tolist()):
-            if stopped or last:
+    def reasons(self, stopped: Tensor, *, late: bool) -> list[FinishReason | None]:
+        """Why each row has ended; None where it goes on."""
+        unended: FinishReason | None = "deadline" if late else None
+        full = (self.lengths >= self.limits).tolist()
+        return [
+            "stop" if ended else "length" if most else unended
+            for ended, most in zip(stopped.tolist(), full, strict=True)
+        ]
+
+    def ended(self, reasons: list[FinishReason | None]) -> Iterator[Sample]:
+        for row, reason in enumerate(reasons):
+            if reason is not None:
                 yield Sample(
                     request=self.requests[row],
                     token_ids=tuple(self.responses[row]),
-                    finish_reason="stop" if stopped else "length",
+                    finish_reason=reason,
                     logprob=self.logprobs[row],
                 )
 
-    def leave(self, ended: Tensor) -> None:
-        """Take finished rows out of the batch and the cache."""
-        if not bool(ended.any()):
+    def leave(self, reasons: list[FinishReason | None]) -> None:
+        """Take ended rows out of the batch and the cache."""
+        if not any(reasons):
             return
-        keep = (~ended).nonzero().squeeze(-1)
+        rows = [row for row, reason in enumerate(reasons) if reason is None]
+        keep = torch.tensor(rows, device=self.mask.device)
         self.cache.batch_select_indices(keep)
         self.mask = self.mask[keep]
-        rows = keep.tolist()
-        self.seeds = self.seeds[rows]
+        self.seeds, self.lengths, self.limits = self.seeds[rows], self.lengths[rows], self.limits[rows]
         self.requests = [self.requests[row] for row in rows]
         self.responses = [self.responses[row] for row in rows]
         self.logprobs = [self.logprobs[row] for row in rows]

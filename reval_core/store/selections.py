@@ -95,7 +95,7 @@ def about(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str]) 
     unknown = set(trajectory_ids) - {row["trajectory_id"] for row in rows}
     if unknown:
         raise StoreError(f"The store has no trajectory {min(unknown)}, and {len(unknown) - 1} more of the selection.")
-    return [Chosen(truncated=row.pop("finish_reason") == "length", **row) for row in rows]
+    return [Chosen(truncated=row.pop("finish_reason") != "stop", **row) for row in rows]
 
 
 def check_purpose(chosen: Sequence[Chosen]) -> None:

@@ -223,7 +223,7 @@ def tokens(connection: duckdb.DuckDBPyConnection, trajectory_ids: Sequence[str])
 def _tokens(rows_found: pa.Table) -> dict[str, Tokens]:
     prompts, responses = _lists(rows_found.column("prompt_ids")), _lists(rows_found.column("response_ids"))
     return {
-        name: Tokens(name, prompt, response, finish == "length")
+        name: Tokens(name, prompt, response, finish != "stop")
         for name, prompt, response, finish in zip(
             rows_found.column("trajectory_id").to_pylist(),
             prompts,
@@ -268,13 +268,18 @@ class BatchRow:
     problem_id: str
     sample_index: int
     response_tokens: int
-    truncated: bool
+    finish_reason: str
+
+    @property
+    def truncated(self) -> bool:
+        """Whether it was cut."""
+        return self.finish_reason != "stop"
 
 
 def batch_rows(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[BatchRow]:
     """The responses of a batch in their canonical order (problem, sample)."""
     found = sql.rows(connection, "trajectories", "batch_rows", batch_id=batch_id)
-    return [BatchRow(name, problem, index, size, finish == "length") for name, problem, index, size, finish in found]
+    return [BatchRow(*row) for row in found]
 
 
 def completions(connection: duckdb.DuckDBPyConnection, batch_id: str) -> list[tuple[str, str, str]]:
@@ -328,7 +333,7 @@ def graded_rows(
             problem_id=row["problem_id"],
             group_id=f"{batch_id}/{row['problem_id']}",
             sample_index=row["sample_index"],
-            truncated=row["finish_reason"] == "length",
+            truncated=row["finish_reason"] != "stop",
             gold_digest=row["gold_digest"],
             status=row["status"],
             reward=row["reward"],

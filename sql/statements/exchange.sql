@@ -132,7 +132,7 @@ SELECT
     coalesce(y.response_ids, a.response_ids) AS response_ids,
     coalesce(y.completion, a.completion) AS completion,
     t.finish_reason,
-    t.finish_reason = 'length' AS truncated,
+    t.finish_reason <> 'stop' AS truncated,
     t.prompt_tokens,
     t.response_tokens,
     t.seed,

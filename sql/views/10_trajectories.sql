@@ -27,7 +27,7 @@ SELECT
     v.tier,
     v.details,
     t.finish_reason,
-    t.finish_reason = 'length' AS truncated,
+    t.finish_reason <> 'stop' AS truncated,
     t.prompt_tokens,
     t.response_tokens,
     t.sample_index,
@@ -74,7 +74,7 @@ COMMENT ON COLUMN trajectories.reward IS 'The verdict''s reward.';
 COMMENT ON COLUMN trajectories.reward_used IS 'The reward that learning uses, as its own run admitted it; NULL when it was not admitted.';
 COMMENT ON COLUMN trajectories.tier IS 'The tier of the verifier that decided.';
 COMMENT ON COLUMN trajectories.details IS 'The verifier''s reason in words.';
-COMMENT ON COLUMN trajectories.finish_reason IS 'stop: it ended itself; length: it was cut.';
+COMMENT ON COLUMN trajectories.finish_reason IS 'stop: it ended itself; length, budget, deadline: what it was cut by.';
 COMMENT ON COLUMN trajectories.truncated IS 'Whether it was cut.';
 COMMENT ON COLUMN trajectories.prompt_tokens IS 'Tokens of the prompt.';
 COMMENT ON COLUMN trajectories.response_tokens IS 'Tokens of the response, EOS included when it was generated.';

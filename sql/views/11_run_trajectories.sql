@@ -55,7 +55,7 @@ SELECT
     v.details,
     v.seconds AS grading_seconds,
     t.finish_reason,
-    t.finish_reason = 'length' AS truncated,
+    t.finish_reason <> 'stop' AS truncated,
     t.prompt_tokens,
     t.response_tokens,
     t.sample_index,
@@ -110,7 +110,7 @@ COMMENT ON COLUMN run_trajectories.verifier_id IS 'The verifier of that verdict.
 COMMENT ON COLUMN run_trajectories.tier IS 'The tier of the verifier that decided.';
 COMMENT ON COLUMN run_trajectories.details IS 'The verifier''s reason in words.';
 COMMENT ON COLUMN run_trajectories.grading_seconds IS 'Seconds of grading.';
-COMMENT ON COLUMN run_trajectories.finish_reason IS 'stop: it ended itself; length: it was cut.';
+COMMENT ON COLUMN run_trajectories.finish_reason IS 'stop: it ended itself; length, budget, deadline: what it was cut by.';
 COMMENT ON COLUMN run_trajectories.truncated IS 'Whether it was cut.';
 COMMENT ON COLUMN run_trajectories.prompt_tokens IS 'Tokens of the prompt.';
 COMMENT ON COLUMN run_trajectories.response_tokens IS 'Tokens of the response, EOS included when it was generated.';

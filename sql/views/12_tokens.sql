@@ -7,7 +7,7 @@ SELECT
     t.problem_id,
     q.token_ids AS prompt_ids,
     y.response_ids,
-    t.finish_reason = 'length' AS truncated,
+    t.finish_reason <> 'stop' AS truncated,
     t.behaviour_logprob,
     t.seed,
     b.sampling,

@@ -57,6 +57,7 @@ def test_a_grid_is_searched_on_seeds_of_its_own(folder: Path, tree: dict[str, An
         ({"set": {"problems.7.limit": 1}}, "arm grpo: problems.7.limit"),
         ({"metric": {"benchmark": "aime24", "name": "avg@2"}}, "none of evaluation.benchmarks: arithmetic"),
         ({"metric": {"benchmark": "arithmetic", "name": "avg@4"}}, "evaluation.samples_per_problem is 2"),
+        ({"set": {"rollouts.deadline_s": 5.0}}, "rollouts.deadline_s cuts by the clock"),
         ({"base": "nowhere.yaml"}, "no configuration file"),
     ],
 )

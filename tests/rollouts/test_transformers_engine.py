@@ -1,6 +1,8 @@
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,14 @@ from reval_core.config import EngineConfig
 from reval_core.errors import ConfigError
 from reval_core.identity import sample_seed
 from reval_core.policies.folder import load_model, weights_checksum
-from reval_core.rollouts import Sample, SampleRequest, SamplingSettings, make_engine
+from reval_core.rollouts import (
+    Sample,
+    SampleRequest,
+    SamplingSettings,
+    make_engine,
+    sample_within,
+    transformers_engine,
+)
 from reval_core.rollouts.transformers_engine import TransformersEngine
 
 VOCABULARY = 19
@@ -317,3 +326,111 @@ def test_bfloat16_samples_from_float32_weights(requests: list[SampleRequest]) ->
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Unknown engine 'transfomers'\. Did you mean 'transformers'"):
         make_engine(EngineConfig(use="transfomers"), compute_dtype="float32", pad_id=0)
+
+
+# -- responses that were begun, and time that is over -----------------------------------------------------------------
+
+
+def going_on(free: Drawn, tokens: int) -> list[SampleRequest]:
+    """Requests to go on with what is longer than so many tokens; its log-probability is made up."""
+    return [
+        replace(s.request, begun=s.token_ids[:tokens], begun_logprob=-100.0)
+        for s in free.values()
+        if len(s.token_ids) > tokens
+    ]
+
+
+@pytest.mark.parametrize("begun", [1, 12])
+def test_a_response_goes_on_as_if_it_had_never_stopped(
+    model: PreTrainedModel, requests: list[SampleRequest], begun: int
+) -> None:
+    free = sample(model, requests)
+    head = sample(model, requests, settings(most=begun))
+    rest = going_on(free, begun)
+    assert len(rest) > 3
+    for key, s in sample(model, rest, sequences=3).items():
+        assert s.token_ids == free[key].token_ids
+        assert s.finish_reason == free[key].finish_reason
+        assert s.logprob == pytest.approx(free[key].logprob - head[key].logprob - 100.0, abs=1e-4)
+
+
+def test_responses_may_have_come_differently_far(requests: list[SampleRequest]) -> None:
+    model = random_model()
+    free = sample(model, requests)
+    mixed = [
+        replace(s.request, begun=s.token_ids[: place % 5])
+        for place, s in enumerate(free.values())
+        if len(s.token_ids) > place % 5
+    ]
+    assert len({len(request.begun) for request in mixed}) == 5
+    drawn = tokens_of(sample(model, mixed))
+    assert drawn == {key: ids for key, ids in tokens_of(free).items() if key in drawn}
+
+
+@pytest.mark.parametrize("sequences", [256, 5])
+def test_a_budget_cuts_the_same_responses_in_any_batches(requests: list[SampleRequest], sequences: int) -> None:
+    model = random_model()
+    free = sample(model, requests)
+    engine = TransformersEngine(max_batch_sequences=sequences)
+    engine.load("pol_1", model)
+    drawn = list(sample_within(engine, requests, replace(settings(), token_budget=150)))
+    assert len(drawn) == len(requests)
+    assert sum(len(s.token_ids) for s in drawn) <= 150
+    (cut,) = {len(s.token_ids) for s in drawn if s.finish_reason == "budget"}
+    for s in drawn:
+        whole = free[s.request.problem_id, s.request.sample_index]
+        assert s.token_ids == whole.token_ids[:cut]
+        assert s.finish_reason == (whole.finish_reason if len(whole.token_ids) <= cut else "budget")
+
+
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock finds a second gone."""
+    seconds = itertools.count()
+    monkeypatch.setattr(transformers_engine, "monotonic", lambda: float(next(seconds)))
+
+
+def test_after_the_deadline_each_response_is_given_as_far_as_it_came(
+    model: PreTrainedModel, requests: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = sample(model, requests)
+    clock(monkeypatch)  # one look at the start, one before the batch, one for each token
+    drawn = sample(model, requests, replace(settings(), deadline_s=7.0))
+    assert {len(s.token_ids) for s in drawn.values() if s.finish_reason == "deadline"} == {6}
+    for key, s in drawn.items():
+        assert s.token_ids == free[key].token_ids[:6]
+        assert s.finish_reason == ("deadline" if len(free[key].token_ids) > 6 else "stop")
+
+
+def test_time_is_shared_among_batches_and_none_goes_without(
+    requests: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = random_model()
+    never = SamplingSettings(20, 1.0, 1.0, 0, (VOCABULARY,), deadline_s=48.0)
+    clock(monkeypatch)
+    drawn = sample(model, requests, never, sequences=6)
+    lengths = [len(s.token_ids) for s in drawn.values()]
+    assert set(lengths) <= {
+        9,
+        10,
+        11,
+        12,
+    }  # a quarter of 48 looks at the clock for each of four batches, few for itself
+    assert {s.finish_reason for s in drawn.values()} == {"deadline"}
+    clock(monkeypatch)
+    nothing = sample(model, requests, replace(never, deadline_s=0.0), sequences=6)
+    assert {(len(s.token_ids), s.finish_reason) for s in nothing.values()} == {(1, "deadline")}
+
+
+def test_batches_that_end_early_leave_their_time_to_the_others(
+    requests: list[SampleRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Uneven(TransformersEngine):
+        def limits(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> np.ndarray:
+            return np.array([2 if len(r.prompt_ids) > 6 else settings.max_new_tokens for r in requests])
+
+    engine = Uneven(max_batch_sequences=12)
+    engine.load("pol_1", random_model())
+    clock(monkeypatch)
+    never = SamplingSettings(50, 1.0, 1.0, 0, (VOCABULARY,), deadline_s=24.0)
+    ends = {(len(s.token_ids), s.finish_reason) for s in engine.sample(requests, never)}
+    assert ends == {(2, "length"), (20, "deadline")}  # not 12 for each

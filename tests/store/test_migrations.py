@@ -176,3 +176,32 @@ def test_every_earlier_version_comes_to_the_schema_of_a_new_database(
     earlier.prepare()
     assert schema(earlier) == schema(store)
     assert earlier.query("SELECT count(*) AS n FROM trajectories").to_pylist() == [{"n": 0}]
+
+
+def test_cut_responses_are_told_apart_and_the_others_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "reval.duckdb")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "_views", lambda: "SELECT 1")
+        patch.setattr(migrations, "available", lambda: {n: SHIPPED[n] for n in SHIPPED if n <= 5})
+        store.prepare()
+        with store.write() as connection:
+            connection.execute(
+                """
+                INSERT INTO store.trajectories
+                SELECT 'trj_' || i, 'bat', 'prb', 'prm', i, 3, 5, if(i = 0, 'stop', 'length'), -1.5, i, 'run-a', 1,
+                       TIMESTAMP '2026-01-01'
+                FROM range(4) AS t (i)
+                """
+            )
+        before = store.query("FROM store.trajectories ORDER BY ALL")
+    store.prepare()
+    assert store.query("FROM store.trajectories ORDER BY ALL") == before
+    with store.write() as connection:
+        for index, reason in ((2, "budget"), (3, "deadline")):
+            connection.execute(
+                "UPDATE store.trajectories SET finish_reason = ? WHERE sample_index = ?", [reason, index]
+            )
+    told = store.query("SELECT finish_reason FROM store.trajectories ORDER BY sample_index").to_pylist()
+    assert [row["finish_reason"] for row in told] == ["stop", "length", "budget", "deadline"]
+    with pytest.raises(StoreError, match="CHECK"), store.write() as connection:
+        connection.execute("UPDATE store.trajectories SET finish_reason = 'abort'")

@@ -15,7 +15,7 @@ from reval_core.store.trajectories import prompt_digest, trajectory_id
 
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "purpose": PURPOSES,
-    "finish_reason": ("stop", "length"),
+    "finish_reason": ("stop", "length", "budget", "deadline"),
     "verdicts.status": ("correct", "incorrect", "no_answer", "timeout", "error", "rejected"),
 }
 _MAY_BE_NULL = {

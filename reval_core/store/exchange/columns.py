@@ -81,7 +81,7 @@ COLUMNS: tuple[tuple[str, pa.DataType, str], ...] = (
     ("prompt_ids", pa.list_(pa.int32()), "Token ids of the prompt."),
     ("response_ids", pa.list_(pa.int32()), "Token ids of the response, EOS included when it was generated."),
     ("completion", pa.string(), "Text of the response without the token that ended it."),
-    ("finish_reason", pa.string(), "stop: it ended itself; length: it was cut."),
+    ("finish_reason", pa.string(), "stop: it ended itself; length, budget, deadline: what it was cut by."),
     ("truncated", pa.bool_(), "Whether it was cut."),
     ("prompt_tokens", pa.int32(), "Tokens of the prompt."),
     ("response_tokens", pa.int32(), "Tokens of the response."),
