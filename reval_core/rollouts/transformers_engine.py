@@ -8,7 +8,7 @@ sample has its own noise. Sequences of like length are decoded together; finishe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class TransformersEngine:
         max_batch_tokens: prompt plus response tokens of a decoded batch, which bounds the KV cache.
     """
 
+    copies_weights = False
+
     def __init__(
         self,
         *,
@@ -45,10 +47,14 @@ class TransformersEngine:
         self._max_sequences = max_batch_sequences
         self._max_tokens = max_batch_tokens
         self._model: Any = None
+        self._policy_id: str | None = None
 
     def load(self, policy_id: str, model: Any) -> None:
         """Sample from this model object from now on."""
-        self._model = model
+        self._policy_id, self._model = policy_id, model
+
+    def sleep(self) -> None:
+        """Nothing: there is no memory but the model's."""
 
     def close(self) -> None:
         """Let go of the model."""
@@ -61,7 +67,8 @@ class TransformersEngine:
         self._model.eval()
         try:
             for batch in self._batches(requests, settings):
-                yield from self._decode(batch, settings)
+                for sample in self._decode(batch, settings):
+                    yield replace(sample, policy_id=self._policy_id)
         finally:
             self._model.train(training)
 

@@ -1,0 +1,221 @@
+"""vLLM in the worker's own process: weights go from the learner to the engine in memory, on one GPU or on a CPU.
+
+The engine is made at the first `load` from the model's configuration, without weights of its own, and stays. Each other
+policy is handed over tensor by tensor; between two batches it sleeps, its weights and KV cache given up.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reval_core.engine_config import VllmConfig
+from reval_core.errors import ConfigError, RolloutError
+from reval_core.rollouts.engine import Sample, SampleRequest, SamplingSettings
+from reval_core.rollouts.logprobs import with_logprobs
+from reval_core.rollouts.vllm_library import (
+    LOGPROBS_MODE,
+    check_arguments,
+    finite,
+    is_cut,
+    named_weights,
+    sampling,
+    version,
+)
+
+PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+"""Environment that the engine needs: it runs in this process, and it reports to nobody."""
+
+
+class VllmEngine:
+    """Samples with a copy of the weights, by continuous batching.
+
+    Args:
+        compute_dtype: precision of weights and forward pass.
+        max_batch_sequences: sequences decoded together.
+        context: tokens of the longest sequence, prompt and response; None: what the model was made for.
+        own: the section ``rollouts.engine.vllm``.
+        arguments: further ones of vLLM's EngineArgs.
+    """
+
+    copies_weights = True
+
+    def __init__(
+        self,
+        *,
+        compute_dtype: str = "float32",
+        max_batch_sequences: int = 256,
+        context: int | None = None,
+        own: VllmConfig | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = f"vllm-{version()}/{compute_dtype}"
+        self._dtype = compute_dtype
+        self._sequences, self._context = max_batch_sequences, context
+        self._own, self._arguments = own or VllmConfig(), dict(arguments or {})
+        self._engine: Any = None
+        self._policy_id: str | None = None
+        self._model: Any = None
+        self._sleeps = False
+
+    def load(self, policy_id: str, model: Any) -> None:
+        """Take the policy's weights over, unless they are there; the first time, make the engine.
+
+        Raises:
+            RolloutError: the policy is an adapter, or another architecture than the engine was made for.
+            ConfigError: vLLM cannot run with these arguments or on the model's device.
+        """
+        held = None if self._model is None else self._model()
+        if self._policy_id == policy_id and held is model and not self._sleeps:
+            return
+        weights = list(named_weights(model))
+        self._policy_id = None
+        with undisturbed():
+            if self._engine is None:
+                self._engine = self._start(model)
+            if self._sleeps:
+                self._engine.wake_up(tags=["weights"])
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            if self._sleeps:
+                self._engine.wake_up(tags=["kv_cache"])
+            self._engine.reset_prefix_cache()  # what is cached of prompts was computed with other weights
+        self._sleeps = False
+        self._policy_id, self._model = policy_id, weakref.ref(model)
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+        """Finished responses as they end. With top_k or top_p their log-probabilities are the model's own."""
+        samples = self._sampled(requests, settings)
+        if is_cut(settings):
+            model = self._loaded()()
+            return with_logprobs(samples, model, settings.temperature, compute_dtype=self._dtype)
+        return samples
+
+    def sleep(self) -> None:
+        """Give up weights and KV cache, where that is configured and on a GPU."""
+        if self._engine is None or self._sleeps or not self._can_sleep:
+            return
+        with undisturbed():
+            self._engine.sleep(level=2)  # the weights are not kept: the next load brings newer ones
+        self._sleeps = True
+
+    def close(self) -> None:
+        """End the engine."""
+        engine, self._engine, self._policy_id, self._model, self._sleeps = self._engine, None, None, None, False
+        if engine is None:
+            return
+        engine.engine_core.shutdown()
+        del engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @property
+    def _can_sleep(self) -> bool:
+        return self._own.sleeps and torch.cuda.is_available()
+
+    def _loaded(self) -> Any:
+        if self._policy_id is None or self._sleeps:
+            raise RolloutError("The vLLM engine was asked to sample before a policy was loaded.")
+        return self._model
+
+    def _sampled(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+        self._loaded()
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        engine, policy_id = self._engine, self._policy_id
+        waiting: dict[str, SampleRequest] = {}
+        try:
+            for number, request in enumerate(requests):
+                given = sampling(request, settings)
+                own = SamplingParams(**given, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+                engine.add_request(str(number), {"type": "token", "prompt_token_ids": list(request.prompt_ids)}, own)
+                waiting[str(number)] = request
+            while waiting:
+                for output in engine.step():
+                    if output.finished:
+                        yield _sample(waiting.pop(output.request_id), output.outputs[0], policy_id)
+        finally:
+            if waiting:  # nobody asks for them any more
+                engine.abort_request(list(waiting))
+
+    def _start(self, model: Any) -> Any:
+        device = next(model.parameters()).device
+        if device.type == "cuda" and device.index not in (None, 0):
+            raise ConfigError(
+                f"rollouts.engine.use 'vllm' works on the first GPU that its process sees, and the model is on {device}. "
+                f"Set CUDA_VISIBLE_DEVICES={device.index} and model.device: cuda."
+            )
+        os.environ.update(PROCESS)
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its own log goes to the terminal, across our progress
+        check_arguments(self._arguments)
+        from vllm import EngineArgs, LLMEngine
+
+        made_for = getattr(model.config, "max_position_embeddings", None)
+        lengths = [length for length in (self._context, made_for) if length is not None]
+        with tempfile.TemporaryDirectory(prefix="reval-vllm-") as folder:
+            _write_outline(model, Path(folder))
+            arguments = EngineArgs(
+                model=folder,
+                load_format="dummy",  # the first weights come like all others
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                logprobs_mode=LOGPROBS_MODE,
+                dtype=self._dtype,
+                seed=0,
+                max_model_len=min(lengths) if lengths else None,
+                max_num_seqs=self._sequences,
+                gpu_memory_utilization=self._own.memory,
+                enable_sleep_mode=self._can_sleep,
+                distributed_executor_backend="uni",
+                disable_log_stats=True,
+                **self._arguments,
+            )
+            try:
+                return LLMEngine.from_engine_args(arguments)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                raise ConfigError(f"vLLM {version()} cannot run {type(model).__name__} so: {error}") from error
+
+
+def _write_outline(model: Any, folder: Path) -> None:
+    """What vLLM is to build: the model's configuration, with no weights beside it."""
+    model.config.save_pretrained(folder)
+
+
+def _sample(request: SampleRequest, output: Any, policy_id: str | None) -> Sample:
+    tokens = tuple(output.token_ids)
+    if output.finish_reason not in ("stop", "length"):
+        raise RolloutError(
+            f"vLLM ended sample {request.sample_index} of {request.problem_id} with {output.finish_reason!r} after "
+            f"{len(tokens)} tokens; what ended before is stored."
+        )
+    logprob = sum(found[token].logprob for token, found in zip(tokens, output.logprobs, strict=True))
+    return Sample(request, tokens, output.finish_reason, finite(logprob, policy_id), policy_id)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Give random states and threads of this process back as they were: vLLM seeds all and sets threads of its own."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    set_threads, threads = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
