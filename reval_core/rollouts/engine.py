@@ -66,7 +66,7 @@ class RolloutEngine(Protocol):
     def load(self, policy_id: str, model: Any) -> None:
         """Sample from this policy from now on, awake if it slept; ``model`` holds its weights.
 
-        A policy that is loaded already costs nothing. The model is the caller's, who changes it when nothing is sampled.
+        A policy that is loaded already costs little. The model is the caller's, who changes it between samples.
 
         Raises:
             RolloutError: the engine cannot take the weights.

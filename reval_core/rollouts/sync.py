@@ -60,7 +60,7 @@ def check_sync(
     if not sync.mean <= above:
         raise RolloutError(
             f"The engine {engine.name} was given {policy_id}, but its log-probabilities differ from the model's by "
-            f"{sync.mean:.3g} nats a token (worst response {sync.worst:.3g}; rollouts.engine.check.above is {above:g}). "
-            "It samples from other weights, in another precision or at another temperature, and nothing of it was "
-            "stored. docs/engines.md says what to look for."
+            f"{sync.mean:.3g} nats a token, at worst {sync.worst:.3g} (rollouts.engine.check.above: {above:g}). It "
+            "samples from other weights, in another precision or at another temperature. Nothing of it was stored; "
+            "docs/engines.md says what to look for."
         )

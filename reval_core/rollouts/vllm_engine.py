@@ -7,7 +7,6 @@ policy is handed over tensor by tensor; between two batches it sleeps, its weigh
 from __future__ import annotations
 
 import gc
-import os
 import random
 import tempfile
 import weakref
@@ -28,13 +27,11 @@ from reval_core.rollouts.vllm_library import (
     check_arguments,
     finite,
     is_cut,
+    library,
     named_weights,
     sampling,
     version,
 )
-
-PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
-"""Environment that the engine needs: it runs in this process, and it reports to nobody."""
 
 
 class VllmEngine:
@@ -130,8 +127,7 @@ class VllmEngine:
 
     def _sampled(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
         self._loaded()
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         engine, policy_id = self._engine, self._policy_id
         waiting: dict[str, SampleRequest] = {}
@@ -153,19 +149,16 @@ class VllmEngine:
         device = next(model.parameters()).device
         if device.type == "cuda" and device.index not in (None, 0):
             raise ConfigError(
-                f"rollouts.engine.use 'vllm' works on the first GPU that its process sees, and the model is on {device}. "
+                f"rollouts.engine.use 'vllm' works on the first GPU that its process sees; the model is on {device}. "
                 f"Set CUDA_VISIBLE_DEVICES={device.index} and model.device: cuda."
             )
-        os.environ.update(PROCESS)
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its own log goes to the terminal, across our progress
         check_arguments(self._arguments)
-        from vllm import EngineArgs, LLMEngine
-
+        vllm = library()
         made_for = getattr(model.config, "max_position_embeddings", None)
         lengths = [length for length in (self._context, made_for) if length is not None]
         with tempfile.TemporaryDirectory(prefix="reval-vllm-") as folder:
             _write_outline(model, Path(folder))
-            arguments = EngineArgs(
+            arguments = vllm.EngineArgs(
                 model=folder,
                 load_format="dummy",  # the first weights come like all others
                 skip_tokenizer_init=True,
@@ -182,8 +175,8 @@ class VllmEngine:
                 **self._arguments,
             )
             try:
-                return LLMEngine.from_engine_args(arguments)
-            except (ValueError, TypeError, NotImplementedError) as error:
+                return vllm.LLMEngine.from_engine_args(arguments)
+            except (ValueError, TypeError, RuntimeError) as error:
                 raise ConfigError(f"vLLM {version()} cannot run {type(model).__name__} so: {error}") from error
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import importlib.metadata
 import math
+import os
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +23,8 @@ from reval_core.rollouts.engine import SampleRequest, SamplingSettings
 INSTALL = "pip install -c constraints/vllm.txt -e '.[gpu,vllm]', in an environment of its own"
 LOGPROBS_MODE = "processed_logprobs"
 """Of softmax(logits / temperature) after cuts. vLLM's default is of logits that no temperature divides."""
+PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+"""Environment of the engine in process: it has no process of its own, and it reports to nobody."""
 OURS = {
     "model": "model.path",
     "tokenizer": "model.path",
@@ -61,6 +66,18 @@ def version() -> str:
     raise ConfigError(f"rollouts.engine.use 'vllm' needs vLLM 0.26 to 0.32, which is not installed here: {INSTALL}.")
 
 
+def library() -> ModuleType:
+    """vLLM itself, to run in this process.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    version()
+    os.environ.update(PROCESS)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its log goes to the terminal, across our progress
+    return importlib.import_module("vllm")
+
+
 def check_arguments(given: Mapping[str, Any]) -> None:
     """Refuse arguments that vLLM does not have, or that something else decides.
 
@@ -72,9 +89,7 @@ def check_arguments(given: Mapping[str, Any]) -> None:
             raise ConfigError(f"rollouts.engine.args.{name}: this argument of vLLM is decided by {OURS[name]}.")
     if not given:
         return
-    from vllm import EngineArgs
-
-    known = {field.name for field in dataclasses.fields(EngineArgs)} - OURS.keys()
+    known = {field.name for field in dataclasses.fields(library().EngineArgs)} - OURS.keys()
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -133,8 +148,8 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     if getattr(model, "peft_config", None):
         raise RolloutError(
-            "The vLLM engines take whole weights, and this policy is an adapter over a base: merged and rounded it would "
-            "be another policy. Leave model.lora out, or use rollouts.engine.use: transformers."
+            "The vLLM engines take whole weights, and this policy is an adapter over a base: merged and rounded it "
+            "would be another policy. Leave model.lora out, or use rollouts.engine.use: transformers."
         )
     for name, value in model.state_dict().items():
         yield name, value.detach()
@@ -148,7 +163,7 @@ def finite(logprob: float, policy_id: str | None) -> float:
     """
     if not math.isfinite(logprob):
         raise RolloutError(
-            f"vLLM sampled a response of {policy_id} with log-probability {logprob}. Are its weights whole, and does its "
-            "precision suit it?"
+            f"vLLM sampled a response of {policy_id} with log-probability {logprob}. Are its weights whole, and does "
+            "its precision suit it?"
         )
     return logprob

@@ -58,8 +58,8 @@ class VllmServers:
     ) -> None:
         if not servers.addresses or servers.folder is None:
             raise ConfigError(
-                "rollouts.engine.use 'vllm-server' needs rollouts.engine.servers.addresses and .folder; docs/engines.md "
-                "shows how such a server is started."
+                "rollouts.engine.use 'vllm-server' needs rollouts.engine.servers.addresses and .folder; "
+                "docs/engines.md shows how such a server is started."
             )
         self._config, self._dtype, self._most = servers, compute_dtype, max_batch_sequences
         self._folder = expand(servers.folder).absolute()
@@ -169,8 +169,10 @@ class VllmServers:
                 for _ in asked:
                     yield done.get().result()
             finally:  # a connection that is closed ends its request on the server
-                for future in (*asked, *watches):
+                for future in asked:
                     future.cancel()
+                for watch in watches:
+                    watch.cancel()
 
     async def _ask(
         self,
