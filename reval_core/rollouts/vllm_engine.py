@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import random
 import tempfile
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,8 +71,7 @@ class VllmEngine:
             RolloutError: the policy is an adapter, or another architecture than the engine was made for.
             ConfigError: vLLM cannot run with these arguments or on the model's device.
         """
-        held = None if self._model is None else self._model()
-        if self._policy_id == policy_id and held is model and not self._sleeps:
+        if self._policy_id == policy_id and self._model is model:
             return
         weights = list(named_weights(model))
         self._policy_id = None
@@ -87,18 +85,20 @@ class VllmEngine:
                 self._engine.wake_up(tags=["kv_cache"])
             self._engine.reset_prefix_cache()  # what is cached of prompts was computed with other weights
         self._sleeps = False
-        self._policy_id, self._model = policy_id, weakref.ref(model)
+        self._policy_id, self._model = policy_id, model
 
     def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
         """Finished responses as they end. With top_k or top_p their log-probabilities are the model's own."""
+        if self._policy_id is None:
+            raise RolloutError("The vLLM engine was asked to sample before a policy was loaded, or after it slept.")
         samples = self._sampled(requests, settings)
         if is_cut(settings):
-            model = self._loaded()()
-            return with_logprobs(samples, model, settings.temperature, compute_dtype=self._dtype)
+            return with_logprobs(samples, self._model, settings.temperature, compute_dtype=self._dtype)
         return samples
 
     def sleep(self) -> None:
-        """Give up weights and KV cache, where that is configured and on a GPU."""
+        """Let go of the model, and give up weights and KV cache where that is configured and on a GPU."""
+        self._policy_id = self._model = None  # whose weights may be learned from now on
         if self._engine is None or self._sleeps or not self._can_sleep:
             return
         with undisturbed():
@@ -120,13 +120,7 @@ class VllmEngine:
     def _can_sleep(self) -> bool:
         return self._own.sleeps and torch.cuda.is_available()
 
-    def _loaded(self) -> Any:
-        if self._policy_id is None or self._sleeps:
-            raise RolloutError("The vLLM engine was asked to sample before a policy was loaded.")
-        return self._model
-
     def _sampled(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
-        self._loaded()
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         engine, policy_id = self._engine, self._policy_id
@@ -138,7 +132,9 @@ class VllmEngine:
                 engine.add_request(str(number), {"type": "token", "prompt_token_ids": list(request.prompt_ids)}, own)
                 waiting[str(number)] = request
             while waiting:
-                for output in engine.step():
+                with undisturbed():
+                    outputs = engine.step()
+                for output in outputs:
                     if output.finished:
                         yield _sample(waiting.pop(output.request_id), output.outputs[0], policy_id)
         finally:
