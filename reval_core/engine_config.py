@@ -42,7 +42,9 @@ class ServersConfig(Section):
     api_key_env: str = neutral(
         "VLLM_API_KEY", description="Name of the environment variable with the servers' key; not set: no key is sent."
     )
-    request_s: float = neutral(600.0, gt=0, description="A response that takes longer is asked for elsewhere.")
+    request_s: float = neutral(
+        3600.0, gt=0, description="A server that keeps a response waiting longer has failed, and others are asked."
+    )
     update_s: float = neutral(600.0, gt=0, description="A server that takes longer to load new weights is left out.")
 
     @field_validator("addresses")

@@ -106,7 +106,7 @@ class VllmEngine:
         self._sleeps = True
 
     def close(self) -> None:
-        """End the engine."""
+        """End the engine, and with it every process group of this process: vLLM leaves none behind."""
         engine, self._engine, self._policy_id, self._model, self._sleeps = self._engine, None, None, None, False
         if engine is None:
             return
@@ -202,7 +202,8 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads = set_threads
-        torch.set_num_threads(threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Contracted
+from contracted import Contracted
 from torch import Tensor
 
 from reval_core.identity import sample_seed
@@ -251,7 +251,7 @@ def test_nothing_asked_for_gives_nothing(contracted: Contracted) -> None:
     assert list(contracted.engine.sample([], ALL)) == []
 
 
-# -- an end before the end ----------------------------------------------------------------------------------------------
+# -- an end before the end --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", [False, True])
