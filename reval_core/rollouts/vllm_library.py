@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.rollouts.engine import SampleRequest, SamplingSettings
 
-INSTALL = "pip install -c constraints/vllm.txt -e '.[gpu,vllm]', in an environment of its own"
+INSTALL = "pip install --no-deps -r constraints/vllm.txt, in an environment of its own (docs/engines.md)"
 LOGPROBS_MODE = "processed_logprobs"
 """Of softmax(logits / temperature) after cuts. vLLM's default is of logits that no temperature divides."""
 PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}

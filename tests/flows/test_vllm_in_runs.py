@@ -79,7 +79,7 @@ def test_the_quickstart_runs_on_vllm(base: Path, tmp_path: Path) -> None:
     assert (found["rounds"], found["engines"]) == (2, 1)
     assert found["engine"].startswith("vllm-0.")
     assert found["engine"].endswith("/float32")
-    logged = "".join(path.read_text() for path in home.rglob("*.log"))
+    logged = "".join(path.read_text() for path in home.rglob("attempt-*.jsonl"))
     assert logged.count("has the weights of pol_") == 2 + 2 * 2  # rounds, and two benchmarks before and after
     mismatch = store.query(
         "SELECT max(abs(t.behaviour_logprob - (m.log_ratio + s.logprob)) / t.response_tokens) AS worst "
