@@ -70,12 +70,18 @@ def library() -> ModuleType:
     """vLLM itself, to run in this process.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it is not installed, or it cannot be imported here.
     """
-    version()
+    installed = version()
     os.environ.update(PROCESS)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its log goes to the terminal, across our progress
-    return importlib.import_module("vllm")
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as error:
+        raise ConfigError(
+            f"vLLM {installed} is installed but cannot be imported here ({error}). Is it the build for this machine's "
+            "device, and does torch have the version that it pins?"
+        ) from error
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:

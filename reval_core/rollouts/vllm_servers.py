@@ -35,6 +35,8 @@ HEALTH_S = 10.0
 """Between two looks at whether a server lives while it samples."""
 ANSWER_S = 30.0
 """A living server answers short questions in this time."""
+BREAKS = 3
+"""Connections of one request that break, the server saying that it lives, until it is left out."""
 FILE_BYTES = 4 << 30
 """Weights are written in files of about this size, one in memory at a time."""
 
@@ -187,6 +189,7 @@ class VllmServers:
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
+        broken = 0
         async with limiter:
             while self._up:
                 server = min(self._up, key=lambda server: len(server.under_way))
@@ -199,8 +202,13 @@ class VllmServers:
                         if answer.status_code < 500:
                             return self._sample(request, server, answer)
                         self._leave_out(server, f"status {answer.status_code}: {answer.text[:200]}")
-                    except httpx.TransportError as error:
+                    except httpx.TimeoutException as error:
                         self._leave_out(server, _told(error))
+                    except httpx.TransportError as error:
+                        # one connection may break for itself; a server on which several do has failed
+                        broken += 1
+                        if broken == BREAKS or not await self._lives(client, server):
+                            self._leave_out(server, _told(error))
                     finally:
                         server.under_way.discard(scope)
         raise RolloutError("No vLLM server is left. What was sampled is stored; start the servers and the run again.")
@@ -209,10 +217,14 @@ class VllmServers:
         """Leave a server out that does not say that it lives; its host may be gone without a word."""
         while server in self._up:
             await anyio.sleep(HEALTH_S)
-            try:
-                (await client.get(f"{server.address}/health", timeout=ANSWER_S)).raise_for_status()
-            except httpx.HTTPError as error:
-                self._leave_out(server, _told(error))
+            if not await self._lives(client, server):
+                self._leave_out(server, "it does not say that it lives")
+
+    async def _lives(self, client: httpx.AsyncClient, server: _Server) -> bool:
+        try:
+            return (await client.get(f"{server.address}/health", timeout=ANSWER_S)).is_success
+        except httpx.HTTPError:
+            return False
 
     def _leave_out(self, server: _Server, why: str) -> None:
         if server not in self._up:
@@ -236,7 +248,8 @@ class VllmServers:
         return Sample(request, tokens, choice["finish_reason"], finite(sum(logprobs), self._policy_id), self._policy_id)
 
     def _client(self, timeout: float | None) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # shorter than the five seconds after which a server closes a connection, so that none closes under a request
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
         return httpx.AsyncClient(headers=self._headers(), timeout=timeout, limits=limits)
 
     def _headers(self) -> dict[str, str]:

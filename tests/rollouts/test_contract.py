@@ -84,7 +84,7 @@ def test_log_probabilities_are_the_models_before_and_after_a_swap(
 def test_a_long_prompt_that_is_cached_is_computed_anew_after_a_swap(contracted: Contracted) -> None:
     shared = np.random.default_rng(1).integers(4, 19, 120).tolist()
     siblings = requests_of([[*shared, 5], [*shared, 6]])
-    for seed in (0, 1, 2):
+    for seed in (0, 1):
         model = contracted.model(seed)
         contracted.engine.load(f"pol_{seed}", model)
         assert furthest(model, drawn(contracted, siblings)) < 1e-4
