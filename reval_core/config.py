@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from reval_core import yaml_text
+from reval_core.engine_config import EngineConfig
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
@@ -143,17 +144,6 @@ class ProblemSource(ProblemFile):
     """Problems to train on."""
 
     weight: float = Field(1.0, gt=0, description="Times each problem is drawn in an epoch; 0.5 draws a seeded half.")
-
-
-class EngineConfig(Section):
-    """What samples the responses."""
-
-    use: str = Field("transformers", description="transformers, or package.module:attribute of your own.")
-    max_batch_sequences: int = neutral(256, ge=1, description="Sequences decoded together.")
-    max_batch_tokens: int = neutral(
-        1_000_000, ge=1, description="Prompt plus response tokens held in one decoded batch."
-    )
-    args: dict[str, Any] = Field(default_factory=dict, description="Further settings of the engine.")
 
 
 class RolloutConfig(Section):
@@ -301,6 +291,12 @@ class Config(Section):
         if self.offline is None:
             return self.replay
         return self.replay.model_copy(update={"capacity": None, "excludes_fresh": False})
+
+    @property
+    def longest_sequence(self) -> int:
+        """Prompt and response tokens of the longest sequence that a run may sample."""
+        new = max(self.rollouts.max_new_tokens, self.evaluation.max_new_tokens or 0)
+        return self.rollouts.max_prompt_tokens + new
 
     @property
     def batch_size(self) -> int:

@@ -28,6 +28,7 @@ PACKAGES = (
     "sympy",
     "peft",
     "bitsandbytes",
+    "vllm",
 )
 BITS_DEPEND_ON = (
     "torch", "transformers", "numpy", "peft", "bitsandbytes", "threads", "cpu", "device", "ranks", "LEARNING_VERSION",

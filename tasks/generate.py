@@ -19,6 +19,7 @@ from tasks.parts import Parts
 from tasks.references import Batch
 from tasks.run import Here, Run
 from tasks.stage import stage
+from tasks.swap import swap
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def sample_batch(
         log.info("%d of %d responses were stored by an earlier attempt", len(stored), len(requests))
     if missing:
         disk.check_responses(run, len(missing), settings.max_new_tokens)
-        run.engine.load(batch.policy_id, run.policies.model(batch.policy_id))
+        swap(run, batch.policy_id, missing, settings)
         # the weights that sample, which need not be the first realisation of their policy; no part of the batch's id
         batch = replace(batch, weights_checksum=run.policies.checksum(batch.policy_id))
     with Parts(run, batch, prompts, missing) as parts:
@@ -113,6 +114,7 @@ def sample_batch(
             parts.add(sample)
             run.progress.step("generate", done, len(missing))
         parts.check_whole()
+    run.engine.sleep()
     _tell_cuts(parts.reasons, len(missing))
     tokens = parts.tokens + sum(row.response_tokens for row in before)
     truncated = parts.truncated + sum(row.truncated for row in before)

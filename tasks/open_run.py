@@ -100,7 +100,12 @@ def open_run(
         pad_id = int(tokenizer.pad_token_id or 0)
         ranks = _ranks(stack, config, home, run_id, device)
         policies = _policies(config, home, store, base, device, pad_id, versions, ranks, progress)
-        engine = make_engine(config.rollouts.engine, compute_dtype=config.model.dtype, pad_id=pad_id)
+        engine = make_engine(
+            config.rollouts.engine,
+            compute_dtype=config.model.dtype,
+            pad_id=pad_id,
+            context=config.longest_sequence,
+        )
         stack.callback(engine.close)
         with store.read() as connection:
             history = stages.history(connection, run_id)

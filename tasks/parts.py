@@ -109,6 +109,8 @@ class Parts:
         where = f"sample {sample.request.sample_index} of {sample.request.problem_id}"
         if asked is None or asked != sample.request:
             raise self._refused(f"{where}, which was not asked for or came before")
+        if sample.policy_id not in (None, self._batch.policy_id):
+            raise self._refused(f"{where} by the weights of {sample.policy_id}, not of {self._batch.policy_id}")
         if not sample.token_ids:
             raise self._refused(f"{where} without a token; the least is EOS alone")
         if sample.finish_reason not in FINISH_REASONS:

@@ -24,6 +24,9 @@ from tasks.inputs import Inputs
 
 log = logging.getLogger(__name__)
 
+TAKE_WHOLE_WEIGHTS = ("vllm", "vllm-server")
+"""Engines that cannot sample from an adapter over a base."""
+
 
 def check_settings(config: Config) -> None:
     """Refuse what cannot go together, and names that lead nowhere.
@@ -49,6 +52,11 @@ def check_settings(config: Config) -> None:
         library(config.optimizer.use)
     check_engine(config.rollouts.engine)
     check_limits(config.rollouts)
+    if config.model.lora is not None and config.rollouts.engine.use in TAKE_WHOLE_WEIGHTS:
+        raise ConfigError(
+            f"rollouts.engine.use {config.rollouts.engine.use!r} takes whole weights, and model.lora learns adapters: "
+            "merged and rounded they would be another policy. Leave one of the two out."
+        )
     choose_device(config.model.device)
     reward = config.reward
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):

@@ -22,7 +22,8 @@ BOTTOM = {
     "health": ("section",),
     "upkeep": ("home", "redaction", "section"),
     "replaying": ("section",),
-    "config": ("health", "home", "identity", "replaying", "section", "upkeep", "yaml_text"),
+    "engine_config": ("section",),
+    "config": ("engine_config", "health", "home", "identity", "replaying", "section", "upkeep", "yaml_text"),
     "config_files": ("config", "errors", "yaml_text"),
 }
 """Modules of reval_core that belong to no room, and which of their kind each may import."""

@@ -67,22 +67,52 @@ class Sample:
     finish_reason: FinishReason
     logprob: float
     """Sum of log softmax(logits / temperature) of the sampled tokens in nats, before top_k and top_p; for diagnosis."""
+    policy_id: str | None = None
+    """Policy whose weights it was sampled from; None where an engine does not tell."""
 
 
 class RolloutEngine(Protocol):
-    """A sampler of responses. The weights come from the caller; an engine may keep a copy of them."""
+    """A sampler of responses. The weights come from the caller; an engine may keep a copy of them.
 
-    name: str
-    """Name and version of the engine and its precision, part of a batch's identity."""
-    keeps: frozenset[str]
-    """Which of token_budget (it goes on with `SampleRequest.begun`) and deadline_s it can keep; left out: neither."""
+    In the order of use: `load`, `sample`, `sleep`, and again. An engine stays with its worker process for all stages of
+    a run; what it needs longest, it makes at the first `load`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name and version of the engine and its precision, part of a batch's identity."""
+        ...
+
+    @property
+    def copies_weights(self) -> bool:
+        """Whether it samples from weights of its own, which are held against the model's after each `load`."""
+        ...
+
+    @property
+    def keeps(self) -> frozenset[str]:
+        """Which it can keep of token_budget (it goes on with `SampleRequest.begun`) and deadline_s; left out: neither."""
+        ...
 
     def load(self, policy_id: str, model: Any) -> None:
-        """Sample from this policy from now on; ``model`` holds its weights."""
+        """Sample from this policy from now on, awake if it slept; ``model`` holds its weights.
+
+        A policy that is loaded already costs little. The model is the caller's, who changes it between samples.
+
+        Raises:
+            RolloutError: the engine cannot take the weights.
+        """
         ...
 
     def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
-        """Responses in whatever order they end; closing the generator ends what is still being sampled."""
+        """Responses in whatever order they end; whoever closes the iterator ends what is still sampled.
+
+        Raises:
+            RolloutError: some of them cannot be sampled.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Give up memory that learning may need, until the next `load`."""
         ...
 
     def close(self) -> None:

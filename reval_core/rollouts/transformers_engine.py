@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -35,6 +35,7 @@ class TransformersEngine:
     """
 
     keeps = frozenset({"token_budget", "deadline_s"})
+    copies_weights = False
 
     def __init__(
         self,
@@ -50,10 +51,14 @@ class TransformersEngine:
         self._max_sequences = max_batch_sequences
         self._max_tokens = max_batch_tokens
         self._model: Any = None
+        self._policy_id: str | None = None
 
     def load(self, policy_id: str, model: Any) -> None:
         """Sample from this model object from now on."""
-        self._model = model
+        self._policy_id, self._model = policy_id, model
+
+    def sleep(self) -> None:
+        """Nothing: there is no memory but the model's."""
 
     def close(self) -> None:
         """Let go of the model."""
@@ -69,7 +74,8 @@ class TransformersEngine:
         try:
             for batch in list(self._batches(requests, settings)):
                 now = monotonic()
-                yield from self._decode(batch, settings, until=now + (end - now) * len(batch) / left)
+                for sample in self._decode(batch, settings, until=now + (end - now) * len(batch) / left):
+                    yield replace(sample, policy_id=self._policy_id)
                 left -= len(batch)
         finally:
             self._model.train(training)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,23 @@ from reval_core.errors import RolloutError
 from reval_core.home import Home
 from reval_core.rollouts import Sample
 from reval_core.rollouts.transformers_engine import TransformersEngine
+
+STALE = '''
+"""An engine that keeps the first weights that it was given."""
+
+import copy
+
+from reval_core.rollouts.transformers_engine import TransformersEngine
+
+
+class Stale(TransformersEngine):
+    copies_weights = True
+    first = None
+
+    def load(self, policy_id, model):
+        self.first = self.first or copy.deepcopy(model)
+        super().load(policy_id, self.first)
+'''
 
 Twist = Callable[[list[Sample]], list[Sample]]
 
@@ -41,6 +59,7 @@ def twisted(monkeypatch: pytest.MonkeyPatch, twist: Twist) -> None:
         (lambda done: [*done, done[2]], r"which was not asked for or came before", BATCH),
         (lambda done: [*done[:3], replace(done[3], token_ids=())], r"without a token", 3),
         (lambda done: [*done[:3], replace(done[3], finish_reason="abort")], r"finish_reason 'abort'", 3),  # type: ignore[arg-type]
+        (lambda done: [replace(done[0], policy_id="pol_0")], r"by the weights of pol_0, not of pol_", 0),
         (
             lambda done: [replace(done[0], request=replace(done[0].request, seed=1))],
             r"which was not asked for or came before",
@@ -107,4 +126,15 @@ def test_finished_responses_do_not_wait_for_a_straggler(
     monkeypatch.setattr(TransformersEngine, "sample", slow)
     train(changed(one_round, "store.flush_seconds=0.2"), home)
     assert seen[-1] == BATCH - 1
+    assert value(home, "SELECT count(*) FROM trajectories") == BATCH
+
+
+def test_an_engine_that_misses_a_swap_is_stopped_before_it_samples(
+    small: Config, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stale_engine.py").write_text(STALE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(RolloutError, match=r"was given pol_.*, but its log-probabilities differ from the model's by"):
+        train(changed(small, "rollouts.engine.use=stale_engine:Stale"), home)
+    assert value(home, "SELECT count(*) FROM rounds") == 1
     assert value(home, "SELECT count(*) FROM trajectories") == BATCH
