@@ -90,7 +90,7 @@ class RolloutEngine(Protocol):
 
     @property
     def keeps(self) -> frozenset[str]:
-        """Which it can keep of token_budget (it goes on with `SampleRequest.begun`) and deadline_s; left out: neither."""
+        """Which it keeps of token_budget (it goes on with `SampleRequest.begun`) and deadline_s; left out: neither."""
         ...
 
     def load(self, policy_id: str, model: Any) -> None:
