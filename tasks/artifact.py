@@ -27,7 +27,7 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from reval_core.redaction import without_secrets
-from reval_core.reporting import plots
+from reval_core.reporting import canvas, plots
 from reval_core.store import health, runs
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
@@ -176,7 +176,7 @@ def _evaluations(run: Run) -> dict[str, Any]:
 def _curve(told: list[dict[str, Any]], evaluations: dict[str, Any]) -> str:
     columns = {name: [row[name] for row in told] for name in ("iteration", "accuracy", "reward_mean")}
     figure = plots.learning_curve(columns, evaluations, evaluated=evaluations["name"])
-    picture = base64.b64encode(plots.figure_png(figure, dpi=DPI)).decode()
+    picture = base64.b64encode(canvas.figure_png(figure, dpi=DPI)).decode()
     return f"![Learning curve](data:image/png;base64,{picture})"
 
 

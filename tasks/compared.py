@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from reval_core.experiments import tables
 from reval_core.experiments.results import Arm, Results
 from reval_core.home import Home
-from reval_core.reporting import comparison, plots
+from reval_core.reporting import canvas, comparison
 
 SPENT = {
     "rounds": "generation rounds",
@@ -29,12 +31,12 @@ def write_results(home: Home, results: Results) -> Path:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     for name, figure in figures(results).items():
-        (folder / f"{name}.png").write_bytes(plots.figure_png(figure))
-        (folder / f"{name}.svg").write_text(plots.figure_svg(figure), encoding="utf-8")
+        (folder / f"{name}.png").write_bytes(canvas.figure_png(figure))
+        (folder / f"{name}.svg").write_text(canvas.figure_svg(figure), encoding="utf-8")
     return folder
 
 
-def figures(results: Results) -> dict[str, plots.Figure]:
+def figures(results: Results) -> dict[str, Figure]:
     """The metric against each cost, and the drift where it is known."""
     arms = {_label(arm): _columns(arm) for arm in results.arms}
     drawn = {

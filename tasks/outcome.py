@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reval_core.redaction import without_secrets
-from tasks.report import before_and_after
+from tasks.report_page import before_and_after
 from tasks.run import Run
 from tasks.track import tracking_uri
 

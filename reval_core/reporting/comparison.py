@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from reval_core.reporting.plots import (
+from reval_core.reporting.canvas import (
     AMBER,
     BLUE,
     MUTED,
@@ -16,10 +16,10 @@ from reval_core.reporting.plots import (
     TEAL,
     VIOLET,
     Table,
-    _figure,
-    _finish,
-    _line,
-    _numbers,
+    finish,
+    line,
+    numbers,
+    panels,
 )
 
 COLOURS = (BLUE, AMBER, TEAL, ROSE, VIOLET, *OTHER_COLOURS[1:])
@@ -35,18 +35,18 @@ def curves(arms: Mapping[str, Table], x: str, *, xlabel: str, ylabel: str, thres
         xlabel, ylabel: what stands at the axes.
         thresholds: thin lines across.
     """
-    figure, (axes,) = _figure(ylabel)
+    figure, (axes,) = panels(ylabel)
     figure.set_size_inches(7.2, 4.4 + 0.16 * max(0, len(arms) - 4))
     for level in thresholds:
         axes.axhline(level, color=MUTED, linewidth=0.7, linestyle=":")
     some = False
     for index, (name, table) in enumerate(arms.items()):
-        at, value, low, high = _numbers(table, x, "value", "low", "high")
+        at, value, low, high = numbers(table, x, "value", "low", "high")
         if not at.size or np.isnan(value).all():
             continue  # its colour stays its own in every figure
         some = True
         colour = COLOURS[index % len(COLOURS)]
         axes.fill_between(at, low, high, color=colour, alpha=0.14, linewidth=0)
-        _line(axes, at, value, color=colour, label=name, linestyle=STYLES[index // len(COLOURS) % len(STYLES)])
+        line(axes, at, value, color=colour, label=name, linestyle=STYLES[index // len(COLOURS) % len(STYLES)])
     axes.set_xlabel(xlabel, fontsize=10.5, color=MUTED)
-    return _finish(figure, empty=not some)
+    return finish(figure, empty=not some)

@@ -18,7 +18,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: current
 -- A run's evaluations under the settings that hold now; others stay in the store and are not mixed with them.
-SELECT v.benchmark, v.metric, v.iteration, v.value, v.low, v.high, v.created_at
+SELECT v.evaluation_id, v.policy_id, v.benchmark, v.metric, v.iteration, v.value, v.low, v.high, v.created_at
 FROM evaluations AS v
 JOIN store.evaluations AS e USING (evaluation_id)
 WHERE v.run_id = $run_id
