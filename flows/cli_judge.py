@@ -108,9 +108,13 @@ def compare(
     from flows import closing
 
     sides = _evaluated([first, second], benchmarks, columns, samples, limit, config, overrides)
-    from flows.compare import compare as paired
+    from tasks.compare import compare as paired
+    from tasks.compare_page import write_comparison
 
-    closing.show_comparison(paired(find_home(), *sides), console)
+    found = paired(find_home(), *sides)
+    closing.show_comparison(found, console)
+    page = write_comparison(find_home(), sides[0], sides[1], found)
+    console.print(f"\npage  {page}", markup=False, soft_wrap=True)
 
 
 def _evaluated(

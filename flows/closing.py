@@ -18,10 +18,10 @@ from flows.opening import counted
 from reval_core.config import Config
 
 if TYPE_CHECKING:
-    from flows.compare import Compared
     from flows.generate import Generated
     from flows.rescore import Rescored
     from reval_core.evaluation.metrics import Estimate
+    from tasks.compare import Compared
     from tasks.outcome import Outcome
 
 METRIC_WIDTH, CELL_WIDTH = 22, 23

@@ -7,11 +7,11 @@ import pytest
 from small_run import ROUNDS, Finished, counts, rows, sampled, value
 
 from flows import evaluate
-from flows.compare import compare
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store, runs
 from reval_core.store.stages import ProcessIdentity
+from tasks.compare import compare
 from tasks.progress import Progress
 from tasks.references import Evaluated
 
@@ -123,6 +123,7 @@ def test_two_policies_are_compared_problem_by_problem(finished: Finished) -> Non
         assert row.difference.value == pytest.approx(after[metric] - before[metric])
         assert row.difference.low <= row.difference.value <= row.difference.high
     alike = compare(finished.home, [last], [last])
+    assert all(row.intervals[0].low <= row.first <= row.intervals[0].high for row in found.values())
     assert [(row.difference.value, row.difference.low, row.difference.high) for row in alike] == [(0, 0, 0)] * 3
 
 
