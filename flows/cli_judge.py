@@ -73,6 +73,14 @@ def evaluate(
 
 
 @app.command()
+def benchmarks() -> None:
+    """List the registered benchmarks: size, licence, how they are graded, and whether their files are here."""
+    from flows.benchmarks import list_benchmarks
+
+    list_benchmarks(console)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="As of evaluate; or an experiment: configs/experiments/NAME.yaml.")],
     second: Annotated[str | None, typer.Argument(help="The other policy; none beside an experiment.")] = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
 from reval_core import yaml_text
 from reval_core.health import HealthConfig
@@ -262,6 +262,7 @@ class EvaluationConfig(Section):
     )
     samples_per_problem: int = neutral(16, ge=1, description="k of avg@k.")
     limit: int | None = neutral(None, ge=1, description="Problems of a benchmark at most, a fixed subset.")
+    limits: dict[str, PositiveInt] = neutral(default_factory=dict, description="The same by benchmark, over `limit`.")
     temperature: float = neutral(1.0, gt=0, description="Sampling temperature.")
     top_p: float = neutral(1.0, gt=0, le=1, description="Nucleus sampling mass.")
     top_k: int = neutral(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")

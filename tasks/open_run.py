@@ -36,6 +36,7 @@ from tasks.fork import Fork, run_id_of
 from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
+from tasks.overlap import tell_overlap
 from tasks.preflight import check_adapters, check_prompts, check_ranks, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
@@ -128,6 +129,8 @@ def open_run(
             history=history,
         )
         _record_base(run)
+        if training:
+            tell_overlap(run)
         with interruptions_told():
             yield run
 

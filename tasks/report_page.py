@@ -13,6 +13,7 @@ from reval_core.identity import short
 from reval_core.reporting.html import Answer, Interval, Page, Picture, Sample, Section, Table, literal
 from reval_core.store import evaluations, health, reports, runs
 from tasks.evaluate import current_evaluations
+from tasks.overlap import found_in
 from tasks.run import Run
 
 SAMPLES = 5
@@ -53,7 +54,7 @@ def page_of(run: Run, pictures: Sequence[Picture]) -> Page:
             ("Parent run", run.record.parent_run_id or "none"),
         ],
         sections=[
-            Section("Before and after", BEFORE_AND_AFTER, tables=_before_and_after_tables(run)),
+            Section("Before and after", BEFORE_AND_AFTER, tables=[*_before_and_after_tables(run), *_overlap(run)]),
             Section("Figures", pictures=pictures),
             Section("Samples", SAMPLE_NOTE, samples=_samples(run)),
             Section("Resources", tables=_resources(run, tokens)),
@@ -90,6 +91,21 @@ def _before_and_after_tables(run: Run) -> list[Table]:
         ]
         tables.append(Table(Path(benchmark).name, ["", "before", "after", "difference"], rows, half=len(found) > 1))
     return tables
+
+
+def _overlap(run: Run) -> list[Table]:
+    rows = [
+        [Path(one.benchmark).name, one.problems, len(one.exact), len(one.near), one.example[:200]]
+        for one in found_in(list(run.problems.values()), run.benchmarks)
+    ]
+    columns = ["benchmark", "its problems", "training problems in it", "near one of it", "for example"]
+    return [Table("Training problems that stand in a benchmark", columns, rows, note=OVERLAP)] if rows else []
+
+
+OVERLAP = (
+    "In it: the same question, letters and digits compared. Near: at least half of the training question's runs of "
+    "eight words stand in one question of the benchmark."
+)
 
 
 def _cell(row: dict[str, Any] | None) -> Interval | None:

@@ -108,5 +108,5 @@ def test_everything_is_written_beside_each_other(results: Results, tmp_path: Pat
     }
     page = (folder / "results.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 4 and "<img" not in page
-    for told in ("minus grpo", "To 0.5", "+0.250", "By tokens", "lr0.0003"):
+    for told in ("minus grpo", "To 0.5", "0.250 [-0.385", "By tokens", "lr0.0003"):
         assert told in page
