@@ -22,9 +22,10 @@ def found_in(training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Prob
 
 def tell_overlap(run: Run) -> None:
     """Record and say, once, that training problems stand in a benchmark of the run."""
+    run.overlap = found_in(list(run.problems.values()), run.benchmarks)
     with run.store.read() as connection:
         told = runs.messages(connection, run.run_id, EVENT)
-    for one in found_in(list(run.problems.values()), run.benchmarks):
+    for one in run.overlap:
         if str(one) not in told:
             run.event(EVENT, str(one))
 

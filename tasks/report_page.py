@@ -13,7 +13,6 @@ from reval_core.identity import short
 from reval_core.reporting.html import Answer, Interval, Page, Picture, Sample, Section, Table, literal
 from reval_core.store import evaluations, health, reports, runs
 from tasks.evaluate import current_evaluations
-from tasks.overlap import found_in
 from tasks.run import Run
 
 SAMPLES = 5
@@ -96,15 +95,15 @@ def _before_and_after_tables(run: Run) -> list[Table]:
 def _overlap(run: Run) -> list[Table]:
     rows = [
         [Path(one.benchmark).name, one.problems, len(one.exact), len(one.near), one.example[:200]]
-        for one in found_in(list(run.problems.values()), run.benchmarks)
+        for one in run.overlap
     ]
     columns = ["benchmark", "its problems", "training problems in it", "near one of it", "for example"]
     return [Table("Training problems that stand in a benchmark", columns, rows, note=OVERLAP)] if rows else []
 
 
 OVERLAP = (
-    "In it: the same question, letters and digits compared. Near: at least half of the training question's runs of "
-    "eight words stand in one question of the benchmark."
+    "In it: the same question, letters, digits and signs compared. Near: at least half of the training question's runs "
+    "of eight words stand in one question of the benchmark."
 )
 
 

@@ -23,6 +23,7 @@ from reval_core.learning.objectives import Objective, objective_for
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, Prompt, PromptRenderer
+from reval_core.problems.overlap import Overlap
 from reval_core.problems.schedule import epoch_order
 from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
@@ -80,6 +81,8 @@ class Run:
     """What rounds measured that were asked for before, by iteration; see `tasks.finished`."""
     benchmarks: dict[str, list[Problem]] = field(default_factory=dict)
     """Problems of the configured benchmarks, by name."""
+    overlap: list[Overlap] = field(default_factory=list)
+    """What the training problems have of them."""
 
     @property
     def run_id(self) -> str:

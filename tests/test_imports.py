@@ -21,7 +21,8 @@ BOTTOM = {
     "section": (),
     "health": ("section",),
     "upkeep": ("redaction", "section"),
-    "config": ("health", "home", "identity", "section", "upkeep", "yaml_text"),
+    "config_evaluation": ("section",),
+    "config": ("config_evaluation", "health", "home", "identity", "section", "upkeep", "yaml_text"),
     "config_files": ("config", "errors", "yaml_text"),
 }
 """Modules of reval_core that belong to no room, and which of their kind each may import."""

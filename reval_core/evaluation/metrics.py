@@ -237,6 +237,24 @@ def bootstrap_ratio(parts: Scores, wholes: Scores) -> Estimate:
     return _widened(Estimate(float(parts.sum() / wholes.sum()), float(low), float(high)), len(parts))
 
 
+def bootstrap_average(benchmarks: Sequence[Scores]) -> Estimate:
+    """Mean over benchmarks of each one's mean over problems, with its interval; problems are resampled within each.
+
+    Args:
+        benchmarks: one score per problem between 0 and 1 of each benchmark, at least one.
+
+    Raises:
+        ValueError: there is no benchmark, or one without problems.
+    """
+    if not benchmarks or any(len(scores) == 0 for scores in benchmarks):
+        raise ValueError("an average over benchmarks needs at least one, and problems in each")
+    means = np.zeros(RESAMPLES)
+    for place, scores in enumerate(benchmarks):  # two of one size are resampled apart
+        means += np.concatenate([scores[rows].mean(axis=1) for rows in _resampled(len(scores), SEED + place)])
+    low, high = np.quantile(means / len(benchmarks), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(np.mean([scores.mean() for scores in benchmarks])), float(low), float(high))
+
+
 def share_of(scores: Scores) -> Estimate:
     """Mean of one score per problem between 0 and 1, an estimate of a probability, with its interval.
 
@@ -256,9 +274,9 @@ def _widened(estimate: Estimate, n: int) -> Estimate:
     return estimate
 
 
-def _resampled(n: int) -> Iterator[NDArray[np.int64]]:
+def _resampled(n: int, seed: int = SEED) -> Iterator[NDArray[np.int64]]:
     """Indices of 2,000 resamples of n problems, some resamples [rows, n] at a time."""
-    generator = np.random.Generator(np.random.PCG64(SEED))
+    generator = np.random.Generator(np.random.PCG64(seed))
     rows = max(1, _CELLS // n)
     for start in range(0, RESAMPLES, rows):
         yield generator.integers(0, n, size=(min(rows, RESAMPLES - start), n))

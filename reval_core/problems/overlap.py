@@ -1,7 +1,8 @@
 """Training problems that stand in a benchmark: a result on such a benchmark is partly memory.
 
-Exact: the questions are equal, letters and digits compared and nothing else. Near: half or more of the training
-question's runs of eight words stand in one test question; mostly the same problem with other numbers, or a part of it.
+Exact: the questions are equal, letters, digits and signs of arithmetic compared and nothing else. Near: half or more of
+the training question's runs of eight words stand in one test question; mostly the same problem with other numbers, or
+a part of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ RUN = 8
 """Words of a run."""
 NEAR = 0.5
 """Share of the runs that makes two questions near."""
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+|[-+*/^=<>]")
 
 
 @dataclass(frozen=True)

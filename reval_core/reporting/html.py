@@ -41,6 +41,9 @@ class Interval:
     high: float | None = None
     signed: bool = False
     """A difference, shown with its sign."""
+    digits: int = 3
+    alone: bool = False
+    """A figure of others, who give no interval."""
 
     def __str__(self) -> str:
         """``0.970 [0.950, 0.986]``."""
@@ -54,7 +57,7 @@ class Interval:
     @property
     def between(self) -> str:
         """The ends."""
-        if self.value is None:
+        if self.value is None or self.alone:
             return ""
         if self.low is None or self.high is None:
             return "[not estimated]"
@@ -66,7 +69,7 @@ class Interval:
         return self.signed and self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def _number(self, value: float) -> str:
-        return f"{value:+.3f}" if self.signed else f"{value:.3f}"
+        return f"{value:{'+' if self.signed else ''}.{self.digits}f}"
 
 
 @dataclass(frozen=True)

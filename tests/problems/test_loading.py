@@ -107,7 +107,7 @@ def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
         ("p.tsv", b"question\tanswer", "cannot read this kind of file"),
         ("p.csv", b"question,answer", "no problem is left"),
         ("p.csv", b"question,answer\n1?,1\n2?,2,3\n", "p.csv, line 3: not as many cells"),
-        ("p.csv", b'question,answer\n"1?,1\n', "p.csv, line 2: not CSV"),
+        ("p.csv", b'question,answer\n"1?,1\n', "p.csv, line 1: not CSV"),
         ("p.jsonl", b"", "no problem is left"),
         ("p.jsonl", b"\n\n", "no problem is left"),
     ],

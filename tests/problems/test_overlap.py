@@ -39,6 +39,7 @@ def test_most_of_the_words_in_the_same_runs_are_near() -> None:
 def test_short_questions_are_compared_as_a_whole_alone() -> None:
     assert not overlaps(problems("3+4-5=?"), {"bench": problems("3+4-6=?")})[0].found
     assert overlaps(problems("3+4=?"), {"bench": problems("3 + 4 = ?")})[0].exact
+    assert not overlaps(problems("3+4=?"), {"bench": problems("3-4=?")})[0].found  # signs are read
 
 
 def test_what_is_known_of_the_public_files(reval_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
