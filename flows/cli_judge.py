@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-PolicyName = Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")]
+PolicyName = Annotated[
+    str, typer.Argument(help="Policy id (or its first digits), best:RUN, latest, model folder, or builtin:tiny.")
+]
 Benchmarks = Annotated[str | None, typer.Option(help="Names or files, separated by commas.")]
 Columns = Annotated[
     str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")

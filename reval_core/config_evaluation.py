@@ -41,6 +41,9 @@ class EvaluationConfig(Section):
     top_k: int = neutral(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
     max_new_tokens: int | None = neutral(None, ge=1, description="Response tokens at most; None: as in rollouts.")
     seed: int = neutral(0, ge=0, description="Seed of the samples, the same for every policy: comparisons are paired.")
+    device: str | None = neutral(
+        None, description="A second device, as cuda:1, on which a process evaluates meanwhile; None: between rounds."
+    )
     extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
     policies: dict[str, dict[str, Any]] = neutral(
         default_factory=dict, description="Options of GradingPolicy by benchmark, over reward.policy and its own."

@@ -71,7 +71,7 @@ def show_artifact(here: Here, *, last: bool = False) -> None:
     if context is None or context.flow_run is None or (now - run.shown_at < EVERY_S and not last):
         return
     run.shown_at = now
-    markdown = page(here.run)
+    markdown = page(here.run, figures=last)
     with _going_on_without():
         _put(artifact_key(here.run.run_id), context.flow_run.id, markdown, f"Run {here.run.run_id}")
 
@@ -111,8 +111,8 @@ def _going_on_without() -> Iterator[None]:
         )
 
 
-def page(run: Run) -> str:
-    """The artifact's Markdown, from the store."""
+def page(run: Run, *, figures: bool = False) -> str:
+    """The artifact's Markdown, from the store; at the end of a run with the figures of its report."""
     with run.store.read() as connection:
         told = health.rounds(connection, run.run_id)
         breaches = health.summary(connection, run.run_id)
@@ -125,6 +125,7 @@ def page(run: Run) -> str:
             _headline(run, told, evaluations),
             _breaches(breaches),
             _curve(told, evaluations),
+            _figures(run) if figures else "",
             _rounds(told),
             _places(run, record.mlflow_run_id if record else None),
         )
@@ -178,6 +179,17 @@ def _curve(told: list[dict[str, Any]], evaluations: dict[str, Any]) -> str:
     figure = plots.learning_curve(columns, evaluations, evaluated=evaluations["name"])
     picture = base64.b64encode(canvas.figure_png(figure, dpi=DPI)).decode()
     return f"![Learning curve](data:image/png;base64,{picture})"
+
+
+def _figures(run: Run) -> str:
+    """The report's other figures, as it has drawn them."""
+    files = sorted((run.home.reports / run.run_id).glob("*.png"))
+    pictures = [
+        f"![{file.stem}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})"
+        for file in files
+        if file.stem != "learning-curve"
+    ]
+    return "\n\n".join(["## Figures", *pictures]) if pictures else ""
 
 
 def _rounds(told: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from reval_core.evaluation.metrics import majority_scores, paired_difference, pa
 from reval_core.identity import short
 from reval_core.reporting.html import Answer, Interval, Page, Picture, Sample, Section, Table, literal
 from reval_core.store import evaluations, health, reports, runs
+from tasks.best import best_of
 from tasks.evaluate import current_evaluations
 from tasks.run import Run
 
@@ -36,6 +37,7 @@ def page_of(run: Run, pictures: Sequence[Picture]) -> Page:
     with run.store.read() as connection:
         tokens = reports.tokens(connection, run.run_id)
         created = reports.created_at(connection, run.run_id)
+    best = best_of(run)
     uses = tokens["members"] / tokens["responses"] if tokens["responses"] else None
     return Page(
         kind="ReVal run report",
@@ -50,6 +52,7 @@ def page_of(run: Run, pictures: Sequence[Picture]) -> Page:
             ("Objective", f"{run.config.objective.use}, β {run.config.objective.beta:g}"),
             ("Base", Path(run.config.model.path).name),
             ("Last policy", short(run.policy_after(run.iterations_done() - 1))),
+            ("Best policy", None if best is None else f"{short(best.policy_id)}, {best}"),
             ("Parent run", run.record.parent_run_id or "none"),
         ],
         sections=[

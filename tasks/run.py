@@ -32,6 +32,7 @@ from reval_core.store.lineage import LearningStep
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import Lease, ProcessIdentity
 from reval_core.verification import Grader
+from tasks.aside import Aside
 from tasks.commit import Commit
 from tasks.progress import Progress
 from tasks.watched import Watch
@@ -62,6 +63,8 @@ class Run:
     evaluation_graders: Mapping[str, Grader]
     """By benchmark."""
     progress: Progress
+    aside: Aside | None = None
+    """The process that evaluates during training; None: this one does."""
     watch: Watch | None = None
     """The line to what ends this process when a stage is stuck; None: nobody does."""
     shown_at: float = -math.inf
