@@ -127,6 +127,19 @@ def test_two_policies_are_compared_problem_by_problem(finished: Finished) -> Non
     assert [(row.difference.value, row.difference.low, row.difference.high) for row in alike] == [(0, 0, 0)] * 3
 
 
+def test_pass_at_every_j_by_sql_is_the_unbiased_estimate(finished: Finished) -> None:
+    done = {row["iteration"]: row for row in rows(finished.home, EVALUATED, run=finished.outcome.run_id)}
+    last = done[ROUNDS - 1]
+    found = rows(finished.home, "pass_at_k", policy=last["policy_id"])
+    metrics = dict(last["metrics"])
+    assert [(row["j"], row["pass_at_j"]) for row in found] == [
+        (1, pytest.approx(metrics["avg@2"])), (2, pytest.approx(metrics["pass@2"])),
+    ]  # fmt: skip
+    problems = rows(finished.home, "evaluated_problems", policy=last["policy_id"])
+    assert len(problems) == 3 and {row["samples"] for row in problems} == {2}
+    assert sum(row["share_right"] for row in problems) / 3 == pytest.approx(metrics["avg@2"])
+
+
 EVALUATED = (
     "SELECT iteration, any_value(evaluation_id) AS evaluation_id, any_value(policy_id) AS policy_id, "
     "any_value(benchmark) AS benchmark, map_from_entries(list((metric, value))) AS metrics "
