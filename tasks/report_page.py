@@ -52,7 +52,9 @@ def page_of(run: Run, pictures: Sequence[Picture]) -> Page:
             ("Objective", f"{run.config.objective.use}, β {run.config.objective.beta:g}"),
             ("Base", Path(run.config.model.path).name),
             ("Last policy", short(run.policy_after(run.iterations_done() - 1))),
-            ("Best policy", None if best is None else f"{short(best.policy_id)}, {best}"),
+            ("Best policy", None if best is None else short(best.policy_id)),
+            ("Best by", None if best is None else best.metric),
+            ("Value of the best", None if best is None else f"{best.value:.3f} after {best.rounds} rounds"),
             ("Parent run", run.record.parent_run_id or "none"),
         ],
         sections=[

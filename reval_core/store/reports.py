@@ -71,6 +71,15 @@ def events(connection: duckdb.DuckDBPyConnection, run_id: str, most: int) -> lis
     return sql.records(connection, "reports", "events", run_id=run_id, most=most)
 
 
-def newest_responses(connection: duckdb.DuckDBPyConnection, run_id: str, most: int) -> list[dict[str, Any]]:
-    """Responses of three kinds, so many of each at most: best and worst of the newest round, and failed gradings."""
-    return sql.records(connection, "reports", "newest_responses", run_id=run_id, most=most)
+def newest_responses(
+    connection: duckdb.DuckDBPyConnection, run_id: str, most: int, rounds: int = 20
+) -> list[dict[str, Any]]:
+    """Responses of three kinds, so many of each at most: best and worst of the newest round, and failed gradings.
+
+    Args:
+        connection: an open one.
+        run_id: the run.
+        most: of each kind.
+        rounds: newest ones in which failed gradings are looked for.
+    """
+    return sql.records(connection, "reports", "newest_responses", run_id=run_id, most=most, rounds=rounds)

@@ -4,19 +4,23 @@
 SELECT created_at FROM store.runs WHERE run_id = $run_id;
 
 -- name: lengths
--- Tokens of a response by round: mean, and the tenth from below and from above, of right responses and of the others.
+-- Tokens of an admitted response by round: mean, and the tenth from below and from above, of right responses and of the
+-- others, by the verdicts that were admitted.
 SELECT
-    iteration,
-    avg(response_tokens) AS length_mean,
-    quantile_cont(response_tokens, 0.1) AS length_low,
-    quantile_cont(response_tokens, 0.9) AS length_high,
-    avg(response_tokens) FILTER (correct) AS right_mean,
-    avg(response_tokens) FILTER (NOT correct) AS wrong_mean,
-    avg(truncated::INTEGER) AS truncated_share
-FROM run_trajectories
-WHERE run_id = $run_id
-GROUP BY iteration
-ORDER BY iteration;
+    e.iteration,
+    avg(t.response_tokens) AS length_mean,
+    quantile_cont(t.response_tokens, 0.1) AS length_low,
+    quantile_cont(t.response_tokens, 0.9) AS length_high,
+    avg(t.response_tokens) FILTER (v.status = 'correct') AS right_mean,
+    avg(t.response_tokens) FILTER (v.status <> 'correct') AS wrong_mean,
+    avg((t.finish_reason = 'length')::INTEGER) AS truncated_share
+FROM store.chain_entries AS e
+JOIN store.trajectories AS t ON t.trajectory_id = e.trajectory_id
+LEFT JOIN store.verdicts AS v
+  ON v.trajectory_id = e.trajectory_id AND v.gold_digest = e.gold_digest AND v.verifier_id = e.verifier_id
+WHERE e.run_id = $run_id
+GROUP BY e.iteration
+ORDER BY e.iteration;
 
 -- name: calibration
 -- By round: the reward that the logits stand for, beta (log pi - log pi_ref + V - V_ref), of what was learned from, and
@@ -95,25 +99,30 @@ ORDER BY recorded_at DESC
 LIMIT $most;
 
 -- name: newest_responses
--- The best and the worst responses of the newest round that sampled any, and those of the newest rounds whose grading
+-- The best and the worst responses of the newest round that was graded, and those of the last $rounds whose grading
 -- failed. Best: rewarded, those that the policy found least likely first, so what it has just learned to find. Worst: not
 -- rewarded, those that it was surest of first. One response to each problem.
 WITH newest AS (
-    SELECT *
-    FROM run_trajectories
-    WHERE run_id = $run_id AND status IS NOT NULL
-      AND iteration = (SELECT max(iteration) FROM run_trajectories WHERE run_id = $run_id AND status IS NOT NULL)
+    SELECT max(iteration) AS iteration
+    FROM store.chain_entries
+    WHERE run_id = $run_id
+),
+recent AS (
+    SELECT r.*, r.iteration = n.iteration AS is_newest
+    FROM run_trajectories AS r
+    JOIN newest AS n ON r.iteration > n.iteration - $rounds
+    WHERE r.run_id = $run_id AND r.status IS NOT NULL
+      AND (r.iteration = n.iteration OR r.status IN ('timeout', 'error', 'rejected'))
 ),
 chosen AS (
-    SELECT 'best' AS kind, * FROM newest WHERE reward > 0
+    SELECT 'best' AS kind, * FROM recent WHERE is_newest AND reward > 0
     QUALIFY row_number() OVER (PARTITION BY problem_id ORDER BY reward DESC, behaviour_logprob, trajectory_id) = 1
     UNION ALL
-    SELECT 'worst' AS kind, * FROM newest WHERE reward <= 0 AND status IN ('correct', 'incorrect', 'no_answer')
+    SELECT 'worst' AS kind, * FROM recent
+    WHERE is_newest AND reward <= 0 AND status IN ('correct', 'incorrect', 'no_answer')
     QUALIFY row_number() OVER (PARTITION BY problem_id ORDER BY reward, behaviour_logprob DESC, trajectory_id) = 1
     UNION ALL
-    SELECT 'failed' AS kind, *
-    FROM run_trajectories
-    WHERE run_id = $run_id AND status IN ('timeout', 'error', 'rejected')
+    SELECT 'failed' AS kind, * FROM recent WHERE status IN ('timeout', 'error', 'rejected')
     QUALIFY row_number() OVER (PARTITION BY problem_id ORDER BY iteration DESC, trajectory_id) = 1
 )
 SELECT
@@ -127,4 +136,8 @@ QUALIFY row_number() OVER (
         CASE kind WHEN 'best' THEN behaviour_logprob ELSE -behaviour_logprob END,
         trajectory_id
 ) <= $most
-ORDER BY ALL;
+ORDER BY
+    kind,
+    CASE kind WHEN 'best' THEN -reward WHEN 'worst' THEN reward ELSE -iteration END,
+    CASE kind WHEN 'best' THEN behaviour_logprob ELSE -behaviour_logprob END,
+    trajectory_id;
