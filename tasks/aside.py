@@ -23,6 +23,8 @@ from reval_core.home import Home
 
 PROGRAM = ("-P", "-m", "tasks.evaluator")
 """What Python is started with."""
+END_S = 30.0
+"""Seconds that it has to end; what it has sampled until then is stored and not sampled again."""
 SHOWN = 2000
 """Last characters of what the process said that an error shows."""
 
@@ -79,7 +81,11 @@ class Aside:
             if not self._asked:
                 self._process.stdin.write("null\n")
             self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _started(self) -> subprocess.Popen[str]:
         paths = [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
