@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from reval_core.replaying import ReplayConfig
+from reval_core.config_replay import ReplayConfig
 from reval_core.store import Store, replay, runs, trajectories
 from reval_core.store.runs import RunRecord
 from reval_core.store.store import SLICE_BYTES

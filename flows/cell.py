@@ -42,7 +42,8 @@ class Rounds(Progress):
 
 def run_cell(config: Config, home: Home, progress: Progress) -> str:
     """All rounds that are left, with evaluations and checkpoints when they are due; returns the run's id."""
-    with open_run(config, home, progress=progress) as run:
+    alone = config.evaluation.model_copy(update={"device": None})  # a cell has the device that its experiment gives it
+    with open_run(config.model_copy(update={"evaluation": alone}), home, progress=progress) as run:
         if config.evaluation.before:
             evaluate_all(Here(run, -1), run.record.base_policy_id)
         here = Here(run, run.iterations_done() - 1)

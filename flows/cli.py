@@ -28,7 +28,7 @@ from flows.terminal import ConfigPath, Overrides, Parameters, console, served
 from flows.tries import in_fresh_processes
 from reval_core.config import Config
 from reval_core.config_files import load_config
-from reval_core.errors import RevalError
+from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home, find_home
 from tasks.progress import Progress, Terminal
 from tasks.services import configure
@@ -284,11 +284,24 @@ def report(
     run: Annotated[
         str | None, typer.Argument(help="Run id, or its first letters; by default the newest run with a report.")
     ] = None,
+    table1: Annotated[
+        bool, typer.Option("--table1", help="The paper's Table 1 with the policies of this store beside it.")
+    ] = False,
 ) -> None:
-    """Print where a run's report is."""
+    """Print where a run's report is; or lay our policies beside the paper's Table 1."""
     from flows import asking
 
-    asking.show_report(find_home(), run, console)
+    if not table1:
+        asking.show_report(find_home(), run, console)
+        return
+    if run is not None:
+        raise ConfigError("--table1 is about all runs of the store: leave the run out.")
+    from flows import table1 as paper
+
+    home = find_home()
+    rows, page = paper.write_table1(home)
+    paper.show(rows, asking.store_of(home), console)
+    console.print(f"page  {page}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-PolicyName = Annotated[str, typer.Argument(help="Policy id (or its first digits), model folder, or builtin:tiny.")]
+PolicyName = Annotated[
+    str, typer.Argument(help="Policy id (or its first digits), best:RUN, latest, model folder, or builtin:tiny.")
+]
 Benchmarks = Annotated[str | None, typer.Option(help="Names or files, separated by commas.")]
 Columns = Annotated[
     str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")
@@ -73,6 +75,14 @@ def evaluate(
 
 
 @app.command()
+def benchmarks() -> None:
+    """List the registered benchmarks: size, licence, how they are graded, and whether their files are here."""
+    from flows.benchmarks import list_benchmarks
+
+    list_benchmarks(console)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="As of evaluate; or an experiment: configs/experiments/NAME.yaml.")],
     second: Annotated[str | None, typer.Argument(help="The other policy; none beside an experiment.")] = None,
@@ -108,9 +118,13 @@ def compare(
     from flows import closing
 
     sides = _evaluated([first, second], benchmarks, columns, samples, limit, config, overrides)
-    from flows.compare import compare as paired
+    from tasks.compare import compare as paired
+    from tasks.compare_page import write_comparison
 
-    closing.show_comparison(paired(find_home(), *sides), console)
+    found = paired(find_home(), *sides)
+    closing.show_comparison(found, console)
+    page = write_comparison(find_home(), sides[0], sides[1], found)
+    console.print(f"\npage  {page}", markup=False, soft_wrap=True)
 
 
 def _evaluated(

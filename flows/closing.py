@@ -18,10 +18,10 @@ from flows.opening import counted
 from reval_core.config import Config
 
 if TYPE_CHECKING:
-    from flows.compare import Compared
     from flows.generate import Generated
     from flows.rescore import Rescored
     from reval_core.evaluation.metrics import Estimate
+    from tasks.compare import Compared
     from tasks.outcome import Outcome
 
 METRIC_WIDTH, CELL_WIDTH = 22, 23
@@ -47,6 +47,7 @@ def show_outcome(done: Outcome, commands: Sequence[str], console: Console) -> No
         ("database", done.database),
         ("MLflow", done.mlflow),
         ("checkpoint", done.checkpoint),
+        ("best checkpoint", done.best),
     ]
     say("")
     for name, value in facts:
@@ -142,6 +143,7 @@ def as_json(done: Outcome) -> str:
         "report": done.report,
         "database": done.database,
         "checkpoint": done.checkpoint,
+        "best": done.best,
     }
     return json.dumps(told, indent=2, ensure_ascii=False, default=str)
 

@@ -11,7 +11,6 @@ from prefect import flow
 
 from flows import choosing, closing
 from flows.cli_experiment import show
-from flows.compare import compare as paired
 from flows.evaluate import evaluate_flow, evaluation_of, rows
 from flows.experiment import run_experiment
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain, tell
@@ -23,6 +22,8 @@ from reval_core.config_files import parse_config
 from reval_core.experiments.experiment import load_experiment
 from reval_core.experiments.tables import as_json
 from reval_core.home import Home
+from tasks.compare import compare as paired
+from tasks.compare_page import write_comparison
 from tasks.context import flow_run_id
 
 
@@ -121,9 +122,10 @@ def compare(
             evaluate_flow.fn(parse_config(side["config"]), home, progress, side["policy_id"]) for side in start["sides"]
         ]
         found = paired(home, *sides)
+        page = write_comparison(home, sides[0], sides[1], found)
         names = [side["policy_id"] or word for side, word in zip(start["sides"], (first, second), strict=True)]
         tell(progress, f"first {names[0]}, second {names[1]}", lambda console: closing.show_comparison(found, console))
-        return {"differences": [plain(row) for row in found]}
+        return {"differences": [plain(row) for row in found], "page": str(page)}
 
 
 @flow(name="experiment", flow_run_name="experiment {file}", validate_parameters=True)

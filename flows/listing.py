@@ -13,6 +13,7 @@ from rich.table import Table
 from flows.asking import find_run, store_of
 from flows.opening import counted
 from reval_core.config import flatten
+from reval_core.config_files import differences
 from reval_core.home import Home
 from reval_core.store import Store
 from reval_core.store.stages import ProcessIdentity
@@ -85,13 +86,6 @@ def _dead_runs(home: Home) -> set[str]:
         for row in running.to_pylist()
         if ProcessIdentity(row["pid"], row["host"], row["process_started"]).is_alive() is False
     }
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key to the two values, for the settings in which two configurations differ; None where one has none."""
-    keys = [*one, *(key for key in other if key not in one)]
-    pairs = {key: (one.get(key), other.get(key)) for key in keys}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def diff_runs(home: Home, one: str, other: str, console: Console) -> None:

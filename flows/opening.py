@@ -24,6 +24,8 @@ from tasks.inputs import read_benchmarks
 
 LATEST = "latest"
 """The newest saved policy."""
+BEST_OF = "best:"
+"""Before a run's id: the policy that did best in it."""
 SHOWN = 5
 """Names that an error lists at most."""
 
@@ -91,14 +93,16 @@ def check_problems(config: Config) -> None:
 
 
 def find_policy(home: Home, policy: str) -> str:
-    """The whole id of a stored policy from its first digits, or by ``latest`` of the newest saved one; a model folder,
-    hub id or built-in model as it is.
+    """The whole id of a stored policy from its first digits, or by ``latest`` of the newest saved one, or by
+    ``best:RUN`` of a run's best one; a model folder, hub id or built-in model as it is.
 
     Raises:
         StoreError: no stored policy begins so, or several do.
     """
     if policy.startswith("builtin:") or Path(policy).is_dir() or policy.count("/") == 1:
         return policy
+    if policy.startswith(BEST_OF):
+        return _best_of(home, policy.removeprefix(BEST_OF))
     if policy == LATEST:
         with Store(home.database).read() as connection:
             newest = places.latest_policy(connection)
@@ -120,6 +124,13 @@ def find_policy(home: Home, policy: str) -> str:
             'its first digits: reval sql "select policy_id, run_id, iteration, kind from policies order by created_at".'
         )
     return found[0]
+
+
+def _best_of(home: Home, run: str) -> str:
+    from flows.asking import find_run
+    from tasks.best import linked_policy
+
+    return linked_policy(home, find_run(Store(home.database), run))
 
 
 def fields(text: str | None) -> dict[str, str] | None:

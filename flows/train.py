@@ -15,6 +15,7 @@ from prefect import flow
 from reval_core.config import Config
 from reval_core.home import Home
 from tasks.artifact import show_artifact
+from tasks.best import link_best
 from tasks.checkpoint import checkpoint
 from tasks.context import flow_run_id, tagged
 from tasks.evaluate import evaluate
@@ -60,11 +61,15 @@ def all_rounds(run: Run, tracker: Tracker, one_round: Callable[[Here, str], str]
     here = Here(run, run.iterations_done() - 1)
     policy = run.policy_after(here.iteration)
     if here.iteration >= 0:
+        ask_again(run)
         after_round(here, policy)  # which a kill may have left undone
         watch_health(here)
     for here in run.rounds():
         policy = one_round(here, policy)
         after_round(here, policy)
+        take_in(run)
+        if here.evaluation_due:
+            link_best(run)
         show_round(here)
         track(run, tracker)
         publish(here)
@@ -114,6 +119,8 @@ def finish(run: Run, tracker: Tracker, policy: str) -> Outcome:
     checkpoint(last, policy)
     if run.config.evaluation.after:
         evaluate_all(last, policy)
+    take_in(run, wait=True)
+    link_best(run)
     track(run, tracker)
     reported = report(last)
     log_files(tracker, report_files(run, reported), "report")
@@ -123,6 +130,29 @@ def finish(run: Run, tracker: Tracker, policy: str) -> Outcome:
 
 
 def evaluate_all(here: Here, policy: str) -> None:
-    """Every configured benchmark."""
+    """Every configured benchmark; by the process beside the run where there is one, and taken in later."""
+    run, benchmarks = here.run, here.run.config.evaluation.benchmarks
+    if run.aside is None or all(evaluate.stands(here, policy, benchmark) for benchmark in benchmarks):
+        _evaluate_here(here, policy)
+        return
+    if policy != run.base.policy_id:
+        run.policies.save(policy, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
+    run.aside.ask(here.iteration, policy)
+
+
+def _evaluate_here(here: Here, policy: str) -> None:
     for benchmark in here.run.config.evaluation.benchmarks:
         evaluate(here, policy, benchmark)
+
+
+def ask_again(run: Run) -> None:
+    """Evaluations that a killed attempt left to the process beside it."""
+    for iteration in range(run.iterations_done() - 1) if run.aside is not None else ():
+        if Here(run, iteration).evaluation_due:
+            evaluate_all(Here(run, iteration), run.policy_after(iteration))
+
+
+def take_in(run: Run, *, wait: bool = False) -> None:
+    """Link what the process beside the run has evaluated; with ``wait``, all that it was asked for."""
+    for iteration, policy in run.aside.finished(wait=wait) if run.aside is not None else ():
+        _evaluate_here(Here(run, iteration), policy)

@@ -13,11 +13,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from reval_core import yaml_text
-from reval_core.engine_config import EngineConfig
+from reval_core.config_engine import EngineConfig
+from reval_core.config_evaluation import EvaluationConfig, ProblemFile
+from reval_core.config_replay import ReplayConfig
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
-from reval_core.replaying import ReplayConfig
 from reval_core.section import Section, added, neutral
 from reval_core.upkeep import (
     CheckpointConfig,
@@ -126,20 +127,6 @@ class PromptConfig(Section):
         return text
 
 
-class ProblemFile(Section):
-    """One file, glob, folder, hub data set or built-in set of problems."""
-
-    path: str = Field(
-        description="File, glob or folder of .jsonl/.json/.parquet (.gz), hf:NAME, or builtin:arithmetic/train."
-    )
-    fields: dict[str, str] = Field(
-        default_factory=dict, description="Our name (question, answer, id, messages) to the file's column, or to a.b."
-    )
-    filter: str | None = Field(None, description="SQL condition on the file's columns; rows that meet it are kept.")
-    limit: int | None = Field(None, ge=1, description="Keep the first rows only, after the filter.")
-    split: str = Field("train", description="Split of a hub data set.")
-
-
 class ProblemSource(ProblemFile):
     """Problems to train on."""
 
@@ -236,29 +223,6 @@ class OptimizerConfig(Section):
         False, description="Responses stand one after another without padding: for GPUs; a CPU is faster with padding."
     )
     max_skipped_in_a_row: int = neutral(3, ge=1, description="Non-finite updates in a row that stop the run.")
-
-
-class EvaluationConfig(Section):
-    """Benchmarks during and after training."""
-
-    every: int | None = neutral(None, ge=1, description="Rounds between evaluations; None: only before and after.")
-    before: bool = neutral(True, description="Evaluate the base policy.")
-    after: bool = neutral(True, description="Evaluate the last policy.")
-    benchmarks: tuple[str, ...] = neutral((), description="Names: registered ones, paths of problem files, of `files`.")
-    files: dict[str, ProblemFile] = neutral(
-        default_factory=dict, description="Benchmarks of your own: a name to path, fields, filter and limit."
-    )
-    samples_per_problem: int = neutral(16, ge=1, description="k of avg@k.")
-    limit: int | None = neutral(None, ge=1, description="Problems of a benchmark at most, a fixed subset.")
-    temperature: float = neutral(1.0, gt=0, description="Sampling temperature.")
-    top_p: float = neutral(1.0, gt=0, le=1, description="Nucleus sampling mass.")
-    top_k: int = neutral(0, ge=0, description="Sample among the k likeliest tokens; 0 is off.")
-    max_new_tokens: int | None = neutral(None, ge=1, description="Response tokens at most; None: as in rollouts.")
-    seed: int = neutral(0, ge=0, description="Seed of the samples, the same for every policy: comparisons are paired.")
-    extraction: Literal["boxed", "lenient"] = neutral("boxed", description="Where an answer is looked for.")
-    policies: dict[str, dict[str, Any]] = neutral(
-        default_factory=dict, description="Options of GradingPolicy by benchmark, over reward.policy and its own."
-    )
 
 
 class Config(Section):

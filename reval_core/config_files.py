@@ -134,3 +134,10 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
             keys += known_keys(nested, f"{prefix}{name}.")
         keys.append(f"{prefix}{name}")
     return keys
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key to the two values, for the settings in which two configurations differ; None where one has none."""
+    keys = [*one, *(key for key in other if key not in one)]
+    pairs = {key: (one.get(key), other.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

@@ -27,7 +27,7 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from reval_core.redaction import without_secrets
-from reval_core.reporting import plots
+from reval_core.reporting import canvas, plots
 from reval_core.store import health, runs
 from tasks.evaluate import current_evaluations
 from tasks.run import Here, Run
@@ -71,7 +71,7 @@ def show_artifact(here: Here, *, last: bool = False) -> None:
     if context is None or context.flow_run is None or (now - run.shown_at < EVERY_S and not last):
         return
     run.shown_at = now
-    markdown = page(here.run)
+    markdown = page(here.run, figures=last)
     with _going_on_without():
         _put(artifact_key(here.run.run_id), context.flow_run.id, markdown, f"Run {here.run.run_id}")
 
@@ -111,8 +111,8 @@ def _going_on_without() -> Iterator[None]:
         )
 
 
-def page(run: Run) -> str:
-    """The artifact's Markdown, from the store."""
+def page(run: Run, *, figures: bool = False) -> str:
+    """The artifact's Markdown, from the store; at the end of a run with the figures of its report."""
     with run.store.read() as connection:
         told = health.rounds(connection, run.run_id)
         breaches = health.summary(connection, run.run_id)
@@ -125,6 +125,7 @@ def page(run: Run) -> str:
             _headline(run, told, evaluations),
             _breaches(breaches),
             _curve(told, evaluations),
+            _figures(run) if figures else "",
             _rounds(told),
             _places(run, record.mlflow_run_id if record else None),
         )
@@ -176,8 +177,19 @@ def _evaluations(run: Run) -> dict[str, Any]:
 def _curve(told: list[dict[str, Any]], evaluations: dict[str, Any]) -> str:
     columns = {name: [row[name] for row in told] for name in ("iteration", "accuracy", "reward_mean")}
     figure = plots.learning_curve(columns, evaluations, evaluated=evaluations["name"])
-    picture = base64.b64encode(plots.figure_png(figure, dpi=DPI)).decode()
+    picture = base64.b64encode(canvas.figure_png(figure, dpi=DPI)).decode()
     return f"![Learning curve](data:image/png;base64,{picture})"
+
+
+def _figures(run: Run) -> str:
+    """The report's other figures, as it has drawn them."""
+    files = sorted((run.home.reports / run.run_id).glob("*.png"))
+    pictures = [
+        f"![{file.stem}](data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()})"
+        for file in files
+        if file.stem != "learning-curve"
+    ]
+    return "\n\n".join(["## Figures", *pictures]) if pictures else ""
 
 
 def _rounds(told: list[dict[str, Any]]) -> str:

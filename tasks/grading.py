@@ -9,7 +9,7 @@ import pyarrow as pa
 from reval_core.config import Config, RewardConfig
 from reval_core.errors import VerificationError
 from reval_core.problems import Problem
-from reval_core.problems.benchmarks import benchmark_policy
+from reval_core.problems.benchmarks import benchmark_policy, registered
 from reval_core.store import Store, selections, trajectories
 from reval_core.store.selections import Chosen
 from reval_core.store.trajectories import VERDICT_SCHEMA
@@ -35,15 +35,14 @@ def grader_of(reward: RewardConfig) -> Grader:
 
 def benchmark_rewards(config: Config) -> dict[str, RewardConfig]:
     """By what each benchmark is graded: mathematics, whatever is learned from, by the run's policy and its own."""
-    chosen = config.evaluation
-    common = {"use": "math", "args": {}, "extraction": chosen.extraction}
-    return {
-        name: config.reward.model_copy(
-            update=common
-            | {"policy": {**config.reward.policy, **benchmark_policy(name), **chosen.policies.get(name, {})}}
-        )
-        for name in chosen.benchmarks
-    }
+    return {name: _benchmark_reward(config, name) for name in config.evaluation.benchmarks}
+
+
+def _benchmark_reward(config: Config, name: str) -> RewardConfig:
+    chosen, known = config.evaluation, registered(name)
+    extraction = known.extraction if known and known.extraction else chosen.extraction
+    policy = {**config.reward.policy, **benchmark_policy(name), **chosen.policies.get(name, {})}
+    return config.reward.model_copy(update={"use": "math", "args": {}, "extraction": extraction, "policy": policy})
 
 
 def grade(

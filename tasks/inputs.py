@@ -73,4 +73,7 @@ def read_benchmarks(config: Config) -> dict[str, list[Problem]]:
     evaluation = config.evaluation
     if not (evaluation.before or evaluation.after or evaluation.every):
         return {}
-    return {name: load_benchmark(name, evaluation.limit, evaluation.files) for name in evaluation.benchmarks}
+    return {
+        name: load_benchmark(name, evaluation.limits.get(name, evaluation.limit), evaluation.files)
+        for name in evaluation.benchmarks
+    }

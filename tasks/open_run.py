@@ -30,12 +30,14 @@ from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
 from tasks import attempt as attempts
 from tasks.again import show_crashed
+from tasks.aside import Aside
 from tasks.device import device_held
 from tasks.ending import ended_by_signals, interruptions_told
 from tasks.fork import Fork, run_id_of
 from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
+from tasks.overlap import tell_overlap
 from tasks.preflight import check_adapters, check_prompts, check_ranks, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
@@ -128,11 +130,14 @@ def open_run(
             grader=grader,
             evaluation_graders=evaluation_graders,
             progress=progress,
+            aside=_aside(stack, config, home, run_id) if training else None,
             watch=watch,
             flow_run_id=flow_run_id,
             history=history,
         )
         _record_base(run)
+        if training:
+            tell_overlap(run)
         with interruptions_told():
             yield run
 
@@ -200,10 +205,19 @@ def _base(config: Config, home: Home, store: Store, run_id: str, fork: Fork | No
 
 def _slots(config: Config, device: str) -> list[str]:
     """The devices that the run works on, in an order in which no two runs wait for each other."""
-    own = environment.device_slot(config.model.device)
+    own = {environment.device_slot(config.model.device)}
+    if config.evaluation.device is not None:
+        own.add(environment.device_slot(config.evaluation.device))
     if config.learning.ranks == 1 or device == "cpu":
-        return [own]
-    return sorted({own, *(f"cuda:{number}" for number in range(config.learning.local_ranks))})
+        return sorted(own)
+    return sorted(own | {*(f"cuda:{number}" for number in range(config.learning.local_ranks))})
+
+
+def _aside(stack: ExitStack, config: Config, home: Home, run_id: str) -> Aside | None:
+    """What evaluates beside the run; None where the run does."""
+    if config.evaluation.device is None or not config.evaluation.benchmarks:
+        return None
+    return stack.enter_context(closing(Aside(config, home, home.logs / run_id / "evaluations.log")))
 
 
 def _ranks(stack: ExitStack, config: Config, home: Home, run_id: str, device: str) -> Ranks | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reval_core.redaction import without_secrets
-from tasks.report import before_and_after
+from tasks.best import best_of
+from tasks.report_page import before_and_after
 from tasks.run import Run
 from tasks.track import tracking_uri
 
@@ -30,6 +31,8 @@ class Outcome:
     database: Path
     mlflow: str
     checkpoint: Path | None
+    best: str | None = None
+    """The folder of the best policy, and by what it is the best."""
 
 
 def outcome(run: Run, report: str | None) -> Outcome:
@@ -39,7 +42,7 @@ def outcome(run: Run, report: str | None) -> Outcome:
         run_id=run.run_id,
     ).to_pylist()[0]
     policy = run.policy_after(run.iterations_done() - 1)
-    folder = run.home.policies / policy
+    folder, best = run.home.policies / policy, best_of(run)
     return Outcome(
         run_id=run.run_id,
         rounds=run.iterations_done(),
@@ -52,4 +55,5 @@ def outcome(run: Run, report: str | None) -> Outcome:
         database=run.home.database,
         mlflow=without_secrets(tracking_uri(run)),
         checkpoint=folder if folder.exists() else None,
+        best=f"{run.home.policies / best.policy_id} ({best})" if best else None,
     )

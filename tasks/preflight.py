@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from reval_core.config import Config
-from reval_core.environment import choose_device
+from reval_core.environment import choose_device, device_slot
 from reval_core.errors import ConfigError
 from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import check
@@ -58,6 +58,7 @@ def check_settings(config: Config) -> None:
             "merged and rounded they would be another policy. Leave one of the two out."
         )
     choose_device(config.model.device)
+    _check_evaluation_device(config)
     reward = config.reward
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):
         compared = f"{objective.name!r} compares" if grouped else "reward.transform 'centred' compares"
@@ -69,6 +70,21 @@ def check_settings(config: Config) -> None:
         raise ConfigError(
             "reward.truncated 'mask_negative' takes a cut response for a wrong one, and a reward that is a number of "
             "its own knows no wrong. Let it judge cut text itself ('keep'), or 'drop' it."
+        )
+
+
+def _check_evaluation_device(config: Config) -> None:
+    wanted = config.evaluation.device
+    if wanted is None:
+        return
+    choose_device(wanted)
+    taken = {device_slot(config.model.device)}
+    if config.learning.ranks > 1:
+        taken |= {f"cuda:{number}" for number in range(config.learning.local_ranks)}
+    if device_slot(wanted) in taken:
+        raise ConfigError(
+            f"evaluation.device is {wanted!r}, on which the run itself works. Name another one, such as cuda:1 or "
+            "cpu:1, or leave it out: then the run evaluates between its rounds."
         )
 
 

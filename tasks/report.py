@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+from matplotlib.figure import Figure
 
 from reval_core.identity import digest
-from reval_core.reporting import html, plots
+from reval_core.reporting import canvas, html, plots, run_plots
+from reval_core.reporting.html import Picture
+from reval_core.store import reports
 from tasks.commit import Commit
 from tasks.evaluate import current_evaluations
 from tasks.references import Reported
+from tasks.report_page import page_of
 from tasks.run import Here, Run
 from tasks.stage import stage
+from tasks.track import system_metrics
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 """Raised by hand when the page changes, so that a finished run's page is written anew."""
 
 FIGURES = (
@@ -30,22 +36,30 @@ FIGURES = (
         "Bellman residual",
         "Mean and spread over the trajectories of a round's updates, in nats, and the loss, its weighted mean square.",
     ),
+    (
+        "calibration",
+        "Calibration",
+        "The reward that the logits stand for, β (log π − log π_ref + V − V_ref), with the middle four fifths of what "
+        "was learned from. It starts at 0 and is the reward itself at the optimum.",
+    ),
     ("replay", "Staleness and reuse", "Age in rounds of what was learned from, and uses of a trajectory."),
-    ("length", "Response length", "Mean tokens of a response, and the share that was cut."),
+    ("length", "Response length", "Tokens of a response with the middle four fifths, and the share that was cut."),
     ("verdicts", "Verdicts", "Shares of each status in the fresh batch."),
-    ("stages", "Time", "Seconds of each stage by round."),
+    ("stages", "Time by round", "Seconds of each stage by round."),
+    ("timeline", "Timeline", "When each stage of the run was executed; gaps are times without one."),
+    ("resources", "Machine", "What MLflow's system metrics say of the machine while the run was worked on."),
 )
+WIDTHS: dict[str, Literal["hero", "wide"]] = {"learning-curve": "hero", "timeline": "wide"}
+"""Figures that do not share a line of the page with another."""
 REWARD_CAPTION = (
     "Mean reward of the fresh batches, which has no right and wrong, and evaluations with 95 % intervals. A batch "
     "stands at the rounds that the policy which sampled it had learned."
 )
 RESIDUAL_CAPTION = (
-    "The residual is what learning has moved (log-ratio and prompt term) minus reward / beta, which is {scale:.3g} for "
+    "The residual is what learning has moved (log-ratio and prompt term) minus reward / β, which is {scale:.3g} for "
     "a reward of 1. So residual and loss grow as more answers are right, while learning goes well; what learning "
-    "changes is the part without the reward, which starts at 0 and moves towards reward / beta, the optimum."
+    "changes is the part without the reward, which starts at 0 and moves towards reward / β, the optimum."
 )
-SAMPLES = 12
-"""Responses shown in the report."""
 
 
 def _inputs(here: Here) -> dict[str, Any]:
@@ -64,14 +78,21 @@ def report(here: Here) -> Commit[Reported]:
     run = here.run
     folder = run.home.reports / run.run_id
     folder.mkdir(parents=True, exist_ok=True)
-    figures = draw(run)
-    for name, figure in figures.items():
-        (folder / f"{name}.png").write_bytes(plots.figure_png(figure))
-        (folder / f"{name}.svg").write_text(plots.figure_svg(figure), encoding="utf-8")
-    svgs = {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in figures}
+    svgs = write_figures(folder, draw(run))
     page = folder / "report.html"
-    page.write_text(html.render_report(_page(run, svgs)), encoding="utf-8")
+    page.write_text(html.render_page(page_of(run, _pictures(run, svgs))), encoding="utf-8")
     return Commit(Reported(str(page.relative_to(run.home.root))))
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Write each figure as PNG and SVG into a folder; returns the SVG documents by name."""
+    svgs = {}
+    for name, figure in figures.items():
+        svgs[name] = canvas.figure_svg(figure, text="none")
+        (folder / f"{name}.svg").write_text(svgs[name], encoding="utf-8")
+        figure.set_layout_engine("none")  # it is laid out, which takes half of the time of drawing
+        (folder / f"{name}.png").write_bytes(canvas.figure_png(figure))
+    return svgs
 
 
 def report_files(run: Run, reported: Reported) -> list[Path]:
@@ -80,58 +101,90 @@ def report_files(run: Run, reported: Reported) -> list[Path]:
     return [page, *sorted(page.parent.glob("*.png"))]
 
 
-def draw(run: Run) -> dict[str, Any]:
-    """The run's figures by name."""
-    rounds = _query(run, "SELECT * FROM rounds WHERE run_id = $run_id ORDER BY iteration")
-    metric = f"avg@{run.config.evaluation.samples_per_problem}"
-    benchmark = next(iter(run.config.evaluation.benchmarks), "")
-    points = _evaluations(run, benchmark, metric)
-    statuses = [name for name in rounds.column_names if name.endswith("_share") and name != "truncated_share"]
-    return {
-        "learning-curve": plots.learning_curve(
-            _columns(rounds), points, evaluated=f"{Path(benchmark).name}, {metric}", title=run.record.name
-        ),
-        "residual": plots.residual_plot(_columns(rounds) | {"moved_mean": _moved(run, rounds)}),
-        "replay": plots.staleness_reuse(_columns(rounds)),
-        "length": plots.response_length(_columns(rounds, length_mean="response_tokens_mean")),
+def draw(run: Run) -> dict[str, Figure]:
+    """The run's figures by name; those of benchmarks are called ``benchmark-NAME``."""
+    rounds = _columns(_query(run, "SELECT * FROM rounds WHERE run_id = $run_id ORDER BY iteration"))
+    with run.store.read() as connection:
+        lengths = reports.lengths(connection, run.run_id)
+        calibration = reports.calibration(connection, run.run_id, run.config.objective.beta)
+        timeline = reports.timeline(connection, run.run_id)
+    curves = evaluation_curves(run)
+    benchmark, metric = next(iter(run.config.evaluation.benchmarks), ""), _avg(run)
+    points = curves.get(benchmark, {}).get(metric, {"learned": [], "value": [], "low": [], "high": []})
+    statuses = [name for name in rounds if name.endswith("_share") and name != "truncated_share"]
+    seconds = [name for name in rounds if name.startswith("seconds_")]
+    figures = {
+        "learning-curve": plots.learning_curve(rounds, points, evaluated=f"{Path(benchmark).name}, {metric}"),
+        **{f"benchmark-{_file_name(name)}": run_plots.benchmark_curves(table) for name, table in curves.items()},
+        "residual": plots.residual_plot(rounds | {"moved_mean": _moved(run, rounds)}),
+        "calibration": run_plots.calibration(calibration),
+        "replay": plots.staleness_reuse(rounds),
+        "length": run_plots.response_length(lengths),
         "verdicts": plots.verdict_shares(_long(rounds, statuses, "status", "share", "_share")),
-        "stages": plots.stage_timeline(
-            _long(rounds, [n for n in rounds.column_names if n.startswith("seconds_")], "stage", "seconds", "seconds_")
-        ),
+        "stages": plots.stage_timeline(_long(rounds, seconds, "stage", "seconds", "seconds_")),
+        "timeline": run_plots.timeline(timeline),
     }
+    machine = system_metrics(run)
+    return figures | ({"resources": run_plots.resources(machine)} if machine else {})
+
+
+def evaluation_curves(run: Run) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """Benchmark to metric to columns learned (rounds), value, low, high; k-sample accuracies alone, avg@k first."""
+    curves: dict[str, dict[str, dict[str, list[Any]]]] = {}
+    for row in current_evaluations(run):
+        if "@" not in row["metric"]:
+            continue
+        table = curves.setdefault(row["benchmark"], {}).setdefault(
+            row["metric"], {"learned": [], "value": [], "low": [], "high": []}
+        )
+        table["learned"].append(row["iteration"] + 1)
+        for name in ("value", "low", "high"):
+            table[name].append(row[name])
+    return curves
+
+
+def _avg(run: Run) -> str:
+    return f"avg@{run.config.evaluation.samples_per_problem}"
+
+
+def _file_name(benchmark: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in Path(benchmark).name)
+
+
+def _pictures(run: Run, svgs: Mapping[str, str]) -> list[Picture]:
+    """The figures as parts of the page, benchmarks behind the learning curve."""
+    told = {name: (title, _caption(run, name, caption)) for name, title, caption in FIGURES}
+    for benchmark in run.config.evaluation.benchmarks:
+        told[f"benchmark-{_file_name(benchmark)}"] = (
+            Path(benchmark).name,
+            "Shares over the benchmark's problems with 95 % intervals.",
+        )
+    return [Picture(*told[name], svg, WIDTHS.get(name, "half")) for name, svg in svgs.items()]
 
 
 def _query(run: Run, sql: str, **values: Any) -> pa.Table:
     return run.store.query_live(sql, run_id=run.run_id, **values)
 
 
-def _columns(table: pa.Table, **renamed: str) -> dict[str, list[Any]]:
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return columns | {new: columns[old] for new, old in renamed.items()}
+def _columns(table: pa.Table) -> dict[str, list[Any]]:
+    return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
-def _long(table: pa.Table, names: list[str], key: str, value: str, affix: str) -> dict[str, list[Any]]:
+def _long(table: dict[str, list[Any]], names: list[str], key: str, value: str, affix: str) -> dict[str, list[Any]]:
     """Columns such as seconds_learn to rows (iteration, stage, seconds)."""
-    iterations = table.column("iteration").to_pylist()
     long: dict[str, list[Any]] = {"iteration": [], key: [], value: []}
     for name in names:
-        long["iteration"] += iterations
-        long[key] += [name.replace(affix, "")] * len(iterations)
-        long[value] += table.column(name).to_pylist()
+        long["iteration"] += table["iteration"]
+        long[key] += [name.replace(affix, "")] * len(table["iteration"])
+        long[value] += table[name]
     return long
 
 
-def _evaluations(run: Run, benchmark: str, metric: str) -> dict[str, list[Any]]:
-    rows = [row for row in current_evaluations(run) if (row["benchmark"], row["metric"]) == (benchmark, metric)]
-    points = {name: [row[name] for row in rows] for name in ("value", "low", "high")}
-    return {"learned": [row["iteration"] + 1 for row in rows], **points}
-
-
-def _moved(run: Run, rounds: pa.Table) -> list[float | None]:
+def _moved(run: Run, rounds: dict[str, list[Any]]) -> list[float | None]:
     """The residual without its reward, by round; None where the objective's residual is made of something else."""
     if not _is_reval(run):
-        return [None] * rounds.num_rows
-    parts = zip(*(rounds.column(name).to_pylist() for name in ("log_ratio_mean", "root_value_gap_mean")), strict=True)
+        return [None] * len(rounds["log_ratio_mean"])
+    parts = zip(rounds["log_ratio_mean"], rounds["root_value_gap_mean"], strict=True)
     return [None if ratio is None or gap is None else ratio + gap for ratio, gap in parts]
 
 
@@ -146,59 +199,3 @@ def _caption(run: Run, name: str, caption: str) -> str:
     if name == "residual" and _is_reval(run):
         return f"{caption} " + RESIDUAL_CAPTION.format(scale=1 / run.config.objective.beta)
     return caption
-
-
-def _samples(run: Run) -> list[dict[str, Any]]:
-    """Responses of the newest round along the run's chain, wrong ones first, with the verdict that the run used."""
-    return run.store.query_live(
-        "SELECT question, gold, answer, completion, status, reward, iteration, details FROM run_trajectories "
-        f"WHERE run_id = $run_id ORDER BY iteration DESC, correct, trajectory_id LIMIT {SAMPLES}",
-        run_id=run.run_id,
-    ).to_pylist()
-
-
-def _page(run: Run, svgs: dict[str, str]) -> html.ReportData:
-    facts = [
-        ("Run", run.run_id),
-        ("Base policy", run.record.base_policy_id),
-        ("Last policy", run.policy_after(run.iterations_done() - 1)),
-        ("Rounds", run.iterations_done()),
-        (
-            "Trajectories",
-            _query(
-                run, "SELECT coalesce(sum(trajectories), 0)::BIGINT AS n FROM rounds WHERE run_id = $run_id"
-            ).to_pylist()[0]["n"],
-        ),
-        ("Parent run", run.record.parent_run_id or "none"),
-    ]
-    versions = sorted(run.record.versions.items())
-    created = _query(run, "SELECT created_at FROM store.runs WHERE run_id = $run_id").to_pylist()[0]["created_at"]
-    return html.ReportData(
-        run_name=run.record.name,
-        run_id=run.run_id,
-        created=f"{created:%Y-%m-%d %H:%M} UTC",
-        settings=run.config.flat(),
-        summary=before_and_after(run),
-        figures=[(title, _caption(run, name, caption), svgs[name]) for name, title, caption in FIGURES],
-        samples=_samples(run),
-        tables=[("Versions", ["what", "version"], [[key, value] for key, value in versions])],
-        facts=facts,
-    )
-
-
-def before_and_after(run: Run) -> list[tuple[str, Any, Any]]:
-    """(what, base policy, last policy) of every benchmark and metric of the run; None where one was not evaluated."""
-    found = current_evaluations(run)
-    last = run.iterations_done() - 1
-    cells = {(row["benchmark"], row["metric"], row["iteration"]): _interval(row) for row in found}
-    names = list(dict.fromkeys((row["benchmark"], row["metric"]) for row in found))
-    return [(f"{b} {m}", cells.get((b, m, -1)), cells.get((b, m, last))) for b, m in names]
-
-
-def _interval(row: dict[str, Any]) -> str:
-    """``0.970 [0.950, 0.986]``; what nothing could be estimated from is said so, as for 0 of 0."""
-    if row["value"] is None:
-        return "not estimated"
-    if row["low"] is None or row["high"] is None:
-        return f"{row['value']:.3f} [not estimated]"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

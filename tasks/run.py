@@ -23,6 +23,7 @@ from reval_core.learning.objectives import Objective, objective_for
 from reval_core.policies.base import BasePolicy
 from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, Prompt, PromptRenderer
+from reval_core.problems.overlap import Overlap
 from reval_core.problems.schedule import epoch_order
 from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
@@ -31,6 +32,7 @@ from reval_core.store.lineage import LearningStep
 from reval_core.store.runs import RunRecord
 from reval_core.store.stages import Lease, ProcessIdentity
 from reval_core.verification import Grader
+from tasks.aside import Aside
 from tasks.commit import Commit
 from tasks.progress import Progress
 from tasks.watched import Watch
@@ -61,6 +63,8 @@ class Run:
     evaluation_graders: Mapping[str, Grader]
     """By benchmark."""
     progress: Progress
+    aside: Aside | None = None
+    """The process that evaluates during training; None: this one does."""
     watch: Watch | None = None
     """The line to what ends this process when a stage is stuck; None: nobody does."""
     shown_at: float = -math.inf
@@ -80,6 +84,8 @@ class Run:
     """What rounds measured that were asked for before, by iteration; see `tasks.finished`."""
     benchmarks: dict[str, list[Problem]] = field(default_factory=dict)
     """Problems of the configured benchmarks, by name."""
+    overlap: list[Overlap] = field(default_factory=list)
+    """What the training problems have of them."""
 
     @property
     def run_id(self) -> str:

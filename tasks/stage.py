@@ -87,6 +87,12 @@ class Stage(Generic[P, R]):
         run.remember(slot, output, executed=executed)
         return self._reference(output)
 
+    def stands(self, here: Here, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether somebody has committed this work, so that a call would only link it."""
+        with here.run.store.read() as connection:
+            output = stages.find(connection, digest(self.name, self.inputs(here, *args, **kwargs)))
+        return output is not None and self.present(here, self._reference(output))
+
     def _linked_or_lease(self, here: Here, slot: tuple[int, str, str], stage_key: str) -> dict[str, Any] | stages.Lease:
         """The committed output, linked to the run, or the right to compute it; waits while a living process does."""
         run = here.run

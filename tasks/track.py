@@ -266,6 +266,37 @@ def _tags(run: Run) -> list[RunTag]:
     return [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
 
 
+SYSTEM = {
+    "processors, %": ("system/cpu_utilization_percentage", 1.0),
+    "memory of the machine, GB": ("system/system_memory_usage_megabytes", 1e-3),
+    "GPU, %": ("system/gpu_0_utilization_percentage", 1.0),
+    "memory of the GPU, GB": ("system/gpu_0_memory_usage_megabytes", 1e-3),
+}
+"""What a report shows of the machine: heading, MLflow's system metric, and its factor."""
+
+
+def system_metrics(run: Run) -> dict[str, dict[str, list[float]]]:
+    """Use of the machine over the run, as MLflow has it: heading to columns minutes (since the first point) and value.
+
+    Empty where nothing was logged, or MLflow cannot be reached.
+    """
+    with run.store.read() as connection:
+        record = runs.find(connection, run.run_id)
+    found: dict[str, dict[str, list[float]]] = {}
+    if record is None or record.mlflow_run_id is None:
+        return found
+    with _going_on_without():
+        client = MlflowClient(tracking_uri(run))
+        logged = client.get_run(record.mlflow_run_id).data.metrics
+        for heading, (key, factor) in SYSTEM.items():
+            history = client.get_metric_history(record.mlflow_run_id, key) if key in logged else []
+            points = sorted((point.timestamp, point.value) for point in history)
+            if points:
+                minutes = [(at - points[0][0]) / 60_000 for at, _ in points]
+                found[heading] = {"minutes": minutes, "value": [value * factor for _, value in points]}
+    return found
+
+
 def _points(client: MlflowClient, mlflow_run_id: str) -> set[tuple[str, int]]:
     """(key, step) of every point that the MLflow run has, system metrics aside."""
     keys = [key for key in client.get_run(mlflow_run_id).data.metrics if not key.startswith("system/")]

@@ -21,9 +21,20 @@ BOTTOM = {
     "section": (),
     "health": ("section",),
     "upkeep": ("home", "redaction", "section"),
-    "replaying": ("section",),
-    "engine_config": ("section",),
-    "config": ("engine_config", "health", "home", "identity", "replaying", "section", "upkeep", "yaml_text"),
+    "config_replay": ("section",),
+    "config_engine": ("section",),
+    "config_evaluation": ("section",),
+    "config": (
+        "config_engine",
+        "config_evaluation",
+        "config_replay",
+        "health",
+        "home",
+        "identity",
+        "section",
+        "upkeep",
+        "yaml_text",
+    ),
     "config_files": ("config", "errors", "yaml_text"),
 }
 """Modules of reval_core that belong to no room, and which of their kind each may import."""

@@ -61,7 +61,7 @@ def avg_at_k(correct: CorrectTable) -> Estimate:
     Raises:
         ValueError: the table is ragged, empty or not made of truth values.
     """
-    return _share(_verdicts(correct).mean(axis=1))
+    return share_of(_verdicts(correct).mean(axis=1))
 
 
 def pass_at_k(correct: CorrectTable, j: int | None = None) -> Estimate:
@@ -75,7 +75,7 @@ def pass_at_k(correct: CorrectTable, j: int | None = None) -> Estimate:
         ValueError: j is out of range, or the table is ragged, empty or not made of truth values.
     """
     verdicts = _verdicts(correct)
-    return _share(pass_scores(verdicts, verdicts.shape[1] if j is None else j))
+    return share_of(pass_scores(verdicts, verdicts.shape[1] if j is None else j))
 
 
 def maj_at_k(correct: CorrectTable, answers: AnswerTable) -> Estimate:
@@ -89,7 +89,7 @@ def maj_at_k(correct: CorrectTable, answers: AnswerTable) -> Estimate:
     Raises:
         ValueError: the two tables differ in shape or problems, or one of them is ragged or empty.
     """
-    return _share(majority_scores(_verdicts(correct), _aligned_answers(correct, answers)))
+    return share_of(majority_scores(_verdicts(correct), _aligned_answers(correct, answers)))
 
 
 def summarise(correct: CorrectTable, answers: AnswerTable | None, k: int) -> dict[str, Estimate]:
@@ -237,8 +237,30 @@ def bootstrap_ratio(parts: Scores, wholes: Scores) -> Estimate:
     return _widened(Estimate(float(parts.sum() / wholes.sum()), float(low), float(high)), len(parts))
 
 
-def _share(scores: Scores) -> Estimate:
-    """Mean of scores between 0 and 1 that are estimates of probabilities."""
+def bootstrap_average(benchmarks: Sequence[Scores]) -> Estimate:
+    """Mean over benchmarks of each one's mean over problems, with its interval; problems are resampled within each.
+
+    Args:
+        benchmarks: one score per problem between 0 and 1 of each benchmark, at least one.
+
+    Raises:
+        ValueError: there is no benchmark, or one without problems.
+    """
+    if not benchmarks or any(len(scores) == 0 for scores in benchmarks):
+        raise ValueError("an average over benchmarks needs at least one, and problems in each")
+    means = np.zeros(RESAMPLES)
+    for place, scores in enumerate(benchmarks):  # two of one size are resampled apart
+        means += np.concatenate([scores[rows].mean(axis=1) for rows in _resampled(len(scores), SEED + place)])
+    low, high = np.quantile(means / len(benchmarks), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(np.mean([scores.mean() for scores in benchmarks])), float(low), float(high))
+
+
+def share_of(scores: Scores) -> Estimate:
+    """Mean of one score per problem between 0 and 1, an estimate of a probability, with its interval.
+
+    Args:
+        scores: [n_problems].
+    """
     return _widened(bootstrap_mean(scores), len(scores))
 
 
@@ -252,9 +274,9 @@ def _widened(estimate: Estimate, n: int) -> Estimate:
     return estimate
 
 
-def _resampled(n: int) -> Iterator[NDArray[np.int64]]:
+def _resampled(n: int, seed: int = SEED) -> Iterator[NDArray[np.int64]]:
     """Indices of 2,000 resamples of n problems, some resamples [rows, n] at a time."""
-    generator = np.random.Generator(np.random.PCG64(SEED))
+    generator = np.random.Generator(np.random.PCG64(seed))
     rows = max(1, _CELLS // n)
     for start in range(0, RESAMPLES, rows):
         yield generator.integers(0, n, size=(min(rows, RESAMPLES - start), n))

@@ -6,8 +6,10 @@ answer or a broken line stops the start of a run, before anything is generated.
 
 from __future__ import annotations
 
+import csv
 import glob
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,18 +28,24 @@ from reval_core.problems.hub import fetched
 from reval_core.problems.problem import Problem, ask
 
 Row = dict[str, Any]
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
 OURS = ("question", "answer", "id", "messages")
 """Names that `fields` maps to a file's columns; every other column is metadata."""
 
 
-def load_problems(source: ProblemFile, check_gold: Callable[[str], None] | None = None) -> list[Problem]:
+def load_problems(
+    source: ProblemFile,
+    check_gold: Callable[[str], None] | None = None,
+    *,
+    prepare: Callable[[list[Row]], list[Row]] | None = None,
+) -> list[Problem]:
     """Read one source.
 
     Args:
         source: path, mapping of fields, filter and limit.
         check_gold: raises ValueError for a gold answer that cannot be graded against; None for a reward that needs
             none, whose verdicts may depend on every column.
+        prepare: makes the rows of a file into rows that have the columns; as many as there were, in order.
 
     Raises:
         ProblemError: a file is missing or malformed (with its line), a field is missing, a gold answer is unusable.
@@ -47,6 +55,8 @@ def load_problems(source: ProblemFile, check_gold: Callable[[str], None] | None 
         raise ProblemError(f"{source.path}: fields maps {unknown[0]!r}, which is none of {', '.join(OURS)}.")
     problems: list[Problem] = []
     for label, rows in _tables(source):
+        if prepare is not None:
+            rows = list(zip((line for line, _ in rows), prepare([row for _, row in rows]), strict=True))
         kept = _filtered(rows, source.filter, label) if source.filter else rows
         problems += [problem_of(row, line, label, source.fields, check_gold) for line, row in kept]
     if source.limit is not None:
@@ -93,6 +103,8 @@ def _read(path: Path) -> list[tuple[int, Row]]:
         except pa.ArrowInvalid as error:
             raise ProblemError(f"{path} is not a readable Parquet file: {error}") from error
     text = _text(path)
+    if path.suffix == ".csv":
+        return list(enumerate(_csv_rows(text, path), start=1))
     if ".jsonl" in path.name:
         return [(n, _json_line(line, path, n)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     try:
@@ -102,6 +114,18 @@ def _read(path: Path) -> list[tuple[int, Row]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ProblemError(f"{path}: expected a JSON list of objects.")
     return list(enumerate(rows, start=1))
+
+
+def _csv_rows(text: str, path: Path) -> Iterator[Row]:
+    """Rows of a table with a header; texts may hold commas and line breaks in quotes."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise ProblemError(f"{path}, line {reader.line_num}: not as many cells as the header has.")
+            yield row
+    except csv.Error as error:
+        raise ProblemError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
 
 
 def _text(path: Path) -> str:

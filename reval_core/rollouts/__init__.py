@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reval_core.config import RolloutConfig
-from reval_core.engine_config import EngineConfig
+from reval_core.config_engine import EngineConfig
 from reval_core.errors import ConfigError
 from reval_core.registry import resolve
 from reval_core.rollouts.budget import sample_within

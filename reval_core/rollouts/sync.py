@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reval_core.engine_config import SyncCheckConfig
+from reval_core.config_engine import SyncCheckConfig
 from reval_core.errors import RolloutError
 from reval_core.rollouts.engine import RolloutEngine, SampleRequest, SamplingSettings
 from reval_core.rollouts.logprobs import response_logprobs

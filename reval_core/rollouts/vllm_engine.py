@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reval_core.engine_config import VllmConfig
+from reval_core.config_engine import VllmConfig
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.rollouts.engine import FINISH_REASONS, Sample, SampleRequest, SamplingSettings
 from reval_core.rollouts.logprobs import with_logprobs

@@ -22,7 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reval_core.engine_config import ServersConfig
+from reval_core.config_engine import ServersConfig
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.home import expand
 from reval_core.rollouts.engine import Sample, SampleRequest, SamplingSettings

@@ -14,7 +14,7 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 
-from reval_core.replaying import ReplayConfig
+from reval_core.config_replay import ReplayConfig
 from reval_core.store import statements as sql
 from reval_core.store.replay import Entry
 

@@ -126,3 +126,30 @@ def samples(connection: duckdb.DuckDBPyConnection, evaluation_id: str) -> Sample
         correct=np.array([row["status"] == "correct" for row in rows]).reshape(-1, k),
         answers=[answers[start : start + k] for start in range(0, len(answers), k)],
     )
+
+
+def most_different(connection: duckdb.DuckDBPyConnection, first: str, second: str, most: int) -> list[dict[str, Any]]:
+    """Problems on which two evaluations differ most, two rows each: a response of the first, then one of the second.
+
+    Args:
+        connection: an open one.
+        first, second: ids of evaluations of one benchmark.
+        most: problems in each direction.
+
+    Returns:
+        Columns better (the second one is), first_share and second_share (of right samples), question, gold, and of the
+        response completion, is_second, status, answer, tier, details, response_tokens, truncated.
+    """
+    return sql.records(connection, "evaluations", "most_different", first=first, second=second, most=most)
+
+
+def settings(connection: duckdb.DuckDBPyConnection, evaluation_id: str) -> dict[str, Any]:
+    """How an evaluation was sampled: samples_per_problem, and temperature, top_p, max_new_tokens, seed ...
+
+    Raises:
+        StoreError: the store has no such evaluation.
+    """
+    row = sql.row(connection, "evaluations", "settings", evaluation_id=evaluation_id)
+    if row is None:
+        raise StoreError(f"The store has no evaluation {evaluation_id}.")
+    return {"samples_per_problem": row[0], **json.loads(row[1])}

@@ -16,7 +16,7 @@ from itertools import groupby
 import duckdb
 import pyarrow as pa
 
-from reval_core.replaying import ReplayConfig
+from reval_core.config_replay import ReplayConfig
 from reval_core.store import replay
 from reval_core.store import statements as sql
 

@@ -16,9 +16,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from reval_core.config_replay import ReplayConfig
 from reval_core.errors import ConfigError
 from reval_core.registry import resolve
-from reval_core.replaying import ReplayConfig
 from reval_core.store import statements as sql
 from reval_core.store.draws import DRAWS, NEEDS_RESIDUALS, Drawn, Strategy, Window, generator
 

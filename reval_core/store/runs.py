@@ -159,3 +159,8 @@ def add_event(
         message=message,
         recorded_at=now(),
     )
+
+
+def messages(connection: duckdb.DuckDBPyConnection, run_id: str, kind: str) -> set[str]:
+    """What the run's events of a kind say."""
+    return {row[0] for row in sql.rows(connection, "runs", "messages", run_id=run_id, kind=kind)}

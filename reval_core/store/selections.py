@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from reval_core.config_replay import ReplayConfig
 from reval_core.errors import StoreError
 from reval_core.identity import digest
-from reval_core.replaying import ReplayConfig
 from reval_core.store import answers, payloads, replay, runs, stages
 from reval_core.store import statements as sql
 

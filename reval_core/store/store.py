@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from reval_core.config_replay import ReplayConfig
 from reval_core.errors import NotStored, StoreError, StoreLocked
 from reval_core.exclusive import announced
-from reval_core.replaying import ReplayConfig
 from reval_core.store import answers, backup, replay, snapshots, spool, trajectories, vacuum
 from reval_core.store.answers import Answer
 from reval_core.store.connection import Connections, explain, file_at_fault

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from reval_core.errors import ConfigError
+from reval_core.verification.explain import Step, explain
 from reval_core.verification.pool import Outcome, WorkerPool
 from reval_core.verification.reward import problem_to_json
 from reval_core.verification.verdict import (
@@ -78,6 +79,12 @@ class Grader:
     def grade_batch(self, items: Sequence[tuple[Any, str]]) -> list[Verdict]:
         """Verdicts for (problem, completion) items, in order. A failing item never fails the batch."""
         return self._backend.grade(items)
+
+    def explain(self, gold: str, completion: str) -> list[Step]:
+        """The path of a completion to its verdict, for people; a custom reward has none."""
+        if not isinstance(self._backend, _MathBackend):
+            return []
+        return explain(self._backend.verifier, gold, completion, completion=True)
 
     def close(self) -> None:
         """End every worker process."""

@@ -82,3 +82,6 @@ WHERE run_id = $run_id AND status = 'running' AND NOT list_contains($living, att
 -- name: add_event
 INSERT INTO store.events (run_id, attempt, iteration, kind, message, recorded_at)
 VALUES ($run_id, $attempt, $iteration, $kind, $message, $recorded_at);
+
+-- name: messages
+SELECT message FROM store.events WHERE run_id = $run_id AND kind = $kind;

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reval_core.evaluation.metrics import (
     Estimate,
     avg_at_k,
+    bootstrap_average,
     bootstrap_mean,
     bootstrap_ratio,
     maj_at_k,
@@ -254,3 +255,17 @@ def test_summary_names_the_real_k() -> None:
 
 def test_estimate_reads_well() -> None:
     assert str(Estimate(0.61234, 0.58, 0.6449)) == "0.612 [0.580, 0.645]"
+
+
+def test_an_average_over_benchmarks_is_the_mean_of_their_means() -> None:
+    one, other = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0.5, 0.5])
+    found = bootstrap_average([one, other])
+    assert found.value == (0.75 + 0.5) / 2
+    alone = bootstrap_mean(one)
+    # the second has no spread, so the interval is half as wide as the first one's, around the mean of both
+    assert (found.low - 0.25, found.high - 0.25) == pytest.approx((alone.low / 2, alone.high / 2))
+    assert bootstrap_average([one]) == alone
+    wide, narrow = bootstrap_mean(np.arange(30) % 2.0), bootstrap_average([np.arange(30) % 2.0] * 2)
+    assert narrow.high - narrow.low < 0.85 * (wide.high - wide.low)  # two of one size are resampled apart
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap_average([])

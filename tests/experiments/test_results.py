@@ -10,6 +10,8 @@ import yaml
 from reval_core.experiments import tables
 from reval_core.experiments.experiment import Experiment, load_experiment
 from reval_core.experiments.results import Results, choose, compared
+from reval_core.home import Home
+from tasks.compared import write_results
 
 
 def curve(*values: float, drift: float | None = None) -> list[dict[str, Any]]:
@@ -90,3 +92,21 @@ def test_files_for_programs(results: Results) -> None:
     assert head.startswith("arm,point,seeds,final,final_low")
     assert len(rows) == 2
     assert len(tables.curves_csv(results).splitlines()) == 1 + 2 * 4
+
+
+def test_everything_is_written_beside_each_other(results: Results, tmp_path: Path) -> None:
+    folder = write_results(Home(tmp_path), results)
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "results.md",
+        "results.json",
+        "arms.csv",
+        "curves.csv",
+        "by-rounds.png",
+        "drift.svg",
+        "results.html",
+    }
+    page = (folder / "results.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4 and "<img" not in page
+    for told in ("minus grpo", "To 0.5", "0.250 [-0.385", "By tokens", "lr0.0003"):
+        assert told in page

@@ -7,11 +7,11 @@ import pytest
 from small_run import ROUNDS, Finished, counts, rows, sampled, value
 
 from flows import evaluate
-from flows.compare import compare
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store, runs
 from reval_core.store.stages import ProcessIdentity
+from tasks.compare import compare
 from tasks.progress import Progress
 from tasks.references import Evaluated
 
@@ -123,7 +123,21 @@ def test_two_policies_are_compared_problem_by_problem(finished: Finished) -> Non
         assert row.difference.value == pytest.approx(after[metric] - before[metric])
         assert row.difference.low <= row.difference.value <= row.difference.high
     alike = compare(finished.home, [last], [last])
+    assert all(row.intervals[0].low <= row.first <= row.intervals[0].high for row in found.values())
     assert [(row.difference.value, row.difference.low, row.difference.high) for row in alike] == [(0, 0, 0)] * 3
+
+
+def test_pass_at_every_j_by_sql_is_the_unbiased_estimate(finished: Finished) -> None:
+    done = {row["iteration"]: row for row in rows(finished.home, EVALUATED, run=finished.outcome.run_id)}
+    last = done[ROUNDS - 1]
+    found = rows(finished.home, "pass_at_k", policy=last["policy_id"])
+    metrics = dict(last["metrics"])
+    assert [(row["j"], row["pass_at_j"]) for row in found] == [
+        (1, pytest.approx(metrics["avg@2"])), (2, pytest.approx(metrics["pass@2"])),
+    ]  # fmt: skip
+    problems = rows(finished.home, "evaluated_problems", policy=last["policy_id"])
+    assert len(problems) == 3 and {row["samples"] for row in problems} == {2}
+    assert sum(row["share_right"] for row in problems) / 3 == pytest.approx(metrics["avg@2"])
 
 
 EVALUATED = (

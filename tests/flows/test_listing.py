@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.listing import diff_runs, differences, list_runs
+from flows.listing import diff_runs, list_runs
+from reval_core.config_files import differences
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store

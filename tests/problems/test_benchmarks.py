@@ -1,11 +1,22 @@
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
 
 from reval_core.config import ProblemFile
 from reval_core.errors import ConfigError, ProblemError
-from reval_core.problems.benchmarks import BENCHMARKS, benchmark_id, load_benchmark
+from reval_core.home import expand
+from reval_core.problems import loading
+from reval_core.problems.benchmarks import (
+    BENCHMARKS,
+    benchmark_id,
+    benchmark_policy,
+    is_known_file,
+    load_benchmark,
+)
+from reval_core.problems.loading import load_problems
 
 
 def test_names_are_the_benchmarks_own() -> None:
@@ -84,3 +95,73 @@ def test_a_file_of_ones_own_may_have_other_columns(tmp_path: Path) -> None:
     assert [problem.gold for problem in load_benchmark("odd", files=files)] == ["2", "3"]
     with pytest.raises(ProblemError, match=r"Benchmark .*odd\.jsonl: .*column 'question' is missing"):
         load_benchmark(str(tmp_path / "odd.jsonl"), files=files)
+
+
+GPQA = (
+    "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,Explanation\n"
+    + "".join(
+        f'r{n},"Which, of these, is {n}?",right {n},"wrong, {n}a",wrong {n}b,"wrong ""{n}c""",the secret\n'
+        for n in range(8)
+    )
+)
+
+
+def test_gpqa_is_read_from_the_users_own_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gpqa_diamond.csv").write_text(GPQA, encoding="utf-8")
+    monkeypatch.setenv("REVAL_DATA", str(tmp_path))
+    problems = load_benchmark("gpqa")
+    assert [problem.external_id for problem in problems] == [f"r{n}" for n in range(8)]
+    for number, problem in enumerate(problems):
+        choices = dict(re.findall(r"^([A-D])\) (.*)$", problem.question, re.MULTILINE))
+        assert choices[problem.gold] == f"right {number}" and len(set(choices.values())) == 4
+        assert "secret" not in problem.question and problem.metadata["Explanation"] == "the secret"
+    generator = random.Random(0)  # as openai/simple-evals shuffles: one generator through the file
+    assert [p.gold for p in problems] == ["ABCD"[generator.sample(range(4), 4).index(0)] for _ in range(8)]
+    assert problems == load_benchmark("gpqa")
+    assert len({problem.gold for problem in problems}) > 2
+
+
+def test_gpqas_columns_are_named_where_one_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gpqa_diamond.csv").write_text("Question,Correct Answer\nq,a\n", encoding="utf-8")
+    monkeypatch.setenv("REVAL_DATA", str(tmp_path))
+    with pytest.raises(ProblemError, match="Benchmark gpqa: row 1: column 'Incorrect Answer 1' is missing or empty"):
+        load_benchmark("gpqa")
+
+
+@pytest.mark.parametrize("name", [name for name, known in BENCHMARKS.items() if known.sha256])
+def test_what_is_registered_is_the_file(reval_data: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("REVAL_DATA", str(reval_data))
+    known = BENCHMARKS[name]
+    assert is_known_file(expand(known.source.path), known)
+    assert known.licence and known.origin and known.rows
+    assert len(load_problems(known.source, prepare=known.prepare)) == known.rows
+
+
+def test_another_file_of_the_name_is_read_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "aime24.jsonl", [("1?", "1")])
+    monkeypatch.setenv("REVAL_DATA", str(tmp_path))
+    assert len(load_benchmark("aime24")) == 1
+    assert "aime24.jsonl is not the file whose checksum is registered" in caplog.text
+
+
+def test_a_missing_file_says_what_it_is_and_where_else_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REVAL_DATA", str(tmp_path))
+    with pytest.raises(ProblemError, match=r"It is QwenLM/Qwen2\.5-Math .*MAA.*the hub's copy: aime24@hub"):
+        load_benchmark("aime24")
+    with pytest.raises(ConfigError, match="No hub copy of olympiadbench"):
+        load_benchmark("olympiadbench@hub")
+
+
+def test_the_hubs_copy_is_read_by_its_own_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def hub(name: str, split: str) -> list[dict[str, str]]:
+        asked.append((name, split))
+        return [{"question": "How many?", "answer": "One and two.\n#### 1,003"}]
+
+    monkeypatch.setattr(loading, "_hub_rows", hub)
+    (problem,) = load_benchmark("gsm8k@hub")
+    assert (problem.gold, asked) == ("1003", [("openai/gsm8k#main", "test")])
+    assert benchmark_policy("minerva@hub") == {"relative_tolerance": 0.01}

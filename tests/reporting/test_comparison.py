@@ -1,7 +1,7 @@
 """The figures of an experiment."""
 
+from reval_core.reporting.canvas import figure_png
 from reval_core.reporting.comparison import curves
-from reval_core.reporting.plots import figure_png
 
 
 def test_a_line_and_a_band_for_each_arm() -> None:

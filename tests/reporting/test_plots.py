@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from reval_core.reporting import plots
+from reval_core.reporting import canvas, plots, run_plots
 
 Columns = dict[str, list[Any]]
 
@@ -38,7 +39,32 @@ RESIDUALS: Columns = {
 }
 GRADED = {"reward_mean": [None, None, None]}
 REPLAY: Columns = {"iteration": [1, 2], "staleness_mean": [0.0, 0.5], "uses_mean": [1.0, 1.5]}
-LENGTHS: Columns = {"iteration": [1, 2], "length_mean": [12.0, 20.0], "truncated_share": [0.1, 0.0]}
+LENGTHS: Columns = {
+    "iteration": [1, 2],
+    "length_mean": [12.0, 20.0],
+    "length_low": [4.0, 8.0],
+    "length_high": [20.0, 30.0],
+    "right_mean": [10.0, 18.0],
+    "wrong_mean": [14.0, None],
+    "truncated_share": [0.1, 0.0],
+}
+CALIBRATION: Columns = {
+    "iteration": [0, 1],
+    "right_reward": [1.0, 1.0],
+    "right_mean": [0.0, 0.5],
+    "right_low": [0.0, 0.4],
+    "right_high": [0.0, 0.6],
+    "wrong_reward": [0.0, 0.0],
+    "wrong_mean": [0.0, 0.1],
+    "wrong_low": [0.0, 0.0],
+    "wrong_high": [0.0, 0.2],
+}
+TIMELINE: Columns = {
+    "iteration": [0, 0, 1],
+    "stage": ["learn", "generate", "learn"],
+    "start": [2.0, 0.0, 30.0],
+    "seconds": [3.0, 2.0, 10.0],
+}
 VERDICTS: Columns = {
     "iteration": [1, 1, 2, 2],
     "status": ["incorrect", "correct", "correct", "odd_one"],
@@ -53,7 +79,9 @@ DRAWINGS: dict[str, tuple[Callable[..., Figure], list[Columns]]] = {
     "learning": (plots.learning_curve, [ROUNDS, EVALUATIONS]),
     "residual": (plots.residual_plot, [RESIDUALS]),
     "replay": (plots.staleness_reuse, [REPLAY]),
-    "length": (plots.response_length, [LENGTHS]),
+    "length": (run_plots.response_length, [LENGTHS]),
+    "calibration": (run_plots.calibration, [CALIBRATION]),
+    "timeline": (run_plots.timeline, [TIMELINE]),
     "verdicts": (plots.verdict_shares, [VERDICTS]),
     "stages": (plots.stage_timeline, [STAGES]),
 }
@@ -71,17 +99,17 @@ def steps(figure: Figure) -> list[Any]:
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_svg_is_well_formed_and_the_same_each_time(name: str) -> None:
     draw, tables = DRAWINGS[name]
-    first = plots.figure_svg(draw(*tables))
+    first = canvas.figure_svg(draw(*tables))
     assert ET.fromstring(first).tag.endswith("svg")
     assert "<dc:date>" not in first
-    assert first == plots.figure_svg(draw(*tables))
+    assert first == canvas.figure_svg(draw(*tables))
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_arrow_tables_draw_what_mappings_draw(name: str) -> None:
     draw, tables = DRAWINGS[name]
     arrow = draw(*[pa.table(table) for table in tables])
-    assert plots.figure_svg(arrow) == plots.figure_svg(draw(*tables))
+    assert canvas.figure_svg(arrow) == canvas.figure_svg(draw(*tables))
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -90,23 +118,23 @@ def test_empty_tables_say_so(name: str) -> None:
     draw, tables = DRAWINGS[name]
     figure = draw(*[{column: [] for column in table} for table in tables])
     assert "no data yet" in [text.get_text() for text in figure.axes[0].texts]
-    assert plots.figure_svg(figure)
+    assert canvas.figure_svg(figure)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
 @pytest.mark.filterwarnings("error")
 def test_a_run_of_one_iteration_can_be_drawn(name: str) -> None:
     draw, tables = DRAWINGS[name]
-    assert plots.figure_svg(draw(*[{c: v[:1] for c, v in table.items()} for table in tables]))
+    assert canvas.figure_svg(draw(*[{c: v[:1] for c, v in table.items()} for table in tables]))
 
 
-@pytest.mark.parametrize("name", ["learning", "residual", "replay", "length"])
+@pytest.mark.parametrize("name", ["learning", "residual", "replay", "length", "calibration"])
 @pytest.mark.filterwarnings("error")
 def test_missing_numbers_can_be_drawn(name: str) -> None:
     draw, tables = DRAWINGS[name]
     places = ("iteration", "learned")
     gaps = [{c: list(v) if c in places else [None] * len(v) for c, v in table.items()} for table in tables]
-    assert plots.figure_svg(draw(*gaps))
+    assert canvas.figure_svg(draw(*gaps))
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
@@ -227,7 +255,7 @@ def test_an_evaluation_without_interval_is_a_point() -> None:
     table: Columns = {"learned": [0, 2], "value": [0.3, 0.6], "low": [None, None], "high": [None, None]}
     figure = plots.learning_curve(ROUNDS, table)
     assert [text.get_text() for text in figure.axes[0].texts] == ["30%", "60%"]
-    assert plots.figure_svg(figure)
+    assert canvas.figure_svg(figure)
 
 
 def test_numbers_without_neighbours_get_a_marker() -> None:
@@ -240,19 +268,61 @@ def test_numbers_without_neighbours_get_a_marker() -> None:
     assert marked([1.0, None, 2.0, 3.0, None, 4.0]) == [0, 5]
 
 
+def test_a_timeline_has_a_row_for_each_stage_and_a_bar_for_each_execution() -> None:
+    (axes,) = run_plots.timeline(TIMELINE).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["generate", "learn"]  # in the order of the house
+    bars = [[box.get_extents().extents for box in rows.get_paths()] for rows in axes.collections]
+    assert [[(b[0], b[2]) for b in row] for row in bars] == [[(0, 2)], [(2, 5), (30, 40)]]
+    assert axes.get_xlabel() == "seconds since the first stage began"
+    slow = run_plots.timeline({**TIMELINE, "start": [0.0, 60.0, 600.0]})
+    assert slow.axes[0].get_xlabel() == "minutes since the first stage began"
+
+
+def test_calibration_shows_what_the_logits_say_and_what_was_rewarded() -> None:
+    figure = run_plots.calibration(CALIBRATION)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert drawn["rewarded"] == [0.0, 0.5] and drawn["not rewarded"] == [0.0, 0.1]
+    assert drawn["the reward they got"] == [1.0, 1.0]
+    assert labels(figure) == ["rewarded", "not rewarded", "the reward they got"]
+
+
+def test_every_metric_of_a_benchmark_has_a_line() -> None:
+    unknown = {**EVALUATIONS, "value": [None, None]}
+    figure = run_plots.benchmark_curves({"avg@4": EVALUATIONS, "maj@4": unknown, "pass@4": EVALUATIONS})
+    assert labels(figure) == ["avg@4", "pass@4"]
+    assert labels(run_plots.benchmark_curves({})) == []
+
+
+def test_the_machine_has_a_panel_for_each_measure() -> None:
+    figure = run_plots.resources({"GPU, %": {"minutes": [0, 1], "value": [10.0, 20.0]}})
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["GPU, %"]
+    assert run_plots.resources({}).axes[0].texts[0].get_text() == "no data yet"
+
+
+def test_verdicts_that_never_came_are_not_in_the_legend() -> None:
+    none = {"iteration": [1, 1], "status": ["correct", "timeout"], "share": [1.0, 0.0]}
+    assert labels(plots.verdict_shares(none)) == ["correct"]
+
+
+def test_every_colour_of_a_figure_has_a_dark_one() -> None:
+    for draw, tables in DRAWINGS.values():
+        text = canvas.figure_svg(draw(*tables), text="none")
+        assert set(re.findall("#[0-9a-f]{6}", text)) <= set(canvas.DARK)
+
+
 def test_png_has_the_size_it_was_asked_for() -> None:
-    data = plots.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
+    data = canvas.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    assert (width, height) == (560, 360)
-    assert data == plots.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
+    assert (width, height) == (520, 340)
+    assert data == canvas.figure_png(plots.learning_curve(ROUNDS, EVALUATIONS), dpi=100)
 
 
 def test_pyplot_is_never_imported() -> None:
     code = (
-        "import sys; from reval_core.reporting import plots;"
+        "import sys; from reval_core.reporting import canvas, plots;"
         "f = plots.stage_timeline({'iteration': [1], 'stage': ['learn'], 'seconds': [1.0]});"
-        "plots.figure_svg(f); plots.figure_png(f);"
+        "canvas.figure_svg(f); canvas.figure_png(f);"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

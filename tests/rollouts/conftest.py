@@ -19,7 +19,7 @@ from contracted import (
     start_server,
 )
 
-from reval_core.engine_config import ServersConfig
+from reval_core.config_engine import ServersConfig
 from reval_core.policies.tiny import arithmetic_tokenizer
 from reval_core.rollouts import RolloutEngine
 from reval_core.rollouts.transformers_engine import TransformersEngine

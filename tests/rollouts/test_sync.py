@@ -9,7 +9,7 @@ import pytest
 import torch
 from contracted import contract_model
 
-from reval_core.engine_config import SyncCheckConfig
+from reval_core.config_engine import SyncCheckConfig
 from reval_core.errors import RolloutError
 from reval_core.rollouts import Sample, SampleRequest, SamplingSettings
 from reval_core.rollouts.logprobs import MOST_TOKENS, response_logprobs, with_logprobs

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from contracted import CONTEXT, VLLM_ARGUMENTS, contract_model, require_vllm
 
-from reval_core.engine_config import EngineConfig, SyncCheckConfig
+from reval_core.config_engine import EngineConfig, SyncCheckConfig
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.rollouts import SampleRequest, SamplingSettings, check_engine
 from reval_core.rollouts.sync import check_sync, measure_sync

@@ -8,8 +8,8 @@ import torch
 from contracted import contract_model
 
 from reval_core.config import Config
+from reval_core.config_engine import EngineConfig, VllmConfig
 from reval_core.config_files import parse_config
-from reval_core.engine_config import EngineConfig, VllmConfig
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.rollouts import SampleRequest, SamplingSettings, check_engine, make_engine
 from reval_core.rollouts.vllm_engine import VllmEngine

@@ -8,7 +8,7 @@ import torch
 from contracted import KEY_ENV, Server, contract_model
 from safetensors.torch import load_file
 
-from reval_core.engine_config import EngineConfig, ServersConfig
+from reval_core.config_engine import EngineConfig, ServersConfig
 from reval_core.errors import ConfigError, RolloutError
 from reval_core.identity import sample_seed
 from reval_core.rollouts import SampleRequest, SamplingSettings, check_engine

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from store_example import FORK, RUN, add_run, batch_record, names, part_of
 
-from reval_core.replaying import ReplayConfig
+from reval_core.config_replay import ReplayConfig
 from reval_core.store import Store, baselines, replay, successes
 from reval_core.store.replay import Entry
 

@@ -19,7 +19,7 @@ from store_example import (
     part_of,
 )
 
-from reval_core.replaying import ReplayConfig
+from reval_core.config_replay import ReplayConfig
 from reval_core.store import Store, lineage, outside, replay
 from reval_core.store.lineage import PolicyRecord
 from reval_core.store.outside import Choice, Round, Saved, Standing

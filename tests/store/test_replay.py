@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from store_example import FORK, RUN, Example, add_run, batch_record, names, part_of
 
+from reval_core.config_replay import ReplayConfig
 from reval_core.errors import ConfigError
-from reval_core.replaying import ReplayConfig
 from reval_core.store import Store, replay
 from reval_core.store.connection import Connections
 from reval_core.store.draws import Drawn, Window, generator, uniform

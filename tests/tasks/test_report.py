@@ -5,9 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
-import pytest
-
 from reval_core.config_files import parse_config
 from tasks import report
 
@@ -33,19 +30,6 @@ def test_a_reward_that_is_a_number_is_not_called_accuracy() -> None:
 
 
 def test_what_learning_moves_is_the_residual_without_its_reward() -> None:
-    rounds = pa.table({"log_ratio_mean": [-0.5, 1.25, None], "root_value_gap_mean": [0.5, 16.0, None]})
+    rounds = {"log_ratio_mean": [-0.5, 1.25, None], "root_value_gap_mean": [0.5, 16.0, None]}
     assert report._moved(run(), rounds) == [0.0, 17.25, None]
     assert report._moved(run(objective={"use": "tbrm"}), rounds) == [None, None, None]
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "text"),
-    [
-        (0.5, 0.25, 0.75, "0.500 [0.250, 0.750]"),
-        (1.0, 1.0, 1.0, "1.000 [1.000, 1.000]"),
-        (0.5, None, None, "0.500 [not estimated]"),
-        (None, None, None, "not estimated"),
-    ],
-)
-def test_intervals_are_given_as_they_are(value: float | None, low: float | None, high: float | None, text: str) -> None:
-    assert report._interval({"value": value, "low": low, "high": high}) == text

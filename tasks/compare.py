@@ -1,9 +1,4 @@
-"""Two policies on the same benchmarks under the same noise, and the paired difference with its interval.
-
-    reval compare POLICY POLICY --benchmarks aime24,math500
-
-What was evaluated before is not sampled again.
-"""
+"""Two policies on the same benchmarks under the same noise, and the paired difference with its interval."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reval_core.errors import ConfigError
-from reval_core.evaluation.metrics import Estimate, majority_scores, paired_difference, pass_scores
+from reval_core.evaluation.metrics import Estimate, majority_scores, paired_difference, pass_scores, share_of
 from reval_core.home import Home
 from reval_core.store import Store, evaluations
 from tasks.references import Evaluated
@@ -27,6 +22,8 @@ class Compared:
     second: float
     difference: Estimate
     """Second minus first over the same problems, resampled together."""
+    intervals: tuple[Estimate, Estimate]
+    """Of first and second, each alone."""
 
 
 def compare(home: Home, first: Sequence[Evaluated], second: Sequence[Evaluated]) -> list[Compared]:
@@ -60,6 +57,13 @@ def _compared(benchmark: str, a: evaluations.Samples, b: evaluations.Samples) ->
         f"maj@{k}": (majority_scores(a.correct, a.answers), majority_scores(b.correct, b.answers)),
     }
     return [
-        Compared(benchmark, metric, float(left.mean()), float(right.mean()), paired_difference(right, left))
+        Compared(
+            benchmark,
+            metric,
+            float(left.mean()),
+            float(right.mean()),
+            paired_difference(right, left),
+            (share_of(left), share_of(right)),
+        )
         for metric, (left, right) in tables.items()
     ]

@@ -1,0 +1,37 @@
+-- How does pass@j grow with the number of samples j, up to the k that were drawn?
+-- $policy: a policy_id, by default the one that was evaluated last; $benchmark: by default all of its own. The unbiased
+-- estimate 1 - C(k - c, j) / C(k, j) with c right ones of k, averaged over problems; by each evaluation's own verifier, so
+-- responses that were graded again count by every verifier that an evaluation was made with.
+WITH asked AS (
+    SELECT DISTINCT evaluation_id, policy_id, benchmark, verifier_id, batch_id, samples_per_problem AS k
+    FROM evaluations
+    WHERE policy_id = coalesce($policy, (SELECT arg_max(policy_id, created_at) FROM evaluations))
+      AND ($benchmark IS NULL OR benchmark = $benchmark)
+),
+solved AS (
+    SELECT a.evaluation_id, t.problem_id, count(*) FILTER (v.status = 'correct') AS c
+    FROM asked AS a
+    JOIN store.trajectories AS t USING (batch_id)
+    JOIN (
+        SELECT trajectory_id, verifier_id, arg_max(status, graded_at) AS status
+        FROM store.verdicts
+        WHERE verifier_id IN (SELECT verifier_id FROM asked)
+        GROUP BY trajectory_id, verifier_id
+    ) AS v ON v.trajectory_id = t.trajectory_id AND v.verifier_id = a.verifier_id
+    GROUP BY a.evaluation_id, t.problem_id
+),
+draws AS (
+    SELECT a.*, unnest(range(1, a.k + 1)) AS j FROM asked AS a
+),
+-- the product over the first j draws of the chance that the next one is wrong, too
+estimates AS (
+    SELECT
+        d.*,
+        1 - list_product([greatest(d.k - s.c - i, 0)::DOUBLE / (d.k - i) FOR i IN range(0, d.j)]) AS pass
+    FROM draws AS d
+    JOIN solved AS s USING (evaluation_id)
+)
+SELECT benchmark, verifier_id, j, avg(pass) AS pass_at_j, count(*) AS problems, policy_id
+FROM estimates
+GROUP BY ALL
+ORDER BY benchmark, verifier_id, j;
