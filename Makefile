@@ -8,7 +8,7 @@ DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
 CONFIG  ?= configs/quickstart.yaml
 PIP      = .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$(KIND).txt
 
-VLLM_PIP = .venv-vllm/bin/python -m pip --disable-pip-version-check install -qq
+VLLM_PIP = .venv-vllm/bin/python -m pip --disable-pip-version-check install -qq --no-compile
 # a GiB for the KV cache instead of most of the memory, nothing compiled, no question to a hub; a missing vLLM fails
 VLLM_ON_CPU = VLLM_CPU_KVCACHE_SPACE=1 TORCHDYNAMO_DISABLE=1 HF_HUB_OFFLINE=1 REVAL_REQUIRE_VLLM=1
 
