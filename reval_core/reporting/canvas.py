@@ -115,6 +115,12 @@ def plain(axes: Axes, name: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=9, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of a legend that is no wider than the figure, where a row has room for some 84 letters."""
+    fitting = max(1, 84 // (max(map(len, labels)) + 6))  # the line and the gap are as wide as 6
+    return min(fitting, len(labels) if len(labels) < 5 else 4)
+
+
 def finish(figure: Figure, *, empty: bool) -> Figure:
     """One legend under all panels, or a word about missing data."""
     if empty:
@@ -139,7 +145,7 @@ def finish(figure: Figure, *, empty: bool) -> Figure:
             handles,
             labels,
             loc="outside lower center",
-            ncols=len(handles) if len(handles) < 5 else 3,
+            ncols=_columns(labels),
             frameon=False,
             fontsize=10,
             labelcolor=INK,
