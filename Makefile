@@ -4,13 +4,14 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 KIND    ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 comma   := ,
 EXTRAS  := $(if $(filter gpu,$(KIND)),[gpu],)
+DOCS    := $(if $(filter gpu,$(KIND)),[gpu$(comma)docs],[docs])
 DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
 CONFIG  ?= configs/quickstart.yaml
 PIP      = .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$(KIND).txt
 
 export REVAL_HOME ?= $(CURDIR)/.reval
 
-.PHONY: help setup train test lint format doctor clean
+.PHONY: help setup train test lint format docs doctor clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ format: .venv/.dev  ## rewrite the code in the house's format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+docs: .venv/.docs  ## build the documentation site into site/; a broken link is an error
+	.venv/bin/python docs/make_site.py
+
 doctor: .venv/.base  ## check this machine and the store
 	.venv/bin/reval doctor
 
@@ -57,4 +61,8 @@ clean:  ## remove the environment; the store under .reval stays
 
 .venv/.dev: .venv/.base
 	@$(PIP) -e ".$(DEV)"
+	@touch $@
+
+.venv/.docs: .venv/.base
+	@$(PIP) -e ".$(DOCS)"
 	@touch $@
