@@ -29,9 +29,12 @@ database itself the same stands in `duckdb_columns()`, in the column `comment`.
 
 COMMANDS = """# Commands
 
-Written by `docs/make_reference.py` from the command line itself; `reval COMMAND --help` prints the same. Every command works on one root:
-the environment variable `REVAL_HOME`, else the nearest folder .reval upwards from here. Exit codes: 0 done; 1 an error, on standard
+Written by `docs/make_reference.py` from the command line itself; `reval COMMAND --help` prints the same. What reads or writes a store does so
+under one root: the environment variable `REVAL_HOME`, else the nearest folder .reval upwards from here. Exit codes: 0 done; 1 an error, on standard
 error, that says what to do; 2 the command line was not understood; 130 asked to end by Ctrl-C or SIGTERM.
+
+`reval` with `--install-completion` lets the shell complete commands, options and file names by Tab, from the next terminal on (bash,
+zsh, fish, PowerShell); with `--show-completion` it prints what that would add.
 """
 
 
@@ -45,7 +48,8 @@ def schema() -> str:
                 "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' ORDER BY ALL"
             ).fetchall()
             tables = connection.execute(
-                "SELECT 'store.' || table_name, comment FROM duckdb_tables() WHERE schema_name = 'store' ORDER BY ALL"
+                "SELECT 'store.' || table_name, comment FROM duckdb_tables() "
+                "WHERE schema_name = 'store' AND table_name <> 'schema_migrations' ORDER BY ALL"
             ).fetchall()
             parts = [SCHEMA, "## Views\n", *_relations(connection, views), "## Tables\n", *_relations(connection, tables)]
     return "\n".join(parts)

@@ -114,7 +114,8 @@ def _mathml(formula: re.Match[str]) -> str:
     markup = convert(formula[1] or formula[2], display="block" if formula[1] else "inline")
     for sign in "*_|[]":  # signs that Markdown would read
         markup = markup.replace(sign, f"&#{ord(sign)};")
-    return markup
+    # Markdown takes a line that begins with <math> for a block of its own
+    return markup if formula[1] else f"<span>{markup}</span>"
 
 
 class _Reader(HTMLParser):

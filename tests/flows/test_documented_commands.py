@@ -15,7 +15,7 @@ from flows.cli import USAGE_ERROR, app, main
 from reval_core.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md"))))
+PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 LINE = re.compile(r"^\s*(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?reval (.*)$")
 
