@@ -29,7 +29,7 @@ database itself the same stands in `duckdb_columns()`, in the column `comment`.
 
 COMMANDS = """# Commands
 
-Written by `docs/make_reference.py` from the command line itself; `reval COMMAND --help` prints the same. What reads or writes a store does so
+Written by `docs/make_reference.py` from the command line itself; a command with `--help` prints the same. What reads or writes a store does so
 under one root: the environment variable `REVAL_HOME`, else the nearest folder .reval upwards from here. Exit codes: 0 done; 1 an error, on standard
 error, that says what to do; 2 the command line was not understood; 130 asked to end by Ctrl-C or SIGTERM.
 
