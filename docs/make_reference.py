@@ -22,19 +22,20 @@ DOCS = Path(__file__).parent
 
 SCHEMA = """# Schema of the store
 
-Written by `docs/make_reference.py` from `sql/migrations/` and `sql/views/`. The **views** are for people and programs outside, and a
-test holds their columns. The **tables** below them, in the schema `store`, may change with a version; [SQL](sql.md) shows how to ask. In a
-database itself the same stands in `duckdb_columns()`, in the column `comment`.
+Written by `docs/make_reference.py` from `sql/migrations/` and `sql/views/`. The **views** are for people and programs
+outside, and a test holds their columns. The **tables** below them, in the schema `store`, may change with a version;
+[SQL](sql.md) shows how to ask. In a database itself the same stands in `duckdb_columns()`, in the column `comment`.
 """
 
 COMMANDS = """# Commands
 
-Written by `docs/make_reference.py` from the command line itself; a command with `--help` prints the same. What reads or writes a store does so
-under one root: the environment variable `REVAL_HOME`, else the nearest folder .reval upwards from here. Exit codes: 0 done; 1 an error, on standard
-error, that says what to do; 2 the command line was not understood; 130 asked to end by Ctrl-C or SIGTERM.
+Written by `docs/make_reference.py` from the command line itself; a command with `--help` prints the same. What reads or
+writes a store does so under one root: the environment variable `REVAL_HOME`, else the nearest folder .reval upwards
+from here. Exit codes: 0 done; 1 an error, on standard error, that says what to do; 2 the command line was not
+understood; 130 asked to end by Ctrl-C or SIGTERM.
 
-`reval` with `--install-completion` lets the shell complete commands, options and file names by Tab, from the next terminal on (bash,
-zsh, fish, PowerShell); with `--show-completion` it prints what that would add.
+`reval` with `--install-completion` lets the shell complete commands, options and file names by Tab, from the next
+terminal on (bash, zsh, fish, PowerShell); with `--show-completion` it prints what that would add.
 """
 
 
@@ -51,7 +52,13 @@ def schema() -> str:
                 "SELECT 'store.' || table_name, comment FROM duckdb_tables() "
                 "WHERE schema_name = 'store' AND table_name <> 'schema_migrations' ORDER BY ALL"
             ).fetchall()
-            parts = [SCHEMA, "## Views\n", *_relations(connection, views), "## Tables\n", *_relations(connection, tables)]
+            parts = [
+                SCHEMA,
+                "## Views\n",
+                *_relations(connection, views),
+                "## Tables\n",
+                *_relations(connection, tables),
+            ]
     return "\n".join(parts)
 
 

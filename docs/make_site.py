@@ -2,9 +2,10 @@
 
     python docs/make_site.py        (make docs installs what it needs first)
 
-The pages are laid out under build/docs, where a link to a file that is no page becomes the file's path in words. Then
-formulas become MathML, which browsers draw by themselves. Then zensical renders them, with unknown references as errors. It looks at links between pages only, so every link and anchor of
-the rendered pages is followed here as well, and what a reader's browser would fetch from elsewhere is an error.
+The pages are laid out under build/docs, where a link to a file that is no page becomes the file's path in words, and
+formulas become MathML, which browsers draw by themselves. Then zensical renders them, with unknown references as errors.
+It looks at links between pages only, so every link and anchor of the rendered pages is followed here as well, and what
+a reader's browser would fetch from elsewhere is an error.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class _Reader(HTMLParser):
 
 
 def follow(site: Path) -> Iterator[str]:
-    """What is wrong with the links of rendered pages: each that leads to no file or anchor, or fetches from elsewhere."""
+    """What is wrong with rendered pages: each link that leads to no file or heading, and what is fetched elsewhere."""
     read = {}
     for path in sorted(site.rglob("*.html")):
         read[path] = _Reader()
@@ -148,14 +149,20 @@ def follow(site: Path) -> Iterator[str]:
                 if link in reader.fetched and address.scheme != "data":
                     yield f"{where}: would fetch {link} from elsewhere"
                 continue
-            target = path if not address.path else site / address.path[1:] if link[0] == "/" else path.parent / address.path
-            target = Path(os.path.normpath(unquote(str(target))))
-            if target.is_dir():
-                target /= "index.html"
+            target = _target(site, path, unquote(address.path))
             if not target.is_file():
                 yield f"{where}: {link} leads to no file"
             elif address.fragment and target in read and unquote(address.fragment) not in read[target].anchors:
                 yield f"{where}: {link} leads to no heading"
+
+
+def _target(site: Path, page: Path, path: str) -> Path:
+    """The file that a path in a link means."""
+    if not path:
+        return page
+    found = site / path[1:] if path.startswith("/") else page.parent / path
+    found = Path(os.path.normpath(found))
+    return found / "index.html" if found.is_dir() else found
 
 
 def build() -> None:

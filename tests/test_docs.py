@@ -167,7 +167,9 @@ def test_the_configuration_tables_are_those_of_the_fields() -> None:
 
 @pytest.mark.parametrize("page", ["schema.md", "commands.md"])
 def test_the_reference_is_that_of_the_code(page: str) -> None:
-    assert text_of(f"docs/{page}") == program("make_reference").PAGES[page](), "refresh it: python docs/make_reference.py"
+    assert text_of(f"docs/{page}") == program("make_reference").PAGES[page](), (
+        "refresh it: python docs/make_reference.py"
+    )
 
 
 def test_every_table_and_column_says_what_it_is() -> None:
@@ -249,7 +251,9 @@ def test_a_page_without_a_place_and_a_link_to_nothing_are_errors(site: ModuleTyp
 def test_rendered_links_are_followed(site: ModuleType, tmp_path: Path) -> None:
     html = '<h1 id="a"></h1><a href="b.html#there"></a><a href="b.html#gone"></a><a href="c.html"></a><a href="#a"></a>'
     (tmp_path / "index.html").write_text(html + '<script src="https://elsewhere.org/x.js"></script>', encoding="utf-8")
-    (tmp_path / "b.html").write_text('<p id="there"><a href="https://elsewhere.org">is a link</a></p>', encoding="utf-8")
+    (tmp_path / "b.html").write_text(
+        '<p id="there"><a href="https://elsewhere.org">is a link</a></p>', encoding="utf-8"
+    )
     assert list(site.follow(tmp_path)) == [
         "index.html: b.html#gone leads to no heading",
         "index.html: c.html leads to no file",
