@@ -2,10 +2,10 @@
 
     python docs/make_site.py        (make docs installs what it needs first)
 
-The pages are laid out under build/docs, where a link to a file that is no page becomes the file's path in words, and
-formulas become MathML, which browsers draw by themselves. Then zensical renders them, with unknown references as errors.
-It looks at links between pages only, so every link and anchor of the rendered pages is followed here as well, and what
-a reader's browser would fetch from elsewhere is an error.
+The pages are laid out under build/docs, where a link to a file that is no page becomes the file's path in words and
+formulas become MathML, which browsers draw by themselves. Then zensical renders them; unknown references are errors. It
+looks at links between pages only, so every link and anchor of the rendered pages is followed here as well, and what a
+reader's browser would fetch from elsewhere is an error.
 """
 
 from __future__ import annotations
