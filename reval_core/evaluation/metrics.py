@@ -79,7 +79,7 @@ def pass_at_k(correct: CorrectTable, j: int | None = None) -> Estimate:
 
 
 def maj_at_k(correct: CorrectTable, answers: AnswerTable) -> Estimate:
-    """Accuracy of the most frequent of k answers; see :func:`majority_scores` for ties.
+    """Accuracy of the most frequent of k answers; see `majority_scores` for ties.
 
     Args:
         correct: verdicts [n_problems, k].
@@ -164,14 +164,14 @@ def pass_scores(correct: NDArray[np.bool_], j: int) -> Scores:
 def majority_scores(correct: NDArray[np.bool_], answers: Sequence[Sequence[str | None]]) -> Scores:
     """Per problem, the expected correctness of the answer that most samples gave.
 
-    Answers vote by their :func:`vote_key`; None does not vote. When several answers share the lead,
+    Answers vote by their `vote_key`; None does not vote. When several answers share the lead,
     each wins with equal probability and the score is the expectation, so no order of samples or
     answers is favoured. (Likewise equal answers with different verdicts, after a timeout say, count
     by their mean.) Nobody voting scores 0.
 
     Args:
         correct: verdicts [n_problems, k].
-        answers: extracted answers [n_problems][k].
+        answers: extracted answers [n_problems, k].
     """
     scores = np.zeros(len(correct))
     for row, given in enumerate(answers):

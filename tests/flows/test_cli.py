@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,11 @@ def test_an_unknown_option_is_a_usage_error(reval: Reval) -> None:
     code, _, error = reval("train", "x.yaml", "--forse", "generate@1")
     assert code == 2
     assert "--force" in error
+
+
+def test_the_shell_completes_commands() -> None:
+    """In a process of its own: the name of the program that is completed for is that of the main module."""
+    program = "import sys; sys.argv = ['reval']; from flows.cli import main; main()"
+    asked = {"_REVAL_COMPLETE": "complete_bash", "COMP_WORDS": "reval exp", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | asked, capture_output=True, text=True)
+    assert (done.returncode, set(done.stdout.split())) == (0, {"export", "export-policy"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from flows.cli import USAGE_ERROR, app, main
 from reval_core.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").glob("*.md"))))
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PAGES = ("README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md"))))
+ROOT_COMMAND = typer.main.get_command(app)
+COMMANDS = ROOT_COMMAND.commands  # type: ignore[attr-defined]
+OF_NO_COMMAND = {option for param in ROOT_COMMAND.params for option in param.opts}
 LINE = re.compile(r"^\s*(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?reval (.*)$")
 
 
@@ -49,7 +52,7 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("arguments", all_commands(), ids=" ".join)
 def test_the_command_line_takes_it(arguments: tuple[str, ...]) -> None:
     name, *rest = arguments
-    assert name in COMMANDS
+    assert name in COMMANDS or arguments in {(option,) for option in OF_NO_COMMAND}
     if rest or name in ("sql", "runs", "report", "doctor"):  # a command's bare name in prose is no call
         parsed(name, *rest)
 
@@ -65,7 +68,7 @@ def test_an_option_that_is_named_alone_is_some_commands(page: str) -> None:
     groups = [getattr(command, "commands", {}) for command in COMMANDS.values()]
     known_commands = [*COMMANDS.values(), *(command for group in groups for command in group.values())]
     known = {option for command in known_commands for param in command.params for option in param.opts}
-    known |= {"--help", "--backend-store-uri"}  # the second is MLflow's
+    known |= {"--help", "--backend-store-uri"} | OF_NO_COMMAND  # the second is MLflow's
     assert set(re.findall(r"`(--[a-z-]+)[^`\n]*`", text)) <= known
 
 
@@ -117,7 +120,20 @@ def test_the_shown_table_has_the_columns_of_its_query(
 
 
 TRAININGS = [arguments for arguments in all_commands() if arguments[0] == "train" and len(arguments) > 1]
+TUTORIAL = "sums.yaml"
+"""The configuration that a reader of docs/tutorial.md writes."""
 EXAMPLES_RUN = re.compile(r"\b(quickstart-[0-9a-f]{8}|RUN)@\d+$")
+
+
+def write_the_tutorials_files(folder: Path) -> None:
+    """The problem file, by the program that makes it, and the configuration."""
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (config,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (line,) = re.findall(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", program], cwd=folder, check=True)
+    assert (folder / "sums.jsonl").read_text(encoding="utf-8").startswith(line)
+    (folder / TUTORIAL).write_text(config, encoding="utf-8")
 
 
 @pytest.mark.parametrize("arguments", TRAININGS, ids=" ".join)
@@ -132,6 +148,9 @@ def test_its_training_dry_runs(
     """Where a run of the example is named, or the example's run itself is forced, the small run stands for it."""
     _, config, *rest = arguments
     config = "configs/quickstart.yaml" if config in ("CONFIG", "FILE") else config
+    if config == TUTORIAL:
+        write_the_tutorials_files(copied.root)
+        config = str(copied.root / TUTORIAL)
     if "--from" in rest or "--force" in rest:
         config = str(tmp_path / "small.yaml")
         Path(config).write_text(finished.config.to_yaml(), encoding="utf-8")
