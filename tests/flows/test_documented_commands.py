@@ -69,7 +69,7 @@ def test_an_option_that_is_named_alone_is_some_commands(page: str) -> None:
     known_commands = [*COMMANDS.values(), *(command for group in groups for command in group.values())]
     known = {option for command in known_commands for param in command.params for option in param.opts}
     known |= {"--help", "--backend-store-uri"} | OF_NO_COMMAND  # the second is MLflow's
-    assert set(re.findall(r"`(--[a-z-]+)[^`\n]*`", text)) <= known
+    assert set(re.findall(r"`(--[a-z0-9-]+)[^`\n]*`", text)) <= known
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home, *arguments: str) -> str:
