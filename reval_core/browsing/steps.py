@@ -27,6 +27,7 @@ from reval_core.policies.folder import base_policy_id, load_tokenizer, read_mani
 from reval_core.policies.steps import example_of
 from reval_core.policies.weights import AdapterWeights, Weights, WholeWeights
 from reval_core.store import Store, lineage, trajectories
+from reval_core.store import statements as sql
 from reval_core.store.lineage import PolicyRecord
 
 Floats = npt.NDArray[np.float64]
@@ -179,8 +180,8 @@ class Scorer:
         """The text of each token, by the policy's own tokenizer."""
         folder = self._folder(record)
         with self._store.read() as connection:
-            batch = trajectories.batch_of(connection, trajectory_id)
-        if tokenizer_id(folder) != batch.tokenizer_id:
+            known = sql.row(connection, "browsing", "tokenizer", trajectory=trajectory_id)
+        if known is None or tokenizer_id(folder) != known[0]:
             raise PolicyError(
                 f"{record.policy_id} has another tokenizer than the completion was put into tokens with, so these ids "
                 "mean other words to it. Choose a policy of the same base."
