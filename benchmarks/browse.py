@@ -1,4 +1,4 @@
-"""How long each page of `reval browse` takes on a store of 100,000 trajectories, over HTTP's own interface in one process.
+"""How long each page of `reval browse` takes on a store of 100,000 trajectories, asked in one process.
 
     python benchmarks/browse.py                     # makes the store in a temporary folder, a minute
     python benchmarks/browse.py --rows 20000 --json result.json
@@ -108,8 +108,8 @@ def add_round(store: Store, round_: int, purpose: str, asked: list[Problem], noi
     entries = {"position": pa.array(range(count), pa.int32()), "trajectory_id": names}
     entries |= {"gold_digest": golds, "reward_used": reward}
     outputs = {
-        "generate": {"batch_id": batch.batch_id, "tokens": 1},
-        "verify": {"verifier_id": VERIFIER, "golds_digest": "gld"},
+        "generate": {"batch_id": batch.batch_id, "trajectories": count, "tokens": 200 * count, "truncated": 0},
+        "verify": {"verifier_id": VERIFIER, "golds_digest": "gld", "statuses": {"correct": count}},
         "learn": {"policy_id": f"pol_{round_}", "updates": UPDATES},
     }
     with store.write() as connection:
@@ -176,7 +176,9 @@ def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
 
 def pages(store: Store) -> dict[str, str]:
     """What is asked for, by what it is."""
-    found = store.query_live("SELECT trajectory_id, problem_id FROM trajectories WHERE iteration = 50 LIMIT 1").to_pylist()
+    found = store.query_live(
+        "SELECT trajectory_id, problem_id FROM trajectories WHERE iteration = 50 LIMIT 1"
+    ).to_pylist()
     name, asked = found[0].values()
     return {
         "runs": "/",
@@ -203,7 +205,7 @@ def measure(home: Home, rows: int) -> list[dict[str, float | str]]:
             connection.execute("SELECT 1")
 
     table: list[dict[str, float | str]] = []
-    print(f"{home.database.stat().st_size / 1e6:,.0f} MB\n\n| page | ms, median | ms, longest | next page |\n|---|---|---|---|")
+    print(f"{home.database.stat().st_size / 1e6:,.0f} MB\n\n| page | ms, median | ms, longest |\n|---|---|---|")
     with TestClient(application(home, port=80), base_url="http://127.0.0.1:80") as client:
         client.get("/")  # whatever is imported or compiled at first
         asked: list[tuple[str, Callable[[], object]]] = [("floor: open and close", opened)]

@@ -22,7 +22,9 @@ def shades(values: Floats) -> list[str]:
     if most == 0.0:
         return ["z"] * len(values)
     steps = np.ceil(np.sqrt(np.abs(values) / most) * SHADES - 0.5).astype(int)
-    return ["z" if step == 0 else f"{'p' if value > 0 else 'n'}{step}" for step, value in zip(steps, values, strict=True)]
+    return [
+        "z" if step == 0 else f"{'p' if value > 0 else 'n'}{step}" for step, value in zip(steps, values, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

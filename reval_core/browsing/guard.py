@@ -7,8 +7,6 @@ read, and must not come from inside another site's page.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -59,7 +57,7 @@ class Guard:
         return None
 
 
-def with_headers(send: Send) -> Callable[[Message], object]:
+def with_headers(send: Send) -> Send:
     """The same, with the headers on the beginning of the answer."""
 
     async def sent(message: Message) -> None:

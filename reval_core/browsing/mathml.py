@@ -22,13 +22,17 @@ MOST_CHARACTERS = 2_000
 MOST_DEPTH = 40
 """Of braces and environments; deeper ones stay as source."""
 ELEMENTS = frozenset(
-    "math mrow mi mn mo mtext ms mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup munder "
-    "mover munderover mmultiscripts mprescripts none mtable mtr mlabeledtr mtd".split()
+    """
+    math mrow mi mn mo mtext ms mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup munder mover
+    munderover mmultiscripts mprescripts none mtable mtr mlabeledtr mtd
+    """.split()
 )
 ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel stretchy fence separator form accent accentunder largeop movablelimits symmetric "
-    "lspace rspace minsize maxsize linethickness width height depth columnalign columnlines columnspacing rowlines "
-    "rowspacing mathvariant notation".split()
+    """
+    display displaystyle scriptlevel stretchy fence separator form accent accentunder largeop movablelimits symmetric
+    lspace rspace minsize maxsize linethickness width height depth columnalign columnlines columnspacing rowlines
+    rowspacing mathvariant notation
+    """.split()
 )
 """Of an element; those that name an address, a style, a class or an id are not among them."""
 _VALUE = re.compile(r"-?[A-Za-z0-9.%]{1,24}(?: [A-Za-z0-9.%]{1,24}){0,30}")
@@ -37,9 +41,20 @@ _HUGE = re.compile(r"\d{3}")
 _BEGINS_OR_ENDS = re.compile(r"\\.|[{}]", re.DOTALL)
 _DEFINES = re.compile(r"\\(?:re)?newcommand|\\def(?![A-Za-z])")
 """A definition may name itself twice, which takes for ever."""
-_UNREAD = (
-    *(value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, Exception)),
-    *(ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, StopIteration, TypeError, ValueError),
+_UNREAD: tuple[type[Exception], ...] = (
+    exceptions.DenominatorNotFoundError,
+    exceptions.DoubleSubscriptsError,
+    exceptions.DoubleSuperscriptsError,
+    exceptions.ExtraLeftOrMissingRightError,
+    exceptions.InvalidAlignmentError,
+    exceptions.InvalidStyleForGenfracError,
+    exceptions.InvalidWidthError,
+    exceptions.LimitsMustFollowMathOperatorError,
+    exceptions.MissingEndError,
+    exceptions.MissingSuperScriptOrSubscriptError,
+    exceptions.NoAvailableTokensError,
+    exceptions.NumeratorNotFoundError,
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError),
 )
 """What latex2mathml raises of LaTeX that it does not read."""
 
@@ -55,10 +70,15 @@ def mathml(latex: str, *, block: bool) -> Markup | None:
     if len(latex) > MOST_CHARACTERS or _depth(latex) > MOST_DEPTH or _DEFINES.search(latex) or not latex.strip():
         return None
     try:
-        tree = Converter(display="block" if block else "inline").convert_to_element(latex)
+        tree = Converter(display="block" if block else "inline").convert_to_element(_unnumbered(latex))
     except _UNREAD:
         return None
     return Markup("".join(_written(tree)))
+
+
+def _unnumbered(latex: str) -> str:
+    """Without the numbers that LaTeX puts behind the lines of a display."""
+    return re.sub(r"\\(begin|end)\{(align|gather|equation)\}", r"\\\1{\2*}", latex)
 
 
 def _depth(latex: str) -> int:

@@ -1,7 +1,7 @@
 """The named queries as forms: which parameters each takes, and what may be put into them.
 
-Nothing but a file of ``sql/queries`` is run. SQL of others is for `reval sql`: a read-only connection may still read and
-write files, which no address that another page can lead to should be able to ask for.
+Nothing but a file of ``sql/queries`` is run. SQL of others is for `reval sql`: a read-only connection may still read
+and write files, which no address that another page can lead to should be able to ask for.
 """
 
 from __future__ import annotations

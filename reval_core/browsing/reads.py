@@ -1,7 +1,8 @@
 """What the pages read of the store: rows by the names of their columns.
 
-Statements over many trajectories have a second of the live database, as any query of a person; those that read a few rows by
-their ids have it for as long as they take. Nothing keeps the file open between them, so that a run commits beside us.
+Statements over many trajectories have a second of the live database, as any query of a person; those that read a few
+rows by their ids have it for as long as they take. Nothing keeps the file open between them, so that a run commits
+beside us.
 """
 
 from __future__ import annotations
@@ -114,9 +115,7 @@ class Reads:
                 admissions=sql.records(connection, AREA, "admissions", trajectory=trajectory_id),
                 uses=sql.records(connection, AREA, "uses", trajectory=trajectory_id, iteration=row["iteration"]),
                 policy=sql.record(connection, AREA, "policy", policy=row["policy_id"]),
-                saved=sql.records(
-                    connection, AREA, "saved_policies", tokenizer=row["tokenizer_id"], run=row["run_id"]
-                ),
+                saved=sql.records(connection, AREA, "saved_policies", tokenizer=row["tokenizer_id"], run=row["run_id"]),
             )
             if found.completion is not None:
                 return found

@@ -188,7 +188,13 @@ class Site:
         for side, other in ((0, 1), (1, 0)):
             if not chosen[side]:
                 chosen[side] = next((name for name in names if name != chosen[other]), "")
-        return page("compare", problem=problem, policies=policies, chosen=chosen, sides=[self._side(problem, name) for name in chosen])
+        return page(
+            "compare",
+            problem=problem,
+            policies=policies,
+            chosen=chosen,
+            sides=[self._side(problem, name) for name in chosen],
+        )
 
     def _side(self, problem: Row, policy_id: str) -> list[Row]:
         rows = self._reads.responses(problem["problem_id"], policy_id) if policy_id else []
@@ -209,7 +215,14 @@ class Site:
         rows = table.slice(0, MOST_ROWS).to_pylist()
         runs = self._reads.run_names() if "run" in asked.parameters else []
         return page(
-            "query", asked=asked, values=values, names=table.column_names, rows=rows, count=table.num_rows, note=note, runs=runs
+            "query",
+            asked=asked,
+            values=values,
+            names=table.column_names,
+            rows=rows,
+            count=table.num_rows,
+            note=note,
+            runs=runs,
         )
 
     def style(self, request: Request) -> Response:
@@ -253,5 +266,7 @@ def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return page("error", status=error.status_code, said=f"There is no page {request.url.path}.")
     if isinstance(error, RevalError):
-        return page("error", status=next((code for kind, code in STATUS if isinstance(error, kind)), 500), said=str(error))
+        return page(
+            "error", status=next((code for kind, code in STATUS if isinstance(error, kind)), 500), said=str(error)
+        )
     return page("error", status=500, said="This page failed by a fault of ReVal's own; the terminal says where.")

@@ -18,12 +18,15 @@ MOST_SHOWN = 200_000
 """Characters of a text that a page shows; the rest is had as plain text."""
 MOST_LATEX = 20_000
 """Characters of LaTeX that a page shows as formulas, which takes up to some seconds; later ones stay as source."""
+MOST_INLINE = 500
+"""Characters between two dollar signs that make a formula."""
 _OPENS = re.compile(
     r"\\\$|\$\$|\$(?=\S)|\\\[|\\\(|\\boxed\s?\{|\\begin\{(?P<name>align|aligned|alignat|cases|equation|eqnarray|gather)\*?\}"
 )
 _CLOSES = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-_CLOSING_DOLLAR = re.compile(r"(?<![\s\\])\$(?!\d)|\n\s*\n")
+_NEXT_DOLLAR = re.compile(r"(?<!\\)\$|\n\s*\n")
+_CLOSING_DOLLAR = re.compile(r"(?<!\s)\$(?!\d)")
 
 
 def cut(text: str) -> tuple[str, int]:
@@ -76,8 +79,10 @@ def _formula(text: str, opening: re.Match[str]) -> tuple[int, str, bool] | None:
         end = text.find(closing, body, limit)
         return None if end < 0 else (end + len(closing), text[start : end + len(closing)], True)
     if token == "$":
-        closed = _CLOSING_DOLLAR.search(text, body, limit)
-        return (closed.end(), text[body : closed.start()], False) if closed and closed[0] == "$" else None
+        closed = _NEXT_DOLLAR.search(text, body, body + MOST_INLINE)
+        if closed is None or not _CLOSING_DOLLAR.match(text, closed.start()):
+            return None
+        return closed.end(), text[body : closed.start()], False
     end = text.find(_CLOSES[token], body, limit)
     return None if end < 0 else (end + 2, text[body:end], token != r"\(")
 
