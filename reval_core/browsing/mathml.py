@@ -25,14 +25,14 @@ ELEMENTS = frozenset(
     """
     math mrow mi mn mo mtext ms mspace mfrac msqrt mroot mstyle mpadded mphantom menclose msub msup msubsup munder mover
     munderover mmultiscripts mprescripts none mtable mtr mlabeledtr mtd
-    """.split()
+    """.split()  # noqa: SIM905
 )
 ATTRIBUTES = frozenset(
     """
     display displaystyle scriptlevel stretchy fence separator form accent accentunder largeop movablelimits symmetric
     lspace rspace minsize maxsize linethickness width height depth columnalign columnlines columnspacing rowlines
     rowspacing mathvariant notation
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """Of an element; those that name an address, a style, a class or an id are not among them."""
 _VALUE = re.compile(r"-?[A-Za-z0-9.%]{1,24}(?: [A-Za-z0-9.%]{1,24}){0,30}")

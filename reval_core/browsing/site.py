@@ -188,13 +188,9 @@ class Site:
         for side, other in ((0, 1), (1, 0)):
             if not chosen[side]:
                 chosen[side] = next((name for name in names if name != chosen[other]), "")
-        return page(
-            "compare",
-            problem=problem,
-            policies=policies,
-            chosen=chosen,
-            sides=[self._side(problem, name) for name in chosen],
-        )
+        known = {row["policy_id"]: row for row in policies}
+        sides = [(name, known.get(name), self._side(problem, name)) for name in chosen]
+        return page("compare", problem=problem, policies=policies, chosen=chosen, sides=sides)
 
     def _side(self, problem: Row, policy_id: str) -> list[Row]:
         rows = self._reads.responses(problem["problem_id"], policy_id) if policy_id else []

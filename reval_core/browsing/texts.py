@@ -18,6 +18,8 @@ MOST_SHOWN = 200_000
 """Characters of a text that a page shows; the rest is had as plain text."""
 MOST_LATEX = 20_000
 """Characters of LaTeX that a page shows as formulas, which takes up to some seconds; later ones stay as source."""
+MOST_FORMULAS = 2_000
+"""Openings of formulas that are looked at; behind them all is plain text."""
 MOST_INLINE = 500
 """Characters between two dollar signs that make a formula."""
 _OPENS = re.compile(
@@ -54,7 +56,10 @@ def rendered(text: str) -> Markup:
 def _pieces(text: str) -> Iterator[tuple[str, str, str, bool]]:
     """(plain text, source of the formula behind it, its LaTeX, whether it stands on a line of its own)."""
     begun, at = 0, 0
-    while (opening := _OPENS.search(text, at)) is not None:
+    for _ in range(MOST_FORMULAS):
+        opening = _OPENS.search(text, at)
+        if opening is None:
+            break
         found = _formula(text, opening)
         if found is None:
             at = opening.end()

@@ -33,8 +33,7 @@ judged AS (
 ),
 wanted AS (
     SELECT
-        t.trajectory_id, t.problem_id, t.run_id, t.sample_index, t.response_tokens, t.finish_reason, t.created_at,
-        b.purpose, b.policy_id, b.round,
+        t.trajectory_id,
         CASE $sort
             WHEN 'newest' THEN -epoch_us(t.created_at)
             WHEN 'oldest' THEN epoch_us(t.created_at)
@@ -63,24 +62,24 @@ wanted AS (
 page AS (
     SELECT *
     FROM wanted
-    WHERE $after IS NULL OR (key, trajectory_id) > ($key, $after)
+    WHERE $after IS NULL OR key > $key OR (key = $key AND trajectory_id > $after)
     ORDER BY key, trajectory_id
     LIMIT $size
 )
 SELECT
-    p.*,
-    q.question,
-    v.status,
-    v.answer,
-    v.reward,
+    p.key, t.trajectory_id, t.problem_id, t.run_id, t.sample_index, t.response_tokens, t.finish_reason, b.purpose, b.policy_id,
+    b.round, q.question, v.status, v.answer, v.reward,
     (SELECT count(*) FROM wanted) AS matches
 FROM page AS p
-LEFT JOIN store.problems AS q ON q.problem_id = p.problem_id
+JOIN store.trajectories AS t USING (trajectory_id)
+JOIN store.batches AS b USING (batch_id)
+LEFT JOIN store.problems AS q ON q.problem_id = t.problem_id
 LEFT JOIN (
     SELECT v.*
     FROM store.verdicts AS v
     JOIN page AS p USING (trajectory_id)
-    LEFT JOIN store.runs AS r ON r.run_id = coalesce($run, p.run_id)
+    JOIN store.trajectories AS t USING (trajectory_id)
+    LEFT JOIN store.runs AS r ON r.run_id = coalesce($run, t.run_id)
     QUALIFY row_number() OVER (
         PARTITION BY v.trajectory_id
         ORDER BY v.verifier_id IS NOT DISTINCT FROM r.verifier_id DESC, v.graded_at DESC, v.verifier_id DESC, v.gold_digest DESC
