@@ -106,9 +106,7 @@ def test_whatever_is_said_the_page_has_its_text_and_nothing_else(text: str) -> N
     only_a_formula(str(rendered(text)))
 
 
-@pytest.mark.parametrize(
-    "piece", ["$a ", "\\boxed{", "\\[", "\\begin{align}", "$x$", "\\(" + "(" * 1900 + "\\)", "$\n", "\\sqrt"]
-)
+@pytest.mark.parametrize("piece", ["$a ", "\\boxed{", "$x$", "\\(" + "(" * 1900 + "\\)"])
 def test_a_huge_text_takes_a_second_or_two(piece: str) -> None:
     text, left = cut(piece * (2 * MOST_SHOWN // len(piece)))
     began = time.process_time()
