@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -99,6 +100,7 @@ class Site:
             found=found,
             view=view,
             views=VIEWS,
+            question=_shown(found.row["question"]),
             text=rendered(text) if view == "rendered" else text,
             left=left,
             pieces=pieces,
@@ -190,7 +192,14 @@ class Site:
                 chosen[side] = next((name for name in names if name != chosen[other]), "")
         known = {row["policy_id"]: row for row in policies}
         sides = [(name, known.get(name), self._side(problem, name)) for name in chosen]
-        return page("compare", problem=problem, policies=policies, chosen=chosen, sides=sides)
+        return page(
+            "compare",
+            problem=problem,
+            question=_shown(problem["question"]),
+            policies=policies,
+            chosen=chosen,
+            sides=sides,
+        )
 
     def _side(self, problem: Row, policy_id: str) -> list[Row]:
         rows = self._reads.responses(problem["problem_id"], policy_id) if policy_id else []
@@ -224,6 +233,11 @@ class Site:
     def style(self, request: Request) -> Response:
         """The style sheet."""
         return Response((FOLDER / "style.css").read_bytes(), media_type="text/css")
+
+
+def _shown(question: str | None) -> Markup:
+    """A question with its formulas."""
+    return rendered(cut(question or "—")[0])
 
 
 def _drawn(steps: Steps) -> dict[str, object]:

@@ -103,20 +103,18 @@ class Scorer:
             tokens = trajectories.tokens(connection, [trajectory_id])[trajectory_id]
         settings = policy.settings if policy.kind == "learned" else {}
         objective: Mapping[str, Any] = settings.get("objective", {})
-        how = {
-            "compute_dtype": settings.get("compute_dtype", "float32"),
-            "temperature": objective.get("policy_temperature", 1.0),
-        }
+        compute_dtype = settings.get("compute_dtype", "float32")
+        temperature = objective.get("policy_temperature", 1.0)
         pieces = self._pieces(policy, tokens.response_ids, trajectory_id)
         logprob, ref_logprob = (
-            self._token_logprobs(self._model(record, how["compute_dtype"]), tokens, **how)
+            self._token_logprobs(self._model(record, settings), tokens, compute_dtype, temperature)
             for record in (policy, reference)
         )
         beta = objective.get("beta")
         return Steps(policy_id, reference_policy_id, beta, logprob, ref_logprob, tuple(pieces))
 
     def _token_logprobs(
-        self, model: nn.Module, tokens: trajectories.Tokens, *, compute_dtype: str, temperature: float
+        self, model: nn.Module, tokens: trajectories.Tokens, compute_dtype: str, temperature: float
     ) -> Floats:
         """[T] log-probabilities of the response's tokens, nats."""
         with scoring_mode(model, compute_dtype, packed=False):
@@ -132,35 +130,32 @@ class Scorer:
         found = scores.token_logprob[0].double().cpu().numpy()  # [P + T]
         return found[-len(tokens.response_ids) :]
 
-    def _model(self, record: PolicyRecord, compute_dtype: str) -> nn.Module:
-        key = f"{record.policy_id} {compute_dtype}"
+    def _model(self, record: PolicyRecord, settings: Mapping[str, Any]) -> nn.Module:
+        """A policy's model, in the form in which policies of these settings compute."""
+        compute_dtype, lora = settings.get("compute_dtype", "float32"), settings.get("lora")
+        key = f"{record.policy_id} {compute_dtype} {lora}"
         if key not in self._models:
             while len(self._models) >= HELD:
                 self._models.popitem(last=False)
-            self._models[key] = self._load(record, compute_dtype).eval()
+            self._models[key] = self._load(record, compute_dtype, lora).eval()
         self._models.move_to_end(key)
         return self._models[key]
 
-    def _load(self, record: PolicyRecord, compute_dtype: str) -> nn.Module:
+    def _load(self, record: PolicyRecord, compute_dtype: str, lora: Mapping[str, Any] | None) -> nn.Module:
         folder = self._folder(record)
-        if record.kind == "base":
-            found = base_policy_id(folder)
-            if found != record.policy_id:
-                raise PolicyError(f"{folder} should hold {record.policy_id}, and its files are those of {found}.")
-            return self._weights(record, {}, compute_dtype).base()
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder) if record.kind == "learned" else None
         base = record
         if manifest is not None and manifest.base_policy_id is not None:
             with self._store.read() as connection:
                 base = lineage.policy(connection, manifest.base_policy_id)
-        return self._weights(base, record.settings, compute_dtype).saved(folder, record.policy_id)[0]
-
-    def _weights(self, base: PolicyRecord, settings: Mapping[str, Any], compute_dtype: str) -> Weights:
-        found = BasePolicy(self._folder(base), base.policy_id, base.tokenizer_id)
-        if settings.get("lora") is None:
-            return WholeWeights(found, device=self._device, compute_dtype=compute_dtype)
-        lora = LoraConfig(**settings["lora"])
-        return AdapterWeights(found, lora, device=self._device, compute_dtype=compute_dtype)
+        if base.kind == "base" and (found := base_policy_id(self._folder(base))) != base.policy_id:
+            raise PolicyError(f"{self._folder(base)} should hold {base.policy_id}, and its files are those of {found}.")
+        how: dict[str, Any] = {"device": self._device, "compute_dtype": compute_dtype}
+        files = BasePolicy(self._folder(base), base.policy_id, base.tokenizer_id)
+        weights: Weights = (
+            WholeWeights(files, **how) if lora is None else AdapterWeights(files, LoraConfig(**lora), **how)
+        )
+        return weights.base() if record.kind == "base" else weights.saved(folder, record.policy_id)[0]
 
     def _folder(self, record: PolicyRecord) -> Path:
         """Where the policy is saved."""

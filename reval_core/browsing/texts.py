@@ -40,8 +40,11 @@ def rendered(text: str) -> Markup:
     """The text as HTML with its formulas; what cannot be shown as a formula stays as its source, marked as such."""
     left = MOST_LATEX
     parts: list[Markup] = []
+    behind_block = False
     for plain, source, latex, block in _pieces(text):
-        parts.append(escape(plain))
+        # a block ends its line by itself
+        parts.append(escape(plain.removeprefix("\n") if behind_block else plain))
+        behind_block = False
         if not source:
             continue
         left -= len(latex)
@@ -49,6 +52,7 @@ def rendered(text: str) -> Markup:
         if shown is None:
             parts.append(Markup('<code class="tex">{}</code>').format(source))
         else:
+            behind_block = block
             parts.append(Markup('<span class="{}">{}</span>').format("formula block" if block else "formula", shown))
     return Markup("").join(parts)
 

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from reval_core.config import ObjectiveConfig, OptimizerConfig
+from reval_core.config import LoraConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.config_files import parse_config
 from reval_core.home import Home
+from reval_core.learning.adapters import adapted, adapter_tensors
 from reval_core.policies.folder import (
     Manifest,
     base_policy_id,
@@ -31,7 +32,8 @@ from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, VERDICT_SCHEMA, BatchRecord
 from reval_core.verification import Verifier
 
-RUN, LEARNED, PRUNED = "sums-0a1b2c3d", "pol_" + "1" * 32, "pol_" + "2" * 32
+RUN, LEARNED, PRUNED, ADAPTED = "sums-0a1b2c3d", "pol_" + "1" * 32, "pol_" + "2" * 32, "pol_" + "3" * 32
+LORA = LoraConfig(rank=2, alpha=4)
 BETA = 0.25
 QUESTIONS = (("What is <b>1+2</b>?", "3"), ("What is 3+4?", "7"))
 SCRIPT = "<script>alert(1)</script>"
@@ -71,7 +73,7 @@ def build(home: Home, base: Path) -> Browsed:
         runs.add(connection, RunRecord(RUN, "sums", config, "cfg", 0, base_id, verifier.verifier_id, {}))
         problems.add(connection, asked)
         trajectories.add_verifier(connection, verifier.verifier_id, "math", 2, {})
-        for record in _policies(home, base, base_id):
+        for record in (*_policies(home, base, base_id), _adapted(home, base, base_id)):
             lineage.add_policy(connection, record, run_id=RUN, attempt=1)
     training = _sampled(store, _batch(base, base_id, "training", asked), asked)
     evaluation = _sampled(store, _batch(base, LEARNED, "evaluation", asked), asked)
@@ -96,6 +98,22 @@ def _policies(home: Home, base: Path, base_id: str) -> list[PolicyRecord]:
         PolicyRecord(LEARNED, weights_checksum=checksum, folder=f"policies/{LEARNED}", **made),
         PolicyRecord(PRUNED, weights_checksum="wts_gone", folder=None, **made),
     ]
+
+
+def _adapted(home: Home, base: Path, base_id: str) -> PolicyRecord:
+    """A policy that is an adapter over the base."""
+    model = adapted(load_model(base), LORA)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        for weight in adapter_tensors(model).values():
+            weight.add_(0.2 * torch.randn_like(weight))
+    settings = learning_settings(ObjectiveConfig(beta=BETA), OptimizerConfig(), "float32", LORA)
+    tokens, checksum = tokenizer_id(base), weights_checksum(model)
+    told = Manifest(ADAPTED, checksum, tokens, base_id, base_id, 1, None, 0, base_policy_id=base_id)
+    save_policy(home.policies / ADAPTED, model, base, told, None)
+    return PolicyRecord(
+        ADAPTED, "learned", base_id, base_id, settings, 1, tokens, checksum, folder=f"policies/{ADAPTED}"
+    )
 
 
 def _batch(base: Path, policy_id: str, purpose: str, asked: list[Problem]) -> BatchRecord:

@@ -7,6 +7,8 @@ from browsed import COMPLETIONS, LEARNED, PRUNED, QUESTIONS, RUN, SCRIPT, Browse
 from starlette.testclient import TestClient
 
 from reval_core.browsing import application
+from reval_core.browsing.reads import Reads
+from reval_core.errors import StoreLocked
 from reval_core.home import Home
 
 ALLOWED = {
@@ -190,6 +192,14 @@ def test_what_is_not_there_is_said(client: TestClient, browsed: Browsed) -> None
         assert "There is no" in shown(client, address, 404).text
     assert "There is no policy" in shown(client, f"/trajectory/{browsed.training[0]}/steps?policy=pol_x", 404).text
     assert "expected rendered" in shown(client, f"/trajectory/{browsed.training[0]}?show=all", 400).text
+
+
+def test_a_store_that_is_held_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(self: Reads) -> None:
+        raise StoreLocked("The database has been held by process 7.")
+
+    monkeypatch.setattr(Reads, "runs", held)
+    assert "held by process 7" in shown(client, "/", 503).text
 
 
 def test_an_empty_store(tmp_path: Path) -> None:

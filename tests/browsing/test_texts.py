@@ -62,6 +62,11 @@ def test_what_is_a_formula() -> None:
     assert rendered(r"open \boxed{1") == r"open \boxed{1"
 
 
+def test_a_block_ends_its_line() -> None:
+    assert str(rendered("a\n\\[x\\]\n\nb")).endswith("</span>\nb")
+    assert str(rendered("a\n\\(x\\)\n\nb")).endswith("</span>\n\nb")
+
+
 def test_what_cannot_be_shown_stays_as_its_source() -> None:
     assert rendered(r"$x_y_z$") == '<code class="tex">$x_y_z$</code>'
     assert rendered(r"$\newcommand{\a}{b}\a$").startswith("<code")
