@@ -25,7 +25,7 @@ WAITING = 64
 @app.command()
 def browse(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the pages; 0 takes one that is free.")] = 4300,
-    show: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser where there is a display.")] = True,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser, though there is a display.")] = False,
     device: Annotated[str, typer.Option(help="Where step rewards are computed; cpu leaves a run its GPU.")] = "cpu",
 ) -> None:
     """Look at trajectories in a browser: filters, formulas, verdicts, step rewards, two policies side by side."""
@@ -43,7 +43,7 @@ def browse(
         console.print(f"root {home.root}", markup=False, soft_wrap=True)
         console.print(f"trajectories of this root: {address}", markup=False, soft_wrap=True)
         console.print("Ctrl-C ends it. It only reads; a run may go on meanwhile.")
-        if show and has_display():
+        if not no_open and has_display():
             webbrowser.open(address)
         answering = uvicorn.Config(
             application(home, port, device), log_level="warning", access_log=False, server_header=False, ws="none"

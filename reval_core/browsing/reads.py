@@ -7,7 +7,7 @@ beside us.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,12 +147,16 @@ class Reads:
         Raises:
             NotThere: the store has none of that id.
         """
-        rows, _ = self.ask("problem", {"problem": problem_id})
-        if not rows:
-            raise NotThere(f"There is no problem {problem_id} in this store.")
-        return rows[0], self.ask("policies_on", {"problem": problem_id})[0]
-
-    def responses(self, problem_id: str, policy_id: str) -> list[Row]:
-        """What a policy answered to a problem, at most `SIDE` responses; texts of archived ones are None."""
         with self.store.read() as connection:
-            return sql.records(connection, AREA, "responses", problem=problem_id, policy=policy_id, size=SIDE)
+            row = sql.record(connection, AREA, "problem", problem=problem_id)
+            if row is None:
+                raise NotThere(f"There is no problem {problem_id} in this store.")
+            return row, sql.records(connection, AREA, "policies_on", problem=problem_id)
+
+    def responses(self, problem_id: str, policy_ids: Sequence[str]) -> list[list[Row]]:
+        """What each policy answered to a problem, at most `SIDE` responses; texts of archived ones are None."""
+        with self.store.read() as connection:
+            return [
+                sql.records(connection, AREA, "responses", problem=problem_id, policy=policy_id, size=SIDE)
+                for policy_id in policy_ids
+            ]

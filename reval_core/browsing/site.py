@@ -191,7 +191,8 @@ class Site:
             if not chosen[side]:
                 chosen[side] = next((name for name in names if name != chosen[other]), "")
         known = {row["policy_id"]: row for row in policies}
-        sides = [(name, known.get(name), self._side(problem, name)) for name in chosen]
+        answers = self._reads.responses(problem["problem_id"], chosen)
+        sides = [(name, known.get(name), _side(rows)) for name, rows in zip(chosen, answers, strict=True)]
         return page(
             "compare",
             problem=problem,
@@ -200,13 +201,6 @@ class Site:
             chosen=chosen,
             sides=sides,
         )
-
-    def _side(self, problem: Row, policy_id: str) -> list[Row]:
-        rows = self._reads.responses(problem["problem_id"], policy_id) if policy_id else []
-        for row in rows:
-            text, left = cut(row["completion"] or "")
-            row |= {"text": rendered(text) if row["completion"] is not None else None, "left": left}
-        return rows
 
     def queries(self, request: Request) -> Response:
         """The named queries."""
@@ -233,6 +227,14 @@ class Site:
     def style(self, request: Request) -> Response:
         """The style sheet."""
         return Response((FOLDER / "style.css").read_bytes(), media_type="text/css")
+
+
+def _side(rows: list[Row]) -> list[Row]:
+    """Responses with their texts as HTML."""
+    for row in rows:
+        text, left = cut(row["completion"] or "")
+        row |= {"text": rendered(text) if row["completion"] is not None else None, "left": left}
+    return rows
 
 
 def _shown(question: str | None) -> Markup:
