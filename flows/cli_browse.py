@@ -32,6 +32,10 @@ def browse(
     home = find_home()
     if not home.database.exists():
         raise StoreError(f"There is no database at {home.database}. Is REVAL_HOME right? `reval train` creates it.")
+    if device != "cpu":
+        from reval_core.environment import choose_device  # it takes PyTorch
+
+        device = choose_device(device)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     import uvicorn
 

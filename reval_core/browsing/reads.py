@@ -23,7 +23,7 @@ Row = dict[str, Any]
 AREA = "browsing"
 PAGE = 50
 """Rows of a page."""
-SIDE = 50
+SIDE = 20
 """Responses of a policy to a problem that are shown at most."""
 
 
@@ -82,9 +82,9 @@ class Reads:
         answer = self.store.ask(query, **values)
         return answer.table, answer.note
 
-    def runs(self) -> list[Row]:
-        """All runs, the one that was active last first."""
-        return self.ask("runs", {})[0]
+    def runs(self) -> tuple[list[Row], str | None]:
+        """All runs, the one that was active last first, and what to tell where the snapshot gave them."""
+        return self.ask("runs", {})
 
     def run_names(self) -> list[str]:
         """Ids of all runs, newest first."""
@@ -137,9 +137,9 @@ class Reads:
             raise NotThere(f"There is no policy {policy_id} in this store.")
         return row
 
-    def problems(self, text: str | None) -> list[Row]:
-        """Problems with a text or the beginning of an id, those first that most policies answered."""
-        return self.ask("problems", {"problem": text})[0]
+    def problems(self, text: str | None) -> tuple[list[Row], str | None]:
+        """Problems with a text or the beginning of an id, those first that most policies answered; note as `ask`."""
+        return self.ask("problems", {"problem": text})
 
     def problem(self, problem_id: str) -> tuple[Row, list[Row]]:
         """A problem, and the policies that answered it.

@@ -5,6 +5,7 @@ Pages are made on this side and hold no script, so they work without a network, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -36,11 +37,15 @@ READ_WAIT_S = 30.0
 """Seconds that a page waits for a run's commit to end; commits take a fraction of one."""
 VIEWS = ("rendered", "raw", "tokens")
 """Forms in which a completion is shown."""
+MOST_BESIDE = 10_000
+"""Characters of each text where many stand side by side."""
 MOST_TOKENS = 20_000
 """Tokens that a page shows."""
 MOST_ROWS = 1000
 """Rows of a query's result that a page shows."""
-STATUS = ((NotThere, 404), (StoreLocked, 503), (ConfigError, 400), (PolicyError, 409), (StoreError, 400))
+NOT_SAVED = 409
+"""HTTP's status of a page that takes a policy which is not there."""
+STATUS = ((NotThere, 404), (StoreLocked, 503), (ConfigError, 400), (PolicyError, NOT_SAVED), (StoreError, 400))
 """Of errors that are told on a page of their own; the first that fits."""
 
 
@@ -56,6 +61,7 @@ class Site:
         self._home, self._device = home, device
         self._reads = Reads(Store(home.database, lock_wait_s=READ_WAIT_S))
         self._paths = Paths()
+        self._alone = threading.Lock()
         self._scorer: Scorer | None = None
 
     def routes(self) -> list[Route]:
@@ -79,7 +85,8 @@ class Site:
 
     def runs(self, request: Request) -> Response:
         """All runs with links to what they did."""
-        return page("runs", root=str(self._home.root), runs=self._reads.runs())
+        runs, note = self._reads.runs()
+        return page("runs", root=str(self._home.root), runs=runs, note=note)
 
     def trajectories(self, request: Request) -> Response:
         """A page of trajectories, filtered."""
@@ -157,7 +164,7 @@ class Site:
         values = {} if steps is None else _drawn(steps)
         return page(
             "steps",
-            status=200 if failed is None else STATUS[3][1],
+            status=200 if failed is None else NOT_SAVED,
             found=found,
             policy=policy,
             reference=reference,
@@ -168,11 +175,12 @@ class Site:
 
     def _scores(self) -> Scorer:
         """What scores completions; it takes PyTorch, so it is imported when it is first asked for."""
-        if self._scorer is None:
-            from reval_core.browsing.steps import Scorer
+        with self._alone:
+            if self._scorer is None:
+                from reval_core.browsing.steps import Scorer
 
-            self._scorer = Scorer(self._home, self._reads.store, self._device)
-        return self._scorer
+                self._scorer = Scorer(self._home, self._reads.store, self._device)
+            return self._scorer
 
     def compare(self, request: Request) -> Response:
         """What two policies answered to one problem."""
@@ -181,9 +189,9 @@ class Site:
         try:
             problem, policies = self._reads.problem(problem_id)
         except NotThere:
-            found = self._reads.problems(problem_id or None)
+            found, note = self._reads.problems(problem_id or None)
             if len(found) != 1:
-                return page("problems", text=problem_id, problems=found)
+                return page("problems", text=problem_id, problems=found, note=note)
             problem, policies = self._reads.problem(found[0]["problem_id"])
         names = [row["policy_id"] for row in policies]
         chosen = [asked.get("one") or "", asked.get("other") or ""]
@@ -232,7 +240,7 @@ class Site:
 def _side(rows: list[Row]) -> list[Row]:
     """Responses with their texts as HTML."""
     for row in rows:
-        text, left = cut(row["completion"] or "")
+        text, left = cut(row["completion"] or "", MOST_BESIDE)
         row |= {"text": rendered(text) if row["completion"] is not None else None, "left": left}
     return rows
 

@@ -31,9 +31,9 @@ _NEXT_DOLLAR = re.compile(r"(?<!\\)\$|\n\s*\n")
 _CLOSING_DOLLAR = re.compile(r"(?<!\s)\$(?!\d)")
 
 
-def cut(text: str) -> tuple[str, int]:
+def cut(text: str, most: int = MOST_SHOWN) -> tuple[str, int]:
     """The part of a text that a page shows, and how many characters are left out."""
-    return text[:MOST_SHOWN], max(0, len(text) - MOST_SHOWN)
+    return text[:most], max(0, len(text) - most)
 
 
 def rendered(text: str) -> Markup:

@@ -171,6 +171,8 @@ def test_compare(client: TestClient, browsed: Browsed) -> None:
         for link in shown(client, f"/compare?problem=1%2B2&one={browsed.base_id}").links
         if link.startswith("/trajectory/")
     ]
+    long = client.get(f"/compare?problem={second}&one={browsed.base_id}&other={LEARNED}")
+    assert len(long.content) < 50_000 and "490,019 more characters" in long.text
     assert "has not answered" in shown(client, f"/compare?problem={first}&one={PRUNED}").text
     assert "No problem" in shown(client, "/compare?problem=nothing").text
 

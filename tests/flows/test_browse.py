@@ -67,6 +67,11 @@ def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (code, "There is no database" in told) == (1, True)
 
 
+def test_a_device_that_is_not_there_is_said_at_once(reval: Reval) -> None:
+    code, _, told = reval("browse", "--no-open", "--device", "abacus")
+    assert (code, "is none: use auto, cpu" in told) == (1, True)
+
+
 def test_a_browser_is_opened_only_where_it_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.cli_browse import has_display
 
