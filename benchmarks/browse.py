@@ -192,7 +192,6 @@ def pages(store: Store) -> dict[str, str]:
         "trajectories, 100 to 120 tokens": "/trajectories?least=100&most=120",
         "trajectories, of an evaluation": "/trajectories?purpose=evaluation",
         "one trajectory": f"/trajectory/{name}",
-        "one trajectory, as the run used it": f"/trajectory/{name}?run={RUN}",
         "two policies on one problem": f"/compare?problem={asked}&one=pol_20&other=pol_60",
         "named query verdict_shares": "/queries/verdict_shares",
     }

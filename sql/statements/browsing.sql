@@ -22,18 +22,10 @@ WITH of_run AS (
         )
     )
 ),
-judged AS (
-    SELECT v.trajectory_id
-    FROM store.verdicts AS v
-    JOIN store.trajectories AS t USING (trajectory_id)
-    LEFT JOIN store.runs AS r ON r.run_id = coalesce($run, t.run_id)
-    GROUP BY v.trajectory_id
-    HAVING $status = 'ungraded'
-        OR arg_max(v.status, (v.verifier_id IS NOT DISTINCT FROM r.verifier_id, v.graded_at, v.verifier_id, v.gold_digest)) = $status
-),
-wanted AS (
+found AS (
     SELECT
         t.trajectory_id,
+        t.run_id,
         CASE $sort
             WHEN 'newest' THEN -epoch_us(t.created_at)
             WHEN 'oldest' THEN epoch_us(t.created_at)
@@ -57,7 +49,20 @@ wanted AS (
             FROM store.problems
             WHERE starts_with(problem_id, $problem) OR contains(lower(question), lower($problem))
         ))
-        AND ($status IS NULL OR (t.trajectory_id IN (SELECT trajectory_id FROM judged)) = ($status <> 'ungraded'))
+),
+judged AS (
+    SELECT v.trajectory_id
+    FROM store.verdicts AS v
+    JOIN found AS t USING (trajectory_id)
+    LEFT JOIN store.runs AS r ON r.run_id = coalesce($run, t.run_id)
+    GROUP BY v.trajectory_id
+    HAVING $status = 'ungraded'
+        OR arg_max(v.status, (v.verifier_id IS NOT DISTINCT FROM r.verifier_id, v.graded_at, v.verifier_id, v.gold_digest)) = $status
+),
+wanted AS (
+    SELECT trajectory_id, key
+    FROM found
+    WHERE $status IS NULL OR (trajectory_id IN (SELECT trajectory_id FROM judged)) = ($status <> 'ungraded')
 ),
 page AS (
     SELECT *

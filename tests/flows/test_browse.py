@@ -14,7 +14,10 @@ import httpx
 import psutil
 import pytest
 from served_site import ROOT, free_port, reval, wait_for
-from small_run import Finished, Reval
+from small_run import Finished, Reval, rows
+
+from reval_core.browsing.steps import Scorer
+from reval_core.store import Store
 
 pytestmark = pytest.mark.slow
 INTERRUPTED = 130
@@ -59,6 +62,21 @@ def test_it_answers_on_this_machine_alone_and_ends_in_order(finished: Finished, 
         assert process.wait(60) == INTERRUPTED
     assert "Ended." in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_step_rewards_add_up_to_what_learning_recorded(finished: Finished) -> None:
+    saved = rows(
+        finished.home,
+        "SELECT m.trajectory_id, t.policy_id, p.reference_policy_id, m.log_ratio FROM update_members AS m "
+        "JOIN trajectories AS t USING (trajectory_id) JOIN policies AS p ON p.policy_id = t.policy_id "
+        "WHERE m.kind = 'fresh' AND p.folder IS NOT NULL AND p.kind = 'learned' ORDER BY abs(m.log_ratio) DESC LIMIT 3",
+    )
+    scorer = Scorer(finished.home, Store(finished.home.database))
+    for row in saved:
+        steps = scorer.steps(row["trajectory_id"], row["policy_id"], row["reference_policy_id"])
+        assert steps.beta == finished.config.objective.beta
+        assert steps.reward.sum() == pytest.approx(steps.beta * row["log_ratio"], abs=1e-5)
+    assert abs(saved[0]["log_ratio"]) > 0.01
 
 
 def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reval: Reval) -> None:
