@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from flows.cli_browse import app as browse_commands
 from flows.cli_exchange import app as exchange_commands
 from flows.cli_judge import app as judge_commands
 from flows.cli_prune import archive, prune
@@ -46,7 +47,7 @@ app = typer.Typer(
 app.add_typer(store_commands, name="store")
 store_commands.command()(archive)
 app.command()(prune)
-for commands in (stage_commands, judge_commands, exchange_commands, serve_commands):
+for commands in (stage_commands, judge_commands, exchange_commands, serve_commands, browse_commands):
     app.add_typer(commands)
 GOES_ON = {"train", "learn", "generate", "rerun", "evaluate", "compare", "rescore", "import"}
 """Commands that, given again, do what is left."""

@@ -48,6 +48,7 @@ ROOMS = {
     "evaluation": (),
     "experiments": (),
     "reporting": (),
+    "browsing": ("learning", "policies", "problems", "reporting", "store", "verification"),
 }
 """Rooms of reval_core, and which others each may import beside the bottom. Learning and rollouts meet in tasks."""
 
