@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import combinations
 
 from flint import fmpq
 
@@ -29,6 +30,7 @@ _WORK = 25_000  # microseconds
 _GENERIC_POINTS = 2
 _LEAST_POINTS = 4
 _MAX_TURNED = 5  # variables that are put on the other side of the real line alone
+_MAX_CHOICES = 4  # variables of which every choice is put there
 _SCALES = range(-3, 7)  # powers of ten
 _MAX_CONSTANTS = 8
 _STEPS = frozenset({"floor", "ceil"})
@@ -203,12 +205,24 @@ def _real_points(program: Program, branching: frozenset[str]) -> Iterator[tuple[
     for decisive, rounded in rounds:
         for sign in signs:
             columns = {name: _random.sample(sizes, len(sizes)) for name in names}
+            below_zero = _some_below_zero(names)
             for row in range(len(sizes)):
                 point = {name: _coordinate(columns[name][row], name in rounded) for name in names}
                 if sign < 0:
-                    flipped = {name for name in names if _random.random() < 0.5} or set(names)
+                    flipped = next(below_zero)
                     point = {name: -value if name in flipped else value for name, value in point.items()}
                 yield point, sign > 0, decisive
+
+
+def _some_below_zero(names: list[str]) -> Iterator[frozenset[str]]:
+    """Which variables are negative: of few every choice in turn, again and again; of many each alone, then any."""
+    if len(names) <= _MAX_CHOICES:
+        choices = [frozenset(some) for size in range(len(names)) for some in combinations(names, size + 1)]
+        while True:
+            yield from _random.sample(choices, len(choices))
+    yield from (frozenset([name]) for name in names[:_MAX_TURNED])
+    while True:
+        yield frozenset(name for name in names if _random.random() < 0.5) or frozenset(names)
 
 
 def _sizes(program: Program) -> list[Fraction]:
