@@ -20,13 +20,14 @@ from reval_core.policies.folder import (
 )
 
 
-def export_policy(folder: Path, base: Path, dest: Path) -> None:
+def export_policy(folder: Path, base: Path, dest: Path, card: str | None = None) -> None:
     """Write the policy's weights, float32, with its tokenizer; without optimizer state or manifest.
 
     Args:
         folder: a policy that ReVal saved.
         base: folder of the base model, read only where the policy is an adapter.
         dest: must not be there yet; written aside and renamed.
+        card: text of its README.md; None: there is none.
 
     Raises:
         PolicyError: it is there, the folder is no saved policy, or the adapter stands over another base.
@@ -43,6 +44,8 @@ def export_policy(folder: Path, base: Path, dest: Path) -> None:
             _write_merged(folder, manifest.policy_id, base, aside)
         else:
             shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(MANIFEST, OPTIMIZER, OPTIMIZER_SHARDS))
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
         aside.rename(dest)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

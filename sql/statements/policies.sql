@@ -96,3 +96,21 @@ JOIN store.trajectories AS t USING (batch_id)
 WHERE b.policy_id = $policy_id AND b.purpose = 'training' AND t.behaviour_logprob IS NOT NULL
 ORDER BY t.trajectory_id
 LIMIT $most;
+
+-- name: made_in
+-- The run and the round that gave a policy.
+SELECT run_id, iteration FROM policies WHERE policy_id = $policy_id AND run_id IS NOT NULL AND iteration IS NOT NULL;
+
+-- name: learned_from
+-- What a run's chain had admitted up to an iteration.
+SELECT count(DISTINCT e.trajectory_id) AS responses, count(DISTINCT t.problem_id) AS problems
+FROM store.chain_entries AS e
+JOIN store.trajectories AS t USING (trajectory_id)
+WHERE e.run_id = $run_id AND e.iteration <= $iteration;
+
+-- name: results
+-- The newest figure of each metric of a policy.
+SELECT benchmark, metric, value, low, high, problem_count, samples_per_problem, verifier_id
+FROM (SELECT DISTINCT ON (evaluation_id, metric) * FROM evaluations WHERE policy_id = $policy_id)
+QUALIFY row_number() OVER (PARTITION BY benchmark, metric ORDER BY created_at DESC, evaluation_id) = 1
+ORDER BY benchmark, metric;

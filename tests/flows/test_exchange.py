@@ -7,7 +7,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import torch
+from safetensors.torch import load_file
 from small_run import BATCH, ROUNDS, Finished, Reval, changed, lineage, rows, sampled, train, value
+from transformers import AutoModelForCausalLM
 
 from reval_core.config import Config
 from reval_core.home import Home
@@ -170,3 +173,19 @@ def test_what_cannot_be_imported_is_one_message(into: Reval, said: Path, name: s
 def test_neither_command_loads_torch_before_it_is_needed() -> None:
     program = "import sys, flows.exchange; assert not {'torch', 'prefect', 'mlflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_an_exported_policy_tells_where_it_comes_from_and_loads(
+    finished: Finished, reval: Reval, tmp_path: Path
+) -> None:
+    policy = finished.outcome.policy_id
+    code, _, _ = reval("export-policy", policy[:12], str(tmp_path / "tuned"))
+    assert code == 0
+    card = (tmp_path / "tuned" / "README.md").read_text(encoding="utf-8")
+    assert f"| Policy | `{policy}` |" in card
+    assert f"`{finished.outcome.run_id}`" in card
+    assert "after 4 generation rounds" in card
+    assert "three.jsonl" in card
+    weights = load_file(finished.home.policies / policy / "model.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tuned")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
