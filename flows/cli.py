@@ -57,6 +57,28 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer uses, its own copy in newer versions."""
 
 
+class Shown:
+    """What the options before the command ask to see."""
+
+    traceback = False
+    """Of an error that is told in a line otherwise."""
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", envvar="REVAL_DEBUG", help="Show tracebacks of errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log, too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Off-policy, value-based RL for language models in which generation is paid for once."""
+    Shown.traceback = debug
+    Progress.shown = not quiet
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.INFO)
+
+
 def main() -> None:
     """Entry point: errors that are the user's to mend are printed without a traceback."""
     _fill_closed_streams()
@@ -73,6 +95,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe, as in `reval sql ... | head`, has seen enough
         _leave(0)
     except RevalError as error:
+        if Shown.traceback:
+            traceback.print_exception(error)
         _forget_frames(error)
         Console(stderr=True, highlight=False, emoji=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

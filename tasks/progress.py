@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeElapsedColumn
@@ -51,7 +52,11 @@ class Progress:
         into_log: lines go into the log, as where a server shows what a run does.
     """
 
+    shown: ClassVar[bool] = True
+    """Whether this program shows progress at all."""
+
     def __init__(self, *, quiet: bool = False, into_log: bool = False) -> None:
+        quiet = quiet or not self.shown
         self.console = _Lines(quiet=quiet or into_log, highlight=False, emoji=False)
         self._into_log = into_log
         self._live = not quiet and not into_log and sys.stdout.isatty()

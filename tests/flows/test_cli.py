@@ -46,6 +46,21 @@ def test_errors_are_one_message_without_a_traceback(
     assert "Traceback" not in error
 
 
+def test_before_the_command_stands_what_is_shown(reval: Reval, config_file: Path) -> None:
+    code, _, error = reval("--debug", "train", str(config_file), "--set", "objective.beta=-1")
+    assert code == 1
+    assert error.startswith("Traceback")
+    assert "objective.beta" in error.rpartition("Error:")[2]
+    code, _, error = reval("train", str(config_file), "--set", "objective.beta=-1")
+    assert "Traceback" not in error
+
+    line = "database"
+    assert line in reval("train", str(config_file))[1]
+    quiet = reval("--quiet", "train", str(config_file))[1]
+    assert line in quiet
+    assert "root " not in quiet
+
+
 def test_an_unknown_option_is_a_usage_error(reval: Reval) -> None:
     code, _, error = reval("train", "x.yaml", "--forse", "generate@1")
     assert code == 2
