@@ -37,8 +37,9 @@ understood; 130 asked to end by Ctrl-C or SIGTERM.
 `reval` with `--install-completion` lets the shell complete commands, options and file names by Tab, from the next
 terminal on (bash, zsh, fish, PowerShell); with `--show-completion` it prints what that would add.
 
-Before the command stand `--quiet` (no progress), `--verbose` (the log, too) and `--debug` (the traceback of an error, too;
-also by REVAL_DEBUG=1), as in `reval --debug train my.yaml`. Colours and bars are for terminals; a pipe gets plain lines.
+Before the command stand `--quiet` (no progress), `--verbose` (the log, too) and `--debug` (the traceback of an error,
+too; also by REVAL_DEBUG=1), as in `reval --debug train my.yaml`. Colours and bars are for terminals; a pipe gets
+plain lines.
 """
 
 
