@@ -116,7 +116,7 @@ def test_weights_after_several_updates_are_those_of_one_process(
 def test_so_they_are_for_every_objective_packed_and_padded(tmp_path: Path) -> None:
     two_processes(PROGRAM, tmp_path, "rest")
     reports = reports_in(tmp_path)
-    assert compare_gradients(tmp_path, reports, "rest") == 36
+    assert compare_gradients(tmp_path, reports, "rest") == 44
     compare_updates(tmp_path, reports, "rest")
 
 

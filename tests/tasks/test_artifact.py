@@ -214,6 +214,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    from prefect.events.worker import EventsWorker
+
+    EventsWorker.drain_all(timeout=10.0)  # one that an earlier test began goes on sending to that test's server
     with prefect_server(Home(tmp_path_factory.mktemp("prefect"))):
         yield Server(os.environ["PREFECT_API_URL"])
 
