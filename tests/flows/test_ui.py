@@ -102,7 +102,7 @@ def test_a_run_from_the_form_to_its_retry(site: Site, page: Any, pictures: Path)
     page.locator("a", has_text=f"reval-{run_id}").first.click()
     page.get_by_role("heading", name=run_id).first.wait_for()
     page.get_by_text("12 of 12 rounds").wait_for()
-    image = page.locator("img[src^='data:image/png']")
+    image = page.get_by_role("img", name="Learning curve")
     image.wait_for()
     assert image.evaluate("image => image.naturalWidth") > 200  # the curve is drawn, not a broken picture
     page.screenshot(path=pictures / "5-artifact.png", full_page=True)
