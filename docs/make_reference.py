@@ -38,8 +38,7 @@ understood; 130 asked to end by Ctrl-C or SIGTERM.
 terminal on (bash, zsh, fish, PowerShell); with `--show-completion` it prints what that would add.
 
 Before the command stand `--quiet` (no progress), `--verbose` (the log, too) and `--debug` (the traceback of an error,
-too; also by REVAL_DEBUG=1), as in `reval --debug train my.yaml`. Colours and bars are for terminals; a pipe gets
-plain lines.
+too; also by REVAL_DEBUG=1). Colours and bars are for terminals; a pipe gets plain lines.
 """
 
 
