@@ -19,6 +19,7 @@ BOTTOM = {
     "registry": ("errors",),
     "environment": ("errors", "identity"),
     "section": (),
+    "cards": ("yaml_text",),
     "health": ("section",),
     "upkeep": ("home", "redaction", "section"),
     "config_replay": ("section",),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-from reval_core import __version__, yaml_text
+from reval_core import __version__, cards
 
 SHOWN = (
     "objective.use", "objective.beta", "objective.policy_temperature", "objective.updates.on_policy",
@@ -54,20 +53,17 @@ def model_card(name: str, origin: Origin, results: Sequence[Mapping[str, Any]]) 
         "pipeline_tag": "text-generation",
         "tags": ["reval", "reinforcement-learning"],
     }
-    if "/" in base and not _is_place(base):
+    if "/" in base and not cards.is_place(base):
         header["base_model"] = base
     if results:
         header["model-index"] = [{"name": name, "results": [_indexed(row) for row in results]}]
     return "\n".join(
         [
-            "---",
-            yaml_text.write(header).rstrip(),
-            "---",
-            "",
+            *cards.header(header),
             f"# {name}",
             "",
-            f"`{_named(base)}` after {origin.rounds:,} generation rounds of ReVal {__version__} (arXiv 2603.23355):",
-            f"{origin.updates:,} updates on {origin.responses:,} responses of its run to {origin.problems:,} problems",
+            f"`{cards.named(base)}` after {origin.rounds:,} generation rounds of ReVal {__version__}",
+            f"(arXiv 2603.23355): {origin.updates:,} updates on {origin.responses:,} responses of its run to {origin.problems:,} problems",
             "with checkable answers. Weights in float32, for `AutoModelForCausalLM.from_pretrained` and for vLLM.",
             "Prompts have to be made as in training (settings below).",
             "",
@@ -77,15 +73,15 @@ def model_card(name: str, origin: Origin, results: Sequence[Mapping[str, Any]]) 
             "",
             "## Data",
             "",
-            *(f"- `{_named(path)}`" for path in _sources(origin.settings)),
+            *(f"- `{cards.named(path)}`" for path in _sources(origin.settings)),
             "",
             "## Settings",
             "",
-            *_table(("Setting", "Value"), _settings(origin.settings)),
+            *cards.table(("Setting", "Value"), _settings(origin.settings)),
             "",
             "## Lineage",
             "",
-            *_table(("What", "Which"), _lineage(origin)),
+            *cards.table(("What", "Which"), _lineage(origin)),
             "",
         ]
     )
@@ -97,7 +93,7 @@ def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
     note = (
         "Intervals are 95 % over problems. The run's report tells which training problems stand in a benchmark, if any."
     )
-    return [*_table(_RESULT, [_result(row) for row in results]), "", note]
+    return [*cards.table(_RESULT, [_result(row) for row in results]), "", note]
 
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -121,7 +117,7 @@ def _result(row: Mapping[str, Any]) -> tuple[str, ...]:
     if value and row["low"] is not None:
         value += f" [{row['low']:.3f}, {row['high']:.3f}]"
     return (
-        f"`{_named(row['benchmark'])}`",
+        f"`{cards.named(row['benchmark'])}`",
         row["metric"],
         value,
         f"{row['problem_count']:,}",
@@ -131,7 +127,7 @@ def _result(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _indexed(row: Mapping[str, Any]) -> dict[str, Any]:
-    name = _named(row["benchmark"])
+    name = cards.named(row["benchmark"])
     return {
         "task": {"type": "text-generation"},
         "dataset": {"name": name, "type": name},
@@ -143,19 +139,5 @@ def _sources(settings: Mapping[str, Any]) -> list[str]:
     return [str(value) for key, value in settings.items() if key.startswith("problems.") and key.endswith(".path")]
 
 
-def _is_place(path: str) -> bool:
-    return path.startswith(("/", ".", "~", "$"))
-
-
-def _named(path: str) -> str:
-    """A hub's or a built-in name as it is; of a file its name, since its place on one machine tells others nothing."""
-    return PurePath(path).name if _is_place(path) else path
-
-
 def _shown(value: Any) -> str:
     return str(value).replace("`", "'").replace("\n", " ")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
-from reval_core import __version__, yaml_text
+from reval_core import __version__, cards
 from reval_core.store.exchange.columns import HUB_SCHEMA
 
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -30,10 +29,7 @@ def card(name: str, origins: Sequence[Mapping[str, Any]]) -> str:
     }
     return "\n".join(
         [
-            "---",
-            yaml_text.write(header).rstrip(),
-            "---",
-            "",
+            *cards.header(header),
             f"# {name}",
             "",
             f"{rows:,} responses of language models to problems with checkable answers: tokens, text, verdicts and",
@@ -42,11 +38,11 @@ def card(name: str, origins: Sequence[Mapping[str, Any]]) -> str:
             "",
             "## Where they come from",
             "",
-            *_table(_ORIGIN, [_origin(origin) for origin in origins]),
+            *cards.table(_ORIGIN, [_origin(origin) for origin in origins]),
             "",
             "## Columns",
             "",
-            *_table(("Column", "Type", "Meaning"), [_column(name) for name in HUB_SCHEMA.names]),
+            *cards.table(("Column", "Type", "Meaning"), [_column(name) for name in HUB_SCHEMA.names]),
             "",
         ]
     )
@@ -56,9 +52,7 @@ _ORIGIN = ("Purpose", "Run or source", "Model", "Responses", "Problems", "Rounds
 
 
 def _origin(row: Mapping[str, Any]) -> tuple[str, ...]:
-    model, correct = row["model"] or "", row["correct_share"]
-    if model.startswith(("/", ".", "~", "$")):
-        model = PurePath(model).name  # a folder's place on one machine tells others nothing
+    model, correct = cards.named(row["model"] or ""), row["correct_share"]
     return (
         row["purpose"],
         row["run_id"] or row["source"] or "",
@@ -81,11 +75,6 @@ def _type(text: str) -> str:
     if text.startswith("list"):
         return "list of structs" if "struct" in text else "list of integers"
     return "struct" if text.startswith("struct") else text.partition("[")[0]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
 
 
 def size_category(rows: int) -> str:
