@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from served_site import Site, serving
-from small_run import CANARY, Finished, Reval, changed, train, tree, without_mlflow, without_plots
+from small_run import CANARY, Finished, Reval, changed, train, tree, value, without_mlflow, without_plots
 
 from flows.cli import main
 from reval_core.config import Config
@@ -68,13 +68,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def finished(
     small: Config, benchmark_file: Path, environment: None, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
-    """One whole run: everything that a user's run does, evaluated before and after."""
+) -> Iterator[Finished]:
+    """One whole run: everything that a user's run does, evaluated before and after. Tests read it and write nothing."""
     home = Home(tmp_path_factory.mktemp("finished"))
     evaluated = changed(
         small, "evaluation.before=true", "evaluation.after=true", f"evaluation.benchmarks=['{benchmark_file}']"
     )
-    return Finished(evaluated, home, train(evaluated, home))
+    run = Finished(evaluated, home, train(evaluated, home))
+    yield run
+    attempts = value(home, "SELECT count(*) FROM attempts")
+    assert attempts == 1, "a test ran something in the finished run's root: it has to take the fixture `copied`"
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from small_run import Finished, Reval
 
+from reval_core.home import Home
+
 
 @pytest.fixture
 def config_file(finished: Finished, tmp_path: Path) -> Path:
@@ -46,7 +48,10 @@ def test_errors_are_one_message_without_a_traceback(
     assert "Traceback" not in error
 
 
-def test_before_the_command_stands_what_is_shown(reval: Reval, config_file: Path) -> None:
+def test_before_the_command_stands_what_is_shown(
+    reval: Reval, copied: Home, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVAL_HOME", str(copied.root))
     code, _, error = reval("--debug", "train", str(config_file), "--set", "objective.beta=-1")
     assert code == 1
     assert error.startswith("Traceback")
