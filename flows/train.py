@@ -23,6 +23,7 @@ from tasks.fork import Fork
 from tasks.generate import generate
 from tasks.health import watch_health
 from tasks.learn import learn
+from tasks.logged_models import log_models
 from tasks.open_run import open_run
 from tasks.outcome import Outcome, outcome
 from tasks.persist import persist
@@ -72,6 +73,8 @@ def all_rounds(run: Run, tracker: Tracker, one_round: Callable[[Here, str], str]
             link_best(run)
         show_round(here)
         track(run, tracker)
+        if here.checkpoint_due or here.evaluation_due:
+            log_models(run, tracker)
         publish(here)
         watch_health(here)
         show_artifact(here)
@@ -125,6 +128,7 @@ def finish(run: Run, tracker: Tracker, policy: str) -> Outcome:
     reported = report(last)
     log_files(tracker, report_files(run, reported), "report")
     prune(last)
+    log_models(run, tracker)
     show_artifact(last, last=True)
     return outcome(run, reported.path)
 

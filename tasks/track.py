@@ -11,11 +11,12 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
@@ -73,7 +74,7 @@ def tracking(run: Run) -> Iterator[Tracker]:
         tracker = Tracker(MlflowClient(tracking_uri(run)))
     status = "FAILED"
     try:
-        with _going_on_without():
+        with going_on_without():
             _connect(run, tracker)
         with interruptions_told():
             yield tracker
@@ -85,7 +86,7 @@ def tracking(run: Run) -> Iterator[Tracker]:
         if tracker.monitor is not None:
             tracker.monitor.finish()
         if tracker.mlflow_run_id is not None:
-            with _going_on_without():
+            with going_on_without():
                 tracker.client.set_terminated(tracker.mlflow_run_id, status)
 
 
@@ -103,7 +104,8 @@ def _connect(run: Run, tracker: Tracker) -> None:
 
 
 @contextmanager
-def _going_on_without() -> Iterator[None]:
+def going_on_without() -> Iterator[None]:
+    """What MLflow refuses in this block is told and left to a later call."""
     try:
         yield
     except MlflowException as error:
@@ -128,7 +130,7 @@ def track(run: Run, tracker: Tracker) -> None:
 
 def reconcile(run: Run, tracker: Tracker) -> int:
     """Write the missing points; returns how many there were."""
-    with _going_on_without():
+    with going_on_without():
         _connect(run, tracker)
         return _add_missing(run, tracker)
     return 0
@@ -145,7 +147,7 @@ def _add_missing(run: Run, tracker: Tracker) -> int:
 
 def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
     """Attach files (plots, the report) to the MLflow run; a file of the same name is replaced."""
-    with _going_on_without():
+    with going_on_without():
         for path in files if tracker.mlflow_run_id is not None else []:
             tracker.client.log_artifact(tracker.mlflow_run_id, str(path), folder)
 
@@ -163,7 +165,7 @@ def show_round(here: Here) -> None:
 
 def _stored_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     with run.store.read():  # held open for the reads within
-        return _round_points(run, known) + _evaluation_points(run)
+        return _round_points(run, known) + evaluation_points(current_evaluations(run))
 
 
 def _round_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
@@ -177,9 +179,10 @@ def _round_points(run: Run, known: set[tuple[str, int]]) -> list[Metric]:
     return points
 
 
-def _evaluation_points(run: Run) -> list[Metric]:
+def evaluation_points(rows: Iterable[Mapping[str, Any]]) -> list[Metric]:
+    """Metric points of rows of `current_evaluations`: each value, and the ends of its interval."""
     points: list[Metric] = []
-    for row in current_evaluations(run):
+    for row in rows:
         name = f"eval/{_name(row['benchmark'])}/{_name(row['metric'].replace('@', '_at_'))}"
         for suffix, value in (("", row["value"]), ("/low", row["low"]), ("/high", row["high"])):
             if value is not None:
@@ -285,7 +288,7 @@ def system_metrics(run: Run) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {}
     if record is None or record.mlflow_run_id is None:
         return found
-    with _going_on_without():
+    with going_on_without():
         client = MlflowClient(tracking_uri(run))
         logged = client.get_run(record.mlflow_run_id).data.metrics
         for heading, (key, factor) in SYSTEM.items():

@@ -17,6 +17,14 @@ SELECT policy_id, kind, parent_policy_id, reference_policy_id, settings, updates
 FROM store.policies
 WHERE policy_id = $policy_id;
 
+-- name: saved_by
+-- The saved policies that a run's rounds gave first.
+SELECT p.policy_id, r.iteration, p.folder
+FROM store.policy_rounds AS r
+JOIN store.policies AS p USING (policy_id)
+WHERE r.run_id = $run_id AND p.kind = 'learned' AND p.folder IS NOT NULL
+ORDER BY r.iteration;
+
 -- name: set_folder
 UPDATE store.policies SET folder = $folder WHERE policy_id = $policy_id;
 

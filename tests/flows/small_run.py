@@ -156,6 +156,7 @@ def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for flow in (flows.train, flows.learn):
             patch.setattr(flow, "tracking", no_tracking)
         patch.setattr(flows.train, "track", lambda run, tracker: None)
+        patch.setattr(flows.train, "log_models", lambda run, tracker: None)
         patch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
         yield
 

@@ -189,6 +189,23 @@ def test_mlflow_has_parameters_tags_and_the_report(finished: Finished) -> None:
     assert finished.home.mlflow_artifacts.is_dir()
 
 
+def test_mlflow_has_a_model_for_each_saved_policy(finished: Finished) -> None:
+    client = MlflowClient(finished.home.mlflow_uri)
+    found = client.search_logged_models([client.get_experiment_by_name("reval").experiment_id])
+    saved = rows(
+        finished.home, "SELECT policy_id, folder FROM policies WHERE iteration IS NOT NULL AND folder IS NOT NULL"
+    )
+    assert {model.name: model.tags["reval.folder"] for model in found} == {
+        row["policy_id"]: row["folder"] for row in saved
+    }
+    (last,) = [model for model in found if model.name == finished.outcome.policy_id]
+    (avg,) = [metric for metric in last.metrics if metric.key.endswith("/avg_at_2")]
+    (evaluated,) = rows(
+        finished.home, f"SELECT value FROM evaluations WHERE metric = 'avg@2' AND policy_id = '{last.name}'"
+    )
+    assert (avg.step, avg.value) == (ROUNDS, evaluated["value"])
+
+
 def test_the_report_shows_the_run(finished: Finished) -> None:
     page = finished.outcome.report.read_text(encoding="utf-8")
     assert finished.outcome.run_id in page
