@@ -1,13 +1,25 @@
 -- How do runs compare that differ in one configuration value?
--- $setting: its dotted key, by default objective.beta. Accuracy and reward are means of the last five rounds' batches.
-WITH settled AS (
+-- $setting: its dotted key, by default objective.beta; one that no run has is an error. Accuracy and reward are means of
+-- the last five rounds' batches.
+WITH asked AS (
+    SELECT
+        coalesce($setting, 'objective.beta') AS setting,
+        CASE
+            WHEN NOT EXISTS (FROM runs) OR EXISTS (
+                SELECT 1 FROM runs WHERE json_exists(config, '$.' || coalesce($setting, 'objective.beta'))
+            )
+            THEN '$.' || coalesce($setting, 'objective.beta')
+            ELSE error('no run has a setting ' || $setting || '; docs/configuration.md lists the keys')
+        END AS path
+),
+settled AS (
     SELECT run_id, accuracy, reward_mean, residual_mean, response_tokens_mean
     FROM rounds
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY iteration DESC) <= 5
 )
 SELECT
-    coalesce($setting, 'objective.beta') AS setting,
-    r.config ->> ('$.' || coalesce($setting, 'objective.beta')) AS value,
+    a.setting,
+    r.config ->> a.path AS value,
     r.run_name,
     r.run_id,
     r.parent_run_id,
@@ -20,5 +32,6 @@ SELECT
     avg(s.response_tokens_mean) AS response_tokens_mean
 FROM runs AS r
 JOIN settled AS s USING (run_id)
-GROUP BY r.config, r.run_name, r.run_id, r.parent_run_id, r.rounds_done, r.trajectories, r.tokens_generated
+CROSS JOIN asked AS a
+GROUP BY a.setting, a.path, r.config, r.run_name, r.run_id, r.parent_run_id, r.rounds_done, r.trajectories, r.tokens_generated
 ORDER BY try_cast(value AS DOUBLE), value, r.run_name, r.run_id;

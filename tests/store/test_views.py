@@ -105,6 +105,10 @@ COLUMNS = {
         verifier_version INTEGER, gold_digest VARCHAR, gold VARCHAR, answer VARCHAR, status VARCHAR, correct BOOLEAN,
         reward DOUBLE, tier VARCHAR, details VARCHAR, seconds DOUBLE, graded_at TIMESTAMP
     """,
+    "verifiers": """
+        verifier_id VARCHAR, verifier VARCHAR, verifier_version INTEGER, settings JSON, verdicts BIGINT,
+        recorded_at TIMESTAMP
+    """,
     "evaluations": """
         evaluation_id VARCHAR, run_id VARCHAR, run_name VARCHAR, iteration INTEGER, policy_id VARCHAR,
         benchmark VARCHAR, metric VARCHAR, value DOUBLE, low DOUBLE, high DOUBLE, samples_per_problem INTEGER,
