@@ -28,6 +28,7 @@ from flows.opening import counted
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
+from reval_core.store.ids import whole_id
 from reval_core.store.sqlfiles import description, query_names, query_text
 from tasks.progress import Terminal
 
@@ -39,6 +40,8 @@ SHOWN = 5
 """Runs that an error lists at most."""
 ENDINGS = (".csv", ".json", ".parquet")
 """Of files that `write_file` knows how to write."""
+RULE_WIDTH = 80
+"""Characters of the line above a row, where the terminal is no narrower."""
 TEXT_WIDTH = 20
 """Characters that a column of texts needs at least, when columns are counted that fit into the terminal."""
 
@@ -186,7 +189,7 @@ def parameters(home: Home, query: str, pairs_given: list[str]) -> dict[str, str]
         if name == "run":
             values[name] = find_run(store_of(home), text)
         elif is_named:
-            values[name] = given.whole_id(store_of(home), name, text)
+            values[name] = whole_id(store_of(home), name, text)
     return values
 
 
@@ -236,7 +239,7 @@ def show(
     if console.is_terminal:
         rows = rows.select(range(fitting(rows, console.width)))
     else:
-        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+        console = _wide()
     table = Table(show_edge=False, header_style="bold")
     for field in rows.schema:
         number = _is_number(field.type)
@@ -247,6 +250,11 @@ def show(
     console.print(rows_shown(result, limit, more))
     if hidden := result.num_columns - rows.num_columns:
         console.print(f"{counted(hidden, 'column')} not shown ({wide})", markup=False, soft_wrap=True)
+
+
+def _wide() -> Console:
+    """Standard output where it is no terminal, and has no width."""
+    return Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -267,8 +275,10 @@ def fitting(rows: pa.Table, width: int) -> int:
 
 def show_expanded(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
     """The first ``limit`` rows, each a block of a line for each column; texts whole and with their own line breaks."""
+    if not console.is_terminal:
+        console = _wide()
     for number, row in enumerate(result.slice(0, limit).to_pylist(), start=1):
-        console.print(f"─[ row {number} ]".ljust(console.width, "─"), markup=False)
+        console.print(f"─[ row {number} ]".ljust(min(console.width, RULE_WIDTH), "─"), markup=False)
         block = Table.grid("name", "value", padding=(0, 1))
         block.columns[0].no_wrap, block.columns[1].overflow = True, "fold"
         for name, value in row.items():

@@ -1,6 +1,6 @@
 -- How do runs compare that differ in one configuration value?
 -- $setting: its dotted key, by default objective.beta; one that no run has is an error. Accuracy and reward are means of
--- the last five rounds' batches.
+-- the last five rounds' batches; NULL in an offline run, which samples none.
 WITH asked AS (
     SELECT
         coalesce($setting, 'objective.beta') AS setting,
@@ -13,7 +13,7 @@ WITH asked AS (
         END AS path
 ),
 settled AS (
-    SELECT run_id, accuracy, reward_mean, residual_mean, response_tokens_mean
+    SELECT run_id, batch_id, accuracy, reward_mean, residual_mean, response_tokens_mean
     FROM rounds
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY iteration DESC) <= 5
 )
@@ -26,8 +26,8 @@ SELECT
     r.rounds_done,
     r.trajectories,
     r.tokens_generated,
-    avg(s.accuracy) AS accuracy,
-    avg(s.reward_mean) AS reward_mean,
+    avg(s.accuracy) FILTER (s.batch_id IS NOT NULL) AS accuracy,
+    avg(s.reward_mean) FILTER (s.batch_id IS NOT NULL) AS reward_mean,
     avg(s.residual_mean) AS residual_mean,
     avg(s.response_tokens_mean) AS response_tokens_mean
 FROM runs AS r

@@ -97,7 +97,10 @@ SELECT
     r.run_id, r.run_name, r.parent_run_id, r.fork_iteration, r.status, r.rounds_done, r.trajectories, r.tokens_generated,
     r.last_active_at, a.accuracy
 FROM runs AS r
-LEFT JOIN (SELECT run_id, arg_max(accuracy, iteration) AS accuracy FROM rounds GROUP BY run_id) AS a USING (run_id)
+LEFT JOIN (
+    -- of what a run's policy said: an offline run has no batches
+    SELECT run_id, arg_max(accuracy, iteration) AS accuracy FROM rounds WHERE batch_id IS NOT NULL GROUP BY run_id
+) AS a USING (run_id)
 ORDER BY r.last_active_at DESC NULLS LAST, r.run_id;
 
 -- name: run_names

@@ -153,6 +153,24 @@ def test_sql_shows_an_offline_run_what_it_learned_from(small: Config, copied: Ho
     assert sum(row["times_used"] for row in shown) == 2 * UPDATES * BATCH
 
 
+def test_named_queries_know_that_an_offline_run_samples_nothing(
+    small: Config, copied: Home, finished: Finished
+) -> None:
+    done = learned(offline(small, copied, ALL, "replay.capacity=8"), copied)
+    assert value(copied, "SELECT newest_run()") == done.run_id
+    (uses,) = rows(copied, "expected_uses")  # of all that it admitted, whatever the capacity, in both rounds
+    assert uses["trajectories"] == ROUNDS * BATCH
+    assert uses["uses_expected"] == uses["uses_mean"] == 2 * UPDATES / ROUNDS
+    assert sum(row["trajectories"] for row in rows(copied, "buffer_age_and_reuse")) == ROUNDS * BATCH
+    assert [row["age"] for row in rows(copied, "residual_by_age")] == [None]
+    assert all(row["seconds"] > 0 for row in rows(copied, "learning_curve"))
+    for query in ("sample_efficiency", "tokens_to_accuracy"):
+        assert {row["run_id"] for row in rows(copied, query)} == {finished.outcome.run_id}
+    by_setting = {row["run_id"]: row["accuracy"] for row in rows(copied, "runs_by_setting")}
+    assert by_setting[done.run_id] is None and by_setting[finished.outcome.run_id] is not None
+    assert value(copied, "SELECT min(staleness) FROM trajectories") >= 0
+
+
 def test_answers_to_benchmarks_are_not_learned_from(finished: Finished, copied: Home) -> None:
     every = changed(finished.config, "offline={trajectories: 'SELECT trajectory_id FROM trajectories'}")
     with pytest.raises(StoreError, match=r"12 of the 44 chosen trajectories are answers to benchmarks.*purpose <> 'ev"):
