@@ -66,9 +66,17 @@ def ask(
     """Run a query and show its result as a table, one column a line, as CSV, JSON lines or a Parquet file.
 
     Raises:
-        ConfigError: a ``$name`` of it has no value.
+        ConfigError: a ``$name`` of it has no value, it is the name of a view, or several formats are asked for.
     """
+    if sum((csv, as_json, parquet is not None, expanded)) > 1:
+        raise ConfigError("Choose one of --csv, --json, --parquet and -x.")
     store = store_of(home)
+    name = query.strip()
+    if name.isidentifier() and name not in query_names() and name in _views(store):
+        raise ConfigError(
+            f'{name} is a view, not a named query: "FROM {name}" shows its rows, "SELECT column_name, comment FROM '
+            f"duckdb_columns() WHERE table_name = '{name}'\" its columns."
+        )
     values, run = with_newest_run(store, query, values)
     missing = [name for name in given.parameters_of(query) if name not in values and query.strip() not in query_names()]
     if missing:
@@ -93,6 +101,11 @@ def ask(
             display(result, console, limit)
             if run is not None:
                 console.print(f"of {run}, the newest run (--param run=RUN for another)", markup=False, soft_wrap=True)
+
+
+def _views(store: Store) -> list[str]:
+    """Names of the public views."""
+    return store.query("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").column(0).to_pylist()
 
 
 def with_newest_run(store: Store, query: str, values: Mapping[str, str]) -> tuple[dict[str, str], str | None]:

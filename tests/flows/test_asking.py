@@ -165,6 +165,14 @@ def test_first_letters_stand_for_what_a_named_query_is_about(reval: Reval, finis
     assert "Several begin with 'trj_'" in error_of(reval("sql", "where_used", "--param", "trajectory=trj_"))
 
 
+def test_the_name_of_a_view_says_how_to_ask_it(reval: Reval) -> None:
+    assert 'rounds is a view, not a named query: "FROM rounds" shows its rows' in error_of(reval("sql", "rounds"))
+
+
+def test_one_format_at_a_time(reval: Reval) -> None:
+    assert "Choose one of --csv, --json" in error_of(reval("sql", "select 1 as a", "--csv", "--json"))
+
+
 def test_what_would_write_is_refused_in_plain_words(reval: Reval) -> None:
     assert "Nothing can be changed here: the store is read-only" in error_of(reval("sql", "delete from store.runs"))
 

@@ -286,6 +286,31 @@ def test_best_and_worst_of_the_problem_with_the_most_mixed_results(example: Exam
     assert sorted(row["trajectory_id"] for row in other) == sorted(names(example.rounds[1])[2:])
 
 
+def test_accuracy_and_lengths_by_source(example: Example) -> None:
+    columns = ("source", "iteration", "responses", "problems", "accuracy")
+    assert answer(example.store, "accuracy_by_source", *columns, run=RUN) == [
+        ("another.jsonl", 0, 2, 1, 0.5),
+        ("another.jsonl", 2, 2, 1, 1.0),
+        ("train.jsonl", 0, 2, 1, 0.0),
+        ("train.jsonl", 1, 4, 2, 0.5),
+        ("train.jsonl", 2, 2, 1, 0.5),
+    ]
+    lengths = answer(example.store, "accuracy_by_source", "tokens_mean_right", "tokens_mean_wrong", run=RUN)
+    assert [(right is None, wrong is None) for right, wrong in lengths] == [
+        (False, False), (False, True), (True, False), (False, False), (False, False),
+    ]  # fmt: skip
+
+
+def test_all_responses_to_a_problem_once_each(example: Example) -> None:
+    """Of the run, its fork and the evaluation, training first; a shared one is not doubled."""
+    rows = example.store.query("responses_to_problem", problem="prb_3").to_pylist()
+    ids = [row["trajectory_id"] for row in rows]
+    stored = example.store.query("SELECT trajectory_id FROM store.trajectories WHERE problem_id = 'prb_3'")
+    assert sorted(ids) == sorted(stored.column(0).to_pylist())
+    assert [row["purpose"] for row in rows] == ["training"] * (len(rows) - 2) + ["evaluation"] * 2
+    assert {row["problem_id"] for row in example.store.query("responses_to_problem").to_pylist()} < {"prb_0", "prb_1"}
+
+
 def test_evaluation_curve(example: Example) -> None:
     columns = ("benchmark", "metric", "rounds_learned", "value", "low", "high")
     assert answer(example.store, "evaluation_curve", *columns, run=FORK) == [
