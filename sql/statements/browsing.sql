@@ -146,12 +146,15 @@ WHERE trajectory_id = $trajectory
 ORDER BY run_id, iteration;
 
 -- name: uses
+-- Rounds of an offline run are none of those in which something was sampled, so they give no staleness.
 SELECT
-    l.run_id, l.iteration, m.update_index, u.kind, l.iteration - $iteration AS staleness, m.reward, m.weight, m.residual, m.log_ratio,
-    m.root_value_gap, m.policy_id
+    l.run_id, l.iteration, m.update_index, u.kind,
+    CASE WHEN (r.config ->> '$.offline') IS NULL THEN l.iteration - $iteration END AS staleness,
+    m.reward, m.weight, m.residual, m.log_ratio, m.root_value_gap, m.policy_id
 FROM store.update_trajectories AS m
 JOIN store.updates AS u USING (policy_id, update_index)
 LEFT JOIN store.policy_rounds AS l USING (policy_id)
+LEFT JOIN store.runs AS r ON r.run_id = l.run_id
 WHERE m.trajectory_id = $trajectory
 ORDER BY l.run_id, l.iteration, m.update_index
 LIMIT 200;

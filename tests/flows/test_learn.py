@@ -11,6 +11,7 @@ from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store
+from reval_core.store import statements as sql
 from tasks.outcome import Outcome
 from tasks.progress import Progress
 
@@ -169,6 +170,10 @@ def test_named_queries_know_that_an_offline_run_samples_nothing(
     by_setting = {row["run_id"]: row["accuracy"] for row in rows(copied, "runs_by_setting")}
     assert by_setting[done.run_id] is None and by_setting[finished.outcome.run_id] is not None
     assert value(copied, "SELECT min(staleness) FROM trajectories") >= 0
+    (used,) = rows(copied, "SELECT trajectory_id FROM update_members WHERE age = 0 AND generated_round = 2 LIMIT 1")
+    with Store(copied.database).read() as connection:
+        uses = sql.records(connection, "browsing", "uses", trajectory=used["trajectory_id"], iteration=2)
+    assert all((use["staleness"] is None) == (use["run_id"] == done.run_id) for use in uses)
 
 
 def test_answers_to_benchmarks_are_not_learned_from(finished: Finished, copied: Home) -> None:
