@@ -66,10 +66,11 @@ FROM (
         l.iteration,
         l.linked_at,
         s.output ->> 'policy_id' AS policy_id,
-        (r.config ->> '$.offline') IS NULL AS samples
+        r.samples
     FROM store.stage_links AS l
     JOIN store.stages AS s USING (stage_key)
-    LEFT JOIN store.runs AS r ON r.run_id = l.run_id
+    -- a configuration is read once a run, not once a round
+    LEFT JOIN (SELECT run_id, (config ->> '$.offline') IS NULL AS samples FROM store.runs) AS r ON r.run_id = l.run_id
     WHERE l.stage = 'learn' AND (s.output ->> 'updates')::INTEGER > 0
 )
 GROUP BY policy_id;
