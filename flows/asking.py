@@ -6,13 +6,14 @@ import difflib
 import json
 import math
 import os
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -22,21 +23,25 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from flows import given
 from flows.opening import counted
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store
+from reval_core.store.ids import whole_id
 from reval_core.store.sqlfiles import description, query_names, query_text
 from tasks.progress import Terminal
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
-PIPE_WIDTH = 240
-"""Characters of a line where there is no terminal."""
+PIPE_WIDTH = 1_000_000
+"""Characters of a line where there is no terminal: no table is as wide, and what a program reads is not folded."""
 SHOWN = 5
 """Runs that an error lists at most."""
 ENDINGS = (".csv", ".json", ".parquet")
 """Of files that `write_file` knows how to write."""
+RULE_WIDTH = 80
+"""Characters of the line above a row, where the terminal is no narrower."""
 TEXT_WIDTH = 20
 """Characters that a column of texts needs at least, when columns are counted that fit into the terminal."""
 
@@ -55,10 +60,28 @@ def ask(
     csv: bool,
     as_json: bool,
     parquet: Path | None,
+    expanded: bool,
     limit: int,
 ) -> None:
-    """Run a query and show its result as a table, CSV, JSON lines or a Parquet file."""
-    result = store_of(home).query(query, **values)
+    """Run a query and show its result as a table, one column a line, as CSV, JSON lines or a Parquet file.
+
+    Raises:
+        ConfigError: a ``$name`` of it has no value, it is the name of a view, or several formats are asked for.
+    """
+    if sum((csv, as_json, parquet is not None, expanded)) > 1:
+        raise ConfigError("Choose one of --csv, --json, --parquet and -x.")
+    store = store_of(home)
+    name = query.strip()
+    if name.isidentifier() and name not in query_names() and name in _views(store):
+        raise ConfigError(
+            f'{name} is a view, not a named query: "FROM {name}" shows its rows, "SELECT column_name, comment FROM '
+            f"duckdb_columns() WHERE table_name = '{name}'\" its columns."
+        )
+    values, run = with_newest_run(store, query, values)
+    missing = [name for name in given.parameters_of(query) if name not in values and query.strip() not in query_names()]
+    if missing:
+        raise ConfigError(f"${missing[0]} has no value. Give it one: --param {missing[0]}=VALUE")
+    result = with_readable_intervals(store.query(query, **values))
     if parquet is not None:
         with writing(parquet):
             pyarrow.parquet.write_table(result, parquet)
@@ -74,7 +97,34 @@ def ask(
             sys.stdout.flush()
     else:
         with writing(None):
-            show(result, console, limit)
+            display = show_expanded if expanded else show
+            display(result, console, limit)
+            if run is not None:
+                console.print(f"of {run}, the newest run (--param run=RUN for another)", markup=False, soft_wrap=True)
+
+
+def _views(store: Store) -> list[str]:
+    """Names of the public views."""
+    return store.query("SELECT view_name FROM duckdb_views() WHERE schema_name = 'main'").column(0).to_pylist()
+
+
+def with_newest_run(store: Store, query: str, values: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+    """The values with the run that a named query is about where none was given; and that run, else None."""
+    name = query.strip()
+    if name not in query_names() or "run" in values or "run" not in given.parameters_of(query_text(name)):
+        return dict(values), None
+    run = store.query("SELECT newest_run() AS run").to_pylist()[0]["run"]
+    return (dict(values), None) if run is None else ({**values, "run": run}, run)
+
+
+def with_readable_intervals(result: pa.Table) -> pa.Table:
+    """Intervals as text, in DuckDB's words: no file format and no table has any others."""
+    for index, field in enumerate(result.schema):
+        if pa.types.is_interval(field.type):
+            intervals = duckdb.from_arrow(pa.table({"span": result.column(index)}))
+            text = intervals.project("span::VARCHAR").to_arrow_table().column(0)
+            result = result.set_column(index, field.name, text)
+    return result
 
 
 def write_file(result: pa.Table, path: Path) -> None:
@@ -109,7 +159,14 @@ def writing(path: Path | None) -> Iterator[None]:
 
 
 def _json_lines(result: pa.Table) -> Iterator[str]:
-    return (json.dumps(_finite(row), default=str, ensure_ascii=False) for row in result.to_pylist())
+    return (json.dumps(_finite(row), default=_json_value, ensure_ascii=False) for row in result.to_pylist())
+
+
+def _json_value(value: Any) -> Any:
+    """A value that JSON has no type for: a decimal as a number, anything else as text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)
 
 
 def _finite(value: Any) -> Any:
@@ -121,26 +178,31 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
-def parameters(home: Home, query: str, given: list[str]) -> dict[str, str]:
+def parameters(home: Home, query: str, pairs_given: list[str]) -> dict[str, str]:
     """``["run=abc"]`` to ``{"run": "abc-1a2b3c4d"}``: the first letters of a run's id stand for it.
+
+    So do, in a named query, those of a policy, a trajectory, a problem or a benchmark.
 
     Raises:
         ConfigError: one is not written so, or the query has no such parameter.
-        StoreError: the query takes a ``$run``, and no run, or several, begin so.
+        StoreError: nothing in the store, or several things, begin so.
     """
-    pairs = [text.partition("=") for text in given]
+    pairs = [text.partition("=") for text in pairs_given]
     wrong = [name for name, equals, _ in pairs if not equals or not name.isidentifier()]
     if wrong:
         raise ConfigError(f"Parameter {wrong[0]!r}: write it as name=value, for example run=quickstart-1a2b3c4d.")
     values = {name: value for name, _, value in pairs}
-    text = query_text(query.strip()) if query.strip() in query_names() else query
-    taken = sorted(set(re.findall(r"\$([A-Za-z_]\w*)", text)))
+    is_named = query.strip() in query_names()
+    taken = given.parameters_of(query_text(query.strip()) if is_named else query)
     for name in values:
         if name not in taken:
             known = f"it takes {', '.join(f'${other}' for other in taken)}" if taken else "it takes none"
             raise ConfigError(f"Parameter {name}: the query has no ${name}; {known}.")
-    if "run" in values:
-        values["run"] = find_run(store_of(home), values["run"])
+    for name, text in values.items():
+        if name == "run":
+            values[name] = find_run(store_of(home), text)
+        elif is_named:
+            values[name] = whole_id(store_of(home), name, text)
     return values
 
 
@@ -173,19 +235,43 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def show(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
-    """Show the first ``limit`` rows as a table; ``more`` says how to get the others."""
-    if not console.is_terminal:
-        # a pipe has no width; do not fold what a program reads
-        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+def show(
+    result: pa.Table,
+    console: Console,
+    limit: int,
+    more: str = "--limit, --csv",
+    wide: str = "-x for one column a line, --csv",
+) -> None:
+    """Show the first ``limit`` rows as a table, on a terminal the first columns that fit into it.
+
+    Args:
+        more: how to get the other rows.
+        wide: how to get the other columns.
+    """
+    rows = result.slice(0, limit)
+    if console.is_terminal:
+        rows = rows.select(range(fitting(rows, console.width)))
+    else:
+        console = _wide()
     table = Table(show_edge=False, header_style="bold")
-    for field in result.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    for field in rows.schema:
+        number = _is_number(field.type)
         table.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
-    for row in result.slice(0, limit).to_pylist():
+    for row in rows.to_pylist():
         table.add_row(*[cell(value) for value in row.values()])
     console.print(table)
     console.print(rows_shown(result, limit, more))
+    if hidden := result.num_columns - rows.num_columns:
+        console.print(f"{counted(hidden, 'column')} not shown ({wide})", markup=False, soft_wrap=True)
+
+
+def _wide() -> Console:
+    """Standard output where it is no terminal, and has no width."""
+    return Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def fitting(rows: pa.Table, width: int) -> int:
@@ -193,22 +279,25 @@ def fitting(rows: pa.Table, width: int) -> int:
     used = 0
     for number, (field, column) in enumerate(zip(rows.schema, rows.columns, strict=True)):
         longest = max(map(cell_len, (field.name, *map(cell, column.to_pylist()))))
-        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        used += (longest if is_number else min(longest, TEXT_WIDTH)) + 3  # a space on each side and the line between
+        # a space on each side and the line between
+        used += (longest if _is_number(field.type) else min(longest, TEXT_WIDTH)) + 3
         if used > width and number:
             return number
     return rows.num_columns
 
 
-def show_expanded(rows: pa.Table, console: Console) -> None:
-    """Each row as a block of lines, one for each column; texts whole and with their own line breaks."""
-    for number, row in enumerate(rows.to_pylist(), start=1):
-        console.print(f"─[ row {number} ]".ljust(console.width, "─"), markup=False)
+def show_expanded(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
+    """The first ``limit`` rows, each a block of a line for each column; texts whole and with their own line breaks."""
+    if not console.is_terminal:
+        console = _wide()
+    for number, row in enumerate(result.slice(0, limit).to_pylist(), start=1):
+        console.print(f"─[ row {number} ]".ljust(min(console.width, RULE_WIDTH), "─"), markup=False)
         block = Table.grid("name", "value", padding=(0, 1))
         block.columns[0].no_wrap, block.columns[1].overflow = True, "fold"
         for name, value in row.items():
-            block.add_row(Text(name, style="bold"), Text("" if value is None else str(value)))
+            block.add_row(Text(name, style="bold"), Text(_words(value)))
         console.print(block)
+    console.print(rows_shown(result, limit, more))
 
 
 def rows_shown(result: pa.Table, limit: int, more: str) -> str:
@@ -222,19 +311,32 @@ def cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
-    text = str(value).replace("\n", "\\n")
+        # four digits, but the whole part as it is: 12346, not 1.235e+04
+        return f"{value:.0f}" if 1e3 <= abs(value) < 1e16 else f"{value:.4g}"
+    text = _words(value).replace("\n", "\\n")
     return escape(text if len(text) <= 200 else text[:197] + "...")
 
 
+def _words(value: Any) -> str:
+    """A value as SQL writes it; NULL is nothing."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def list_queries(console: Console) -> None:
-    """Names and purposes of the named queries."""
-    table = Table("name", "what it answers", show_edge=False)
+    """Names of the named queries, the parameters that each takes, and the question that it answers."""
+    table = Table("name", "takes", "what it answers", show_edge=False)
     for name in query_names():
-        table.add_row(name, escape(description(query_text(name))))
+        text = query_text(name)
+        question = description(text.partition("\n")[0])
+        table.add_row(name, ", ".join(f"${parameter}" for parameter in given.parameters_of(text)), escape(question))
     console.print(table)
     console.print(
-        '\nreval sql NAME, or reval sql "select ... from trajectories". reval sql "show tables" lists the views.'
+        '\nreval sql NAME, or "select ... from trajectories", a file.sql, or - for standard input. NAME --show prints '
+        'the text of a query with what its columns mean; "show tables" lists the views, "describe rounds" the columns '
+        "of one.",
+        markup=False,
     )
 
 

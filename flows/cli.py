@@ -261,15 +261,20 @@ def learn(
 
 @app.command()
 def sql(
-    query: Annotated[str | None, typer.Argument(help="SQL, or the name of a query in sql/queries.")] = None,
+    query: Annotated[
+        str | None, typer.Argument(help="SQL, the name of a query, a .sql file, or - for standard input.")
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print as CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON lines.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write to a Parquet file.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows shown on the terminal.")] = 40,
+    expanded: Annotated[bool, typer.Option("--expanded", "-x", help="Show one column a line, texts whole.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Rows shown on the terminal.")] = 40,
     parameters: Parameters = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the text of a named query; ask nothing.")] = False,
 ) -> None:
     """Ask the store; without a query, open a prompt, or list the named queries where there is no terminal."""
-    from flows import asking
+    from flows import asking, given
+    from reval_core.store.sqlfiles import query_text
 
     home = find_home()
     if query is None:
@@ -280,8 +285,12 @@ def sql(
         else:
             asking.list_queries(console)
         return
+    if show:
+        print(query_text(query.strip()).strip())
+        return
+    query = given.text_of(query)
     values = asking.parameters(home, query, parameters or [])
-    asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
+    asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, expanded=expanded, limit=limit)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from flows.terminal import console
 from reval_core.home import Home, find_home
 from tasks.progress import Progress
 
-app = typer.Typer(help="What the store holds, and its upkeep: size, snapshot, backup.", no_args_is_help=True)
+app = typer.Typer(help="What the store holds, and its upkeep: stats, snapshot, backup.", no_args_is_help=True)
 
 
 @app.command()

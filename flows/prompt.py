@@ -17,7 +17,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
@@ -34,6 +33,7 @@ from rich.table import Table
 
 from flows import asking, listing
 from flows.completion import StoreCompleter, read_names, split
+from flows.given import parameters_of
 from flows.opening import counted
 from reval_core.errors import ConfigError, RevalError, StoreError
 from reval_core.home import Home
@@ -179,12 +179,16 @@ class Prompt:
             raise StoreError(
                 f"{name} is a view, not a named query: FROM {name}; shows its rows, \\d {name} its columns."
             )
-        taken = _parameters(query_text(name))
+        taken = parameters_of(query_text(name))
         kept = {key: value for key, value in self.parameters.items() if key in taken}
-        self._ask(name, kept | asking.parameters(self.home, name, given))
+        values = kept | asking.parameters(self.home, name, given)
+        values, run = asking.with_newest_run(asking.store_of(self.home), name, values)
+        self._ask(name, values)
+        if run is not None and self.files is None:
+            self._say(f"of {run}, the newest run (run=RUN behind the name for another)")
 
     def _statement(self, sql: str) -> None:
-        taken = _parameters(sql)
+        taken = parameters_of(sql)
         for name in taken:
             if name not in self.parameters:
                 raise ConfigError(f"${name} has no value yet. Give it one: \\set {name} VALUE")
@@ -192,7 +196,7 @@ class Prompt:
 
     def _ask(self, sql: str, values: Mapping[str, str]) -> None:
         began = time.perf_counter()
-        result = self.query(sql, values)
+        result = asking.with_readable_intervals(self.query(sql, values))
         seconds = time.perf_counter() - began
         if result.column_names in ([], ["Success"]):  # of a statement that has no rows
             self._say("Done. Each statement has its own connection: settings and temporary tables end with it.")
@@ -209,14 +213,9 @@ class Prompt:
     def _show(self, result: pa.Table) -> None:
         more = "--limit, \\o FILE"
         if self.expanded:
-            asking.show_expanded(result.slice(0, self.limit), self.console)
-            self._say(asking.rows_shown(result, self.limit, more))
-            return
-        columns = asking.fitting(result.slice(0, self.limit), self.console.width)
-        asking.show(result.select(range(columns)), self.console, self.limit, more)
-        if columns < result.num_columns:
-            hidden = counted(result.num_columns - columns, "column")
-            self._say(f"{hidden} not shown (\\x for one column a line, \\o FILE)")
+            asking.show_expanded(result, self.console, self.limit, more)
+        else:
+            asking.show(result, self.console, self.limit, more, "\\x for one column a line, \\o FILE")
 
     def _describe(self, name: str = "") -> None:
         self.names = read_names(self.query)
@@ -340,21 +339,9 @@ WORDS = {"help": "\\?", "exit": "\\q", "quit": "\\q", "\\quit": "\\q", "\\h": "\
 
 
 def one_line(error: RevalError) -> str:
-    """An error's message without line breaks; of what would write, that this door is read-only."""
+    """An error's message without line breaks."""
     placed = re.sub(r"\n\s*LINE (\d+):.*", r" (line \1)", str(error), flags=re.DOTALL)
-    text = " ".join(placed.split())
-    if "read-only mode" in text:
-        return f"Nothing can be changed here: the store is read-only through this door. {text}"
-    return text
-
-
-def _parameters(sql: str) -> list[str]:
-    """The names of the ``$name`` in a SQL text, in alphabetical order."""
-    try:
-        statements = duckdb.extract_statements(sql)
-    except duckdb.Error:  # running it says what is wrong
-        return []
-    return sorted({name for statement in statements for name in statement.named_parameters if name.isidentifier()})
+    return " ".join(placed.split())
 
 
 def _files(path: Path) -> Iterator[Path]:

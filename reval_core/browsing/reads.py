@@ -17,6 +17,7 @@ from reval_core.browsing.filters import Filters
 from reval_core.errors import StoreError
 from reval_core.store import Store, payloads
 from reval_core.store import statements as sql
+from reval_core.store.ids import whole_id
 from reval_core.store.sqlfiles import statement
 
 Row = dict[str, Any]
@@ -78,8 +79,13 @@ class Reads:
         return answer.table.to_pylist(), answer.note
 
     def named(self, query: str, values: Mapping[str, Any]) -> tuple[pa.Table, str | None]:
-        """The result of a named query."""
-        answer = self.store.ask(query, **values)
+        """The result of a named query; the first letters of an id stand for it.
+
+        Raises:
+            StoreError: nothing in the store begins so, or several things do.
+        """
+        whole = {name: whole_id(self.store, name, v) if isinstance(v, str) else v for name, v in values.items()}
+        answer = self.store.ask(query, **whole)
         return answer.table, answer.note
 
     def runs(self) -> tuple[list[Row], str | None]:

@@ -1,8 +1,13 @@
-"""Queries of people: on the live database while they are quick, else on its snapshot, so that no run waits for them."""
+"""Queries of people: on the live database while they are quick, else on its snapshot, so that no run waits for them.
+
+Times in the store are UTC without a zone. DuckDB compares such a time with now() in the zone of the session, by default
+the machine's, so these sessions are in UTC: `started_at > now() - INTERVAL 1 HOUR` means the same everywhere.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +25,10 @@ LIVE_S = 1.0
 """Seconds for which a query may hold the live database."""
 MOST_AGE_S = 600.0
 """Seconds that a snapshot may be old for a query that is moved to it."""
+READ_ONLY = "Nothing can be changed here: the store is read-only through this door."
+IN_UTC = "SET TimeZone = 'UTC'"
+SUM_OF_INTEGERS = pa.decimal128(38, 0)
+"""What DuckDB's sum of an integer column is in Arrow: no program takes it for a number to count with."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,11 @@ class TooLong(Exception):
 def _limited(
     connection: duckdb.DuckDBPyConnection, text: str, parameters: dict[str, Any], limit_s: float | None
 ) -> pa.Table:
+    connection.execute(IN_UTC)
     with ThreadPoolExecutor(1) as pool:  # DuckDB looks for signals only between tasks of the thread that asked
         asked = pool.submit(arrow_table, connection, text, parameters)
         try:
-            return asked.result(limit_s)
+            return _with_integer_sums(asked.result(limit_s))
         except (TimeoutError, KeyboardInterrupt) as error:
             while not asked.done():
                 connection.interrupt()
@@ -99,7 +109,19 @@ def _limited(
         except duckdb.Error as error:
             if file_at_fault(error):
                 raise StoreError(explain("The query could not read the database", error)) from error
+            if "read-only mode" in str(error):
+                raise StoreError(f"{READ_ONLY} {error}") from error
             raise StoreError(f"The query failed: {error}") from error
+
+
+def _with_integer_sums(table: pa.Table) -> pa.Table:
+    """Sums of integers as 64-bit integers, where all of a column's fit."""
+    for index, field in enumerate(table.schema):
+        if field.type == SUM_OF_INTEGERS:
+            with suppress(pa.ArrowInvalid):
+                column = table.column(index).cast(pa.int64())
+                table = table.set_column(index, field.name, column)
+    return table
 
 
 def _of_snapshot(connections: Connections, text: str, parameters: dict[str, Any]) -> Answer:

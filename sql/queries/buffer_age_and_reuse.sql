@@ -1,6 +1,6 @@
 -- What lies in a run's replay window now: how old is it, and how often was it used?
 -- $run: a run_id, by default the training that was active last. age is in rounds; the window is the last replay.capacity
--- entries, or rounds where replay.unit says so.
+-- entries, or rounds where replay.unit says so; of an offline run all that it admitted.
 WITH held AS (
     SELECT p.*, max(p.iteration) OVER () - p.iteration AS age
     FROM replay AS p
@@ -10,6 +10,7 @@ WITH held AS (
             WHEN (r.config ->> '$.replay.unit') = 'rounds' THEN dense_rank() OVER (ORDER BY p.iteration DESC)
             ELSE row_number() OVER (ORDER BY p.iteration DESC, p.position DESC)
         END <= coalesce((r.config ->> '$.replay.capacity')::BIGINT, 9223372036854775807)
+        OR (r.config ->> '$.offline') IS NOT NULL
 )
 SELECT
     age,

@@ -6,7 +6,12 @@
 WITH run AS (
     SELECT
         run_id,
-        coalesce((config ->> '$.replay.capacity')::BIGINT, 9223372036854775807) AS capacity,
+        -- an offline run draws from all that it admitted
+        CASE
+            WHEN (config ->> '$.offline') IS NULL
+            THEN coalesce((config ->> '$.replay.capacity')::BIGINT, 9223372036854775807)
+            ELSE 9223372036854775807
+        END AS capacity,
         (config ->> '$.replay.unit') = 'rounds' AS in_rounds,
         coalesce((config ->> '$.replay.excludes_fresh')::BOOLEAN, false) AS excludes_fresh
     FROM runs
@@ -48,19 +53,29 @@ drawn AS (
     WHERE r.updates > 0
     GROUP BY r.iteration
 ),
+-- each round with its draws and its window; one that admitted nothing has the window of the last that did
+windows AS (
+    SELECT
+        d.iteration,
+        d.drawn,
+        w.before_window,
+        run.excludes_fresh AND w.iteration = d.iteration AS leaves_out_fresh,
+        w.reach - w.before_window - CASE WHEN leaves_out_fresh THEN w.entries ELSE 0 END AS pool
+    FROM drawn AS d
+    ASOF JOIN admitted AS w ON w.iteration <= d.iteration
+    CROSS JOIN run
+),
 -- each batch at its own and every later round: how much of it the window held, and how large the pool was
 held AS (
     SELECT
         a.iteration,
-        d.iteration AS at,
+        w.iteration AS at,
         greatest(0, a.reach - greatest(a.reach - a.entries, w.before_window)) AS entries_held,
-        w.reach - w.before_window - CASE WHEN run.excludes_fresh THEN w.entries ELSE 0 END AS pool,
-        run.excludes_fresh AND d.iteration = a.iteration AS left_out,
-        d.drawn
-    FROM run
-    CROSS JOIN admitted AS a
-    JOIN drawn AS d ON d.iteration >= a.iteration
-    JOIN admitted AS w ON w.iteration = d.iteration
+        w.pool,
+        w.leaves_out_fresh AND w.iteration = a.iteration AS left_out,
+        w.drawn
+    FROM admitted AS a
+    JOIN windows AS w ON w.iteration >= a.iteration
 )
 SELECT
     a.iteration AS generated_round,

@@ -1,6 +1,6 @@
 -- How does a run learn, round by round?
 -- $run: a run_id, by default the training that was active last. A row is a finished round: accuracy is that of its fresh
--- batch, before its updates; trajectories and tokens are counted with it.
+-- batch, before its updates (in an offline run of what it admitted); trajectories and tokens are counted with it.
 SELECT
     iteration,
     accuracy,
@@ -14,7 +14,7 @@ SELECT
     uses_mean,
     (sum(trajectories) OVER so_far)::BIGINT AS trajectories_so_far,
     (sum(tokens_generated) OVER so_far)::BIGINT AS tokens_so_far,
-    seconds_generate + seconds_verify + coalesce(seconds_score, 0) + seconds_persist + seconds_learn AS seconds
+    list_sum([seconds_generate, seconds_verify, seconds_score, seconds_persist, seconds_learn]) AS seconds
 FROM rounds
 WHERE run_id = coalesce($run, newest_run())
 WINDOW so_far AS (ORDER BY iteration)

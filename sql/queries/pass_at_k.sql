@@ -1,9 +1,9 @@
 -- How does pass@j grow with the number of samples j, up to the k that were drawn?
 -- $policy: a policy_id, by default the one that was evaluated last; $benchmark: by default all of its own. The unbiased
--- estimate 1 - C(k - c, j) / C(k, j) with c right ones of k, averaged over problems; by each evaluation's own verifier, so
--- responses that were graded again count by every verifier that an evaluation was made with.
+-- estimate 1 - C(k - c, j) / C(k, j) with c right ones of k, averaged over problems. Each evaluation by itself and by its own
+-- verifier: a policy that was evaluated with other samples, settings or another verifier has rows for each.
 WITH asked AS (
-    SELECT DISTINCT evaluation_id, policy_id, benchmark, verifier_id, batch_id, samples_per_problem AS k
+    SELECT DISTINCT evaluation_id, policy_id, benchmark, verifier_id, batch_id, samples_per_problem AS k, created_at
     FROM evaluations
     WHERE policy_id = coalesce($policy, (SELECT arg_max(policy_id, created_at) FROM evaluations))
       AND ($benchmark IS NULL OR benchmark = $benchmark)
@@ -31,7 +31,8 @@ estimates AS (
     FROM draws AS d
     JOIN solved AS s USING (evaluation_id)
 )
-SELECT benchmark, verifier_id, j, avg(pass) AS pass_at_j, count(*) AS problems, policy_id
+SELECT
+    benchmark, k AS samples_per_problem, j, avg(pass) AS pass_at_j, count(*) AS problems, verifier_id, policy_id, evaluation_id
 FROM estimates
-GROUP BY ALL
-ORDER BY benchmark, verifier_id, j;
+GROUP BY benchmark, k, j, verifier_id, policy_id, evaluation_id, created_at
+ORDER BY benchmark, created_at, evaluation_id, j;

@@ -1,5 +1,6 @@
 -- How many rows does each table hold, and how much of the database file?
--- A block of the file (256 KiB) that several tables share is divided evenly among them; indexes are not counted.
+-- A block of the file (256 KiB) that several tables share is divided evenly among them; indexes and free
+-- blocks are not counted, so this is less than the file: `reval store stats` has them, and all else under the root.
 WITH segments AS (
     SELECT 'archived_payloads' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.archived_payloads') UNION ALL
     SELECT 'archives' AS table_name, block_id, additional_block_ids FROM pragma_storage_info('store.archives') UNION ALL

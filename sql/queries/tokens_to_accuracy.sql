@@ -1,5 +1,5 @@
 -- How many tokens did each run generate before its policy first reached an accuracy?
--- All runs side by side; levels that a run never reached have no row. Counted up to the beginning of the round whose batch
+-- All runs side by side, but for offline ones, which generate nothing; levels that a run never reached have no row. Counted up to the beginning of the round whose batch
 -- reached it, as in sample_efficiency. A fork counts its ancestors' tokens too.
 WITH curve AS (
     SELECT
@@ -10,6 +10,7 @@ WITH curve AS (
         coalesce(sum(tokens_generated) OVER before, 0)::BIGINT AS tokens_before,
         coalesce(sum(trajectories) OVER before, 0)::BIGINT AS trajectories_before
     FROM rounds
+    WHERE batch_id IS NOT NULL
     WINDOW before AS (PARTITION BY run_id ORDER BY iteration ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
 SELECT

@@ -1,5 +1,6 @@
 -- How often do two verifiers, or two versions of one, judge the same response against the same gold answer differently?
--- Over all runs; a row is a pair of verifiers and a pair of statuses, agreement included. changed_verdicts lists responses.
+-- Over all runs; a row is a pair of verifiers and a pair of statuses, agreement included. changed_verdicts lists responses, the
+-- view verifiers says what each verifier is: two of one name and version differ in their settings.
 SELECT
     a.verifier AS first_verifier,
     a.verifier_version AS first_version,
@@ -10,7 +11,11 @@ SELECT
     a.status = b.status AS agree,
     count(*) AS responses,
     count(*) / sum(count(*)) OVER (PARTITION BY a.verifier_id, b.verifier_id) AS share,
-    min(a.trajectory_id) AS example_trajectory_id
+    min(a.trajectory_id) AS example_trajectory_id,
+    a.verifier_id AS first_verifier_id,
+    b.verifier_id AS second_verifier_id,
+    (SELECT settings FROM store.verifiers WHERE verifier_id = a.verifier_id) AS first_settings,
+    (SELECT settings FROM store.verifiers WHERE verifier_id = b.verifier_id) AS second_settings
 FROM verdicts AS a
 JOIN verdicts AS b
   ON b.trajectory_id = a.trajectory_id

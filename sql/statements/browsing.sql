@@ -97,7 +97,10 @@ SELECT
     r.run_id, r.run_name, r.parent_run_id, r.fork_iteration, r.status, r.rounds_done, r.trajectories, r.tokens_generated,
     r.last_active_at, a.accuracy
 FROM runs AS r
-LEFT JOIN (SELECT run_id, arg_max(accuracy, iteration) AS accuracy FROM rounds GROUP BY run_id) AS a USING (run_id)
+LEFT JOIN (
+    -- of what a run's policy said: an offline run has no batches
+    SELECT run_id, arg_max(accuracy, iteration) AS accuracy FROM rounds WHERE batch_id IS NOT NULL GROUP BY run_id
+) AS a USING (run_id)
 ORDER BY r.last_active_at DESC NULLS LAST, r.run_id;
 
 -- name: run_names
@@ -143,12 +146,15 @@ WHERE trajectory_id = $trajectory
 ORDER BY run_id, iteration;
 
 -- name: uses
+-- Rounds of an offline run are none of those in which something was sampled, so they give no staleness.
 SELECT
-    l.run_id, l.iteration, m.update_index, u.kind, l.iteration - $iteration AS staleness, m.reward, m.weight, m.residual, m.log_ratio,
-    m.root_value_gap, m.policy_id
+    l.run_id, l.iteration, m.update_index, u.kind,
+    CASE WHEN (r.config ->> '$.offline') IS NULL THEN l.iteration - $iteration END AS staleness,
+    m.reward, m.weight, m.residual, m.log_ratio, m.root_value_gap, m.policy_id
 FROM store.update_trajectories AS m
 JOIN store.updates AS u USING (policy_id, update_index)
 LEFT JOIN store.policy_rounds AS l USING (policy_id)
+LEFT JOIN store.runs AS r ON r.run_id = l.run_id
 WHERE m.trajectory_id = $trajectory
 ORDER BY l.run_id, l.iteration, m.update_index
 LIMIT 200;

@@ -52,20 +52,33 @@ SELECT trajectory_id, verifier_id, arg_max(gold_digest, graded_at) AS gold_diges
 FROM store.verdicts
 GROUP BY trajectory_id, verifier_id;
 
--- One row per learned policy: the run and iteration that first gave it.
+-- One row per learned policy: the run and iteration that first gave it, and whether that run sampled the round (an offline
+-- run samples none, so its iterations are no rounds in which anything was sampled).
 CREATE OR REPLACE VIEW store.policy_rounds AS
-SELECT policy_id, arg_min(run_id, linked_at) AS run_id, arg_min(iteration, linked_at) AS iteration
+SELECT
+    policy_id,
+    arg_min(run_id, linked_at) AS run_id,
+    arg_min(iteration, linked_at) AS iteration,
+    arg_min(samples, linked_at) AS samples
 FROM (
-    SELECT l.run_id, l.iteration, l.linked_at, s.output ->> 'policy_id' AS policy_id
+    SELECT
+        l.run_id,
+        l.iteration,
+        l.linked_at,
+        s.output ->> 'policy_id' AS policy_id,
+        r.samples
     FROM store.stage_links AS l
     JOIN store.stages AS s USING (stage_key)
+    -- a configuration is read once a run, not once a round
+    LEFT JOIN (SELECT run_id, (config ->> '$.offline') IS NULL AS samples FROM store.runs) AS r ON r.run_id = l.run_id
     WHERE l.stage = 'learn' AND (s.output ->> 'updates')::INTEGER > 0
 )
 GROUP BY policy_id;
 
--- One row per trajectory that was trained on: memberships in updates of any run, and the newest round of one.
+-- One row per trajectory that was trained on: memberships in updates of any run, and the newest round of one. A round of an
+-- offline run is counted apart from those in which responses are sampled, and so is no round of use.
 CREATE OR REPLACE VIEW store.trajectory_uses AS
-SELECT m.trajectory_id, count(*) AS times_used, max(l.iteration) AS last_used_round
+SELECT m.trajectory_id, count(*) AS times_used, max(l.iteration) FILTER (l.samples) AS last_used_round
 FROM store.update_trajectories AS m
 LEFT JOIN store.policy_rounds AS l USING (policy_id)
 GROUP BY m.trajectory_id;

@@ -81,7 +81,7 @@ COMMENT ON COLUMN trajectories.response_tokens IS 'Tokens of the response, EOS i
 COMMENT ON COLUMN trajectories.sample_index IS 'Which response to the problem in this batch, from 0.';
 COMMENT ON COLUMN trajectories.behaviour_logprob IS 'Summed log-probability of the response by the rollout engine, in nats.';
 COMMENT ON COLUMN trajectories.times_used IS 'Memberships in updates, over all runs.';
-COMMENT ON COLUMN trajectories.last_used_round IS 'Newest round, of any run, that trained on it.';
-COMMENT ON COLUMN trajectories.staleness IS 'Rounds between its sampling and its last use; NULL where no round sampled it.';
+COMMENT ON COLUMN trajectories.last_used_round IS 'Newest round that trained on it, of any run that samples: rounds of an offline run do not count.';
+COMMENT ON COLUMN trajectories.staleness IS 'Rounds between its sampling and last_used_round; NULL where no round sampled it.';
 COMMENT ON COLUMN trajectories.created_at IS 'UTC; when it was stored.';
 COMMENT ON COLUMN trajectories.payload IS 'stored; archived: tokens and text lie in a Parquet file of the folder archive; dropped: they were removed for good.';

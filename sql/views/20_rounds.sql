@@ -90,7 +90,7 @@ COMMENT ON COLUMN rounds.reference_policy_id IS 'The reference of its objective;
 COMMENT ON COLUMN rounds.batch_id IS 'The batch that it sampled.';
 COMMENT ON COLUMN rounds.trajectories IS 'Responses sampled for the round.';
 COMMENT ON COLUMN rounds.tokens_generated IS 'Response tokens sampled for the round, whichever run paid for them.';
-COMMENT ON COLUMN rounds.accuracy IS 'Share of correct responses of the round''s batch, before its updates.';
+COMMENT ON COLUMN rounds.accuracy IS 'Share of correct responses of the round''s batch, before its updates; in an offline run, of what it admitted, which tells nothing of its policy.';
 COMMENT ON COLUMN rounds.reward_mean IS 'Mean reward used, over the admitted responses.';
 COMMENT ON COLUMN rounds.loss IS 'Mean over the round''s updates, each before its step; in squared nats for the residual objectives.';
 COMMENT ON COLUMN rounds.residual_mean IS 'Mean Bellman residual in nats, over the members of the round''s updates.';

@@ -9,7 +9,7 @@ SELECT
     m.position,
     m.trajectory_id,
     b.round AS generated_round,
-    l.iteration - b.round AS age,
+    CASE WHEN l.samples AND b.purpose = 'training' THEN l.iteration - b.round END AS age,
     m.reward,
     m.weight,
     m.residual,
@@ -29,8 +29,8 @@ COMMENT ON COLUMN update_members.update_index IS 'Which step of the round, from 
 COMMENT ON COLUMN update_members.kind IS 'fresh: the round''s own batch; replay: drawn from the window.';
 COMMENT ON COLUMN update_members.position IS 'Place within the update, from 0.';
 COMMENT ON COLUMN update_members.trajectory_id IS 'The response that was trained on.';
-COMMENT ON COLUMN update_members.generated_round IS 'The round that sampled it.';
-COMMENT ON COLUMN update_members.age IS 'Rounds since it was sampled.';
+COMMENT ON COLUMN update_members.generated_round IS 'The round that sampled it, of the run that did; 0 in imports.';
+COMMENT ON COLUMN update_members.age IS 'Rounds since it was sampled; NULL in an offline run and of imports, where none would tell.';
 COMMENT ON COLUMN update_members.reward IS 'The reward used.';
 COMMENT ON COLUMN update_members.weight IS 'Importance weight of the draw.';
 COMMENT ON COLUMN update_members.residual IS 'Bellman residual before the step in nats; NULL where the objective has none.';

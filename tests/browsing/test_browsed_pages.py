@@ -187,6 +187,8 @@ def test_named_queries(client: TestClient, browsed: Browsed) -> None:
     assert "dotted key" in shown(client, "/queries/runs_by_setting?setting=a'b", 400).text
     assert "There is no query" in shown(client, "/queries/select", 404).text
     assert "0 rows" in shown(client, "/queries/learning_curve?run=' OR 1=1 --").text
+    assert f"/trajectory/{browsed.training[0]}" in shown(client, f"/queries/trained_on?policy={LEARNED[:-1]}").links
+    assert "no policy nosuch" in shown(client, "/queries/trained_on?policy=nosuch", 400).text
 
 
 def test_what_is_not_there_is_said(client: TestClient, browsed: Browsed) -> None:

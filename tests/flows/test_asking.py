@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from small_run import Finished, Reval, changed, train
 
-from flows.asking import find_run
+from flows.asking import cell, find_run, show
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -60,7 +61,8 @@ def test_a_file_that_cannot_be_written_is_one_line(reval: Reval, tmp_path: Path)
         reval("sql", "select 1 as a", "--parquet", str(nowhere))
     )
     assert "Is a directory" in error_of(reval("sql", "select 1 as a", "--parquet", str(tmp_path)))
-    assert "as column::VARCHAR" in error_of(reval("sql", "select interval 1 day as a", "--csv"))
+    days = ("sql", "select [interval 1 day] as a", "--parquet", str(tmp_path / "days.parquet"))
+    assert "as column::VARCHAR" in error_of(reval(*days))
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(finished: Finished) -> None:
@@ -79,6 +81,100 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(finished: Finished) -> No
 def test_numbers_that_json_lacks_are_null(reval: Reval) -> None:
     text = reval("sql", "select 'nan'::double as a, ['inf'::double, 1] as b, {'c': 'nan'::double} as d", "--json")[1]
     assert text == '{"a": null, "b": [null, 1.0], "d": {"c": null}}\n'
+
+
+def test_sums_and_spans_of_time_are_readable_everywhere(reval: Reval, tmp_path: Path) -> None:
+    query = (
+        "select sum(x) as sum, 2.5::decimal(3, 1) as half, interval 90 minute as span, true as yes from range(3) t(x)"
+    )
+    assert json.loads(reval("sql", query, "--json")[1]) == {"sum": 3, "half": 2.5, "span": "01:30:00", "yes": True}
+    assert reval("sql", query, "--csv")[1].splitlines()[1] == '3,2.5,"01:30:00",true'
+    assert reval("sql", query)[1].splitlines()[2].split() == ["3", "│", "2.5", "│", "01:30:00", "│", "true"]
+    reval("sql", query, "--parquet", str(tmp_path / "spans.parquet"))
+    assert pq.read_table(tmp_path / "spans.parquet").column("span").to_pylist() == ["01:30:00"]
+
+
+def test_numbers_in_tables_keep_their_whole_part() -> None:
+    shown = {
+        0.123456: "0.1235",
+        12.3456: "12.35",
+        1234.56: "1235",
+        12345.6: "12346",
+        9999.7: "10000",
+        2e9: "2000000000",
+    }
+    assert {number: cell(number) for number in shown} == shown
+    assert cell(1e-9) == "1e-09"
+    assert cell(float("inf")) == "inf"
+
+
+def test_a_narrow_terminal_shows_whole_columns_and_says_how_many_are_left_out(finished: Finished) -> None:
+    result = Store(finished.home.database).query("learning_curve")
+    console = Console(width=80, force_terminal=True, no_color=True, highlight=False, file=io.StringIO())
+    show(result, console, 40)
+    text = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())
+    assert "accuracy ┃ reward_mean" in text
+    assert "columns not shown (-x for one column a line, --csv)" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_pipe_gets_every_column_in_one_line_a_row(reval: Reval) -> None:
+    wide = ", ".join(f"repeat('x', 100) as column_{number}" for number in range(20))
+    assert len(reval("sql", f"select {wide}")[1].splitlines()) == 4
+
+
+def test_one_column_a_line_on_demand(reval: Reval) -> None:
+    text = reval("sql", "select 1 as a, repeat('x', 300) as b from range(3)", "-x", "--limit", "1")[1]
+    assert text.count("x") == 300
+    assert text.rstrip().endswith("3 rows, 2 not shown (--limit, --csv)")
+
+
+def test_sql_from_a_file_and_from_standard_input(reval: Reval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.sql"
+    file.write_text("-- mine\nselect 7 as a, $b as b", encoding="utf-8")
+    assert json.loads(reval("sql", str(file), "--json", "--param", "b=x")[1]) == {"a": 7, "b": "x"}
+    assert "cannot be read: No such file" in error_of(reval("sql", str(tmp_path / "nosuch.sql")))
+    monkeypatch.setattr("sys.stdin", io.StringIO("select 8 as a"))
+    assert json.loads(reval("sql", "-", "--json")[1]) == {"a": 8}
+    assert "The query is empty" in error_of(reval("sql", " "))
+
+
+def test_the_text_of_a_named_query_is_shown(reval: Reval) -> None:
+    assert reval("sql", "never_solved", "--show")[1].startswith("-- Which training problems has a run never")
+    assert "Did you mean 'never_solved'?" in error_of(reval("sql", "never_solvd", "--show"))
+
+
+def test_a_table_says_which_run_it_is_about_where_none_was_named(reval: Reval, finished: Finished) -> None:
+    run_id = finished.outcome.run_id
+    assert f"of {run_id}, the newest run (--param run=RUN for another)" in reval("sql", "learning_curve")[1]
+    assert "the newest run" not in reval("sql", "learning_curve", "--param", f"run={run_id}")[1]
+    assert "the newest run" not in reval("sql", "storage_by_table")[1]
+
+
+def test_a_parameter_without_a_value_says_how_to_give_one(reval: Reval) -> None:
+    error = error_of(reval("sql", "select 1 as a where 'x' = $name"))
+    assert "$name has no value. Give it one: --param name=VALUE" in error
+
+
+def test_first_letters_stand_for_what_a_named_query_is_about(reval: Reval, finished: Finished) -> None:
+    policy = finished.outcome.policy_id
+    lines = reval("sql", "trained_on", "--json", "--param", f"policy={policy[:16]}")[1].splitlines()
+    assert {json.loads(line)["policy_id"] for line in lines} == {policy}
+    assert "no policy pol_x" in error_of(reval("sql", "trained_on", "--param", "policy=pol_x"))
+    assert "no benchmark nosuch" in error_of(reval("sql", "pass_at_k", "--param", "benchmark=nosuch"))
+    assert "Several begin with 'trj_'" in error_of(reval("sql", "where_used", "--param", "trajectory=trj_"))
+
+
+def test_the_name_of_a_view_says_how_to_ask_it(reval: Reval) -> None:
+    assert 'rounds is a view, not a named query: "FROM rounds" shows its rows' in error_of(reval("sql", "rounds"))
+
+
+def test_one_format_at_a_time(reval: Reval) -> None:
+    assert "Choose one of --csv, --json" in error_of(reval("sql", "select 1 as a", "--csv", "--json"))
+
+
+def test_what_would_write_is_refused_in_plain_words(reval: Reval) -> None:
+    assert "Nothing can be changed here: the store is read-only" in error_of(reval("sql", "delete from store.runs"))
 
 
 def test_named_queries_are_listed_run_and_take_parameters(reval: Reval, finished: Finished) -> None:

@@ -11,6 +11,7 @@ from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store
+from reval_core.store import statements as sql
 from tasks.outcome import Outcome
 from tasks.progress import Progress
 
@@ -151,6 +152,28 @@ def test_sql_shows_an_offline_run_what_it_learned_from(small: Config, copied: Ho
     assert {(row["iteration"], row["admitted"]) for row in shown} == {(0, True)}
     assert sorted(row["trajectory_id"] for row in shown) == entries(copied, done.run_id)
     assert sum(row["times_used"] for row in shown) == 2 * UPDATES * BATCH
+
+
+def test_named_queries_know_that_an_offline_run_samples_nothing(
+    small: Config, copied: Home, finished: Finished
+) -> None:
+    done = learned(offline(small, copied, ALL, "replay.capacity=8"), copied)
+    assert value(copied, "SELECT newest_run()") == done.run_id
+    (uses,) = rows(copied, "expected_uses")  # of all that it admitted, whatever the capacity, in both rounds
+    assert uses["trajectories"] == ROUNDS * BATCH
+    assert uses["uses_expected"] == uses["uses_mean"] == 2 * UPDATES / ROUNDS
+    assert sum(row["trajectories"] for row in rows(copied, "buffer_age_and_reuse")) == ROUNDS * BATCH
+    assert [row["age"] for row in rows(copied, "residual_by_age")] == [None]
+    assert all(row["seconds"] > 0 for row in rows(copied, "learning_curve"))
+    for query in ("sample_efficiency", "tokens_to_accuracy"):
+        assert {row["run_id"] for row in rows(copied, query)} == {finished.outcome.run_id}
+    by_setting = {row["run_id"]: row["accuracy"] for row in rows(copied, "runs_by_setting")}
+    assert by_setting[done.run_id] is None and by_setting[finished.outcome.run_id] is not None
+    assert value(copied, "SELECT min(staleness) FROM trajectories") >= 0
+    (used,) = rows(copied, "SELECT trajectory_id FROM update_members WHERE age = 0 AND generated_round = 2 LIMIT 1")
+    with Store(copied.database).read() as connection:
+        uses = sql.records(connection, "browsing", "uses", trajectory=used["trajectory_id"], iteration=2)
+    assert all((use["staleness"] is None) == (use["run_id"] == done.run_id) for use in uses)
 
 
 def test_answers_to_benchmarks_are_not_learned_from(finished: Finished, copied: Home) -> None:

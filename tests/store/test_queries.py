@@ -56,6 +56,19 @@ def test_the_newest_run_is_a_training_whatever_its_configuration_says(store: Sto
     assert newest() == "a-fork"
 
 
+def test_times_are_compared_in_utc(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's times are UTC without a zone; now() of a session elsewhere would be hours off."""
+    (row,) = example.store.query(
+        "SELECT current_setting('TimeZone') AS zone, min(now() - created_at) >= INTERVAL 0 SECOND AS past FROM runs"
+    ).to_pylist()
+    assert row == {"zone": "UTC", "past": True}
+
+
+def test_sums_of_integers_are_integers(example: Example) -> None:
+    table = example.store.query("SELECT sum(response_tokens) AS fits, 1e30::HUGEINT AS does_not FROM trajectories")
+    assert [str(field.type) for field in table.schema] == ["int64", "decimal128(38, 0)"]
+
+
 def test_there_is_a_query_for_each_question_of_the_trade() -> None:
     assert len(query_names()) >= 22
 

@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from store_example import BASE, FORK, RUN, Example, batch_record, begin, names, play
+from store_example import BASE, FORK, RUN, Example, batch_record, begin, names, part_of, play, verdict_rows
 
-from reval_core.store import Store
+from reval_core.errors import StoreError
+from reval_core.store import Store, evaluations, trajectories
 
 
 def answer(store: Store, query: str, *columns: str, **values: Any) -> list[tuple[Any, ...]]:
@@ -284,12 +286,85 @@ def test_best_and_worst_of_the_problem_with_the_most_mixed_results(example: Exam
     assert sorted(row["trajectory_id"] for row in other) == sorted(names(example.rounds[1])[2:])
 
 
+def test_accuracy_and_lengths_by_source(example: Example) -> None:
+    columns = ("source", "iteration", "responses", "problems", "accuracy")
+    assert answer(example.store, "accuracy_by_source", *columns, run=RUN) == [
+        ("another.jsonl", 0, 2, 1, 0.5),
+        ("another.jsonl", 2, 2, 1, 1.0),
+        ("train.jsonl", 0, 2, 1, 0.0),
+        ("train.jsonl", 1, 4, 2, 0.5),
+        ("train.jsonl", 2, 2, 1, 0.5),
+    ]
+    lengths = answer(example.store, "accuracy_by_source", "tokens_mean_right", "tokens_mean_wrong", run=RUN)
+    assert [(right is None, wrong is None) for right, wrong in lengths] == [
+        (False, False), (False, True), (True, False), (False, False), (False, False),
+    ]  # fmt: skip
+
+
+def test_all_responses_to_a_problem_once_each(example: Example) -> None:
+    """Of the run, its fork and the evaluation, training first; a shared one is not doubled."""
+    rows = example.store.query("responses_to_problem", problem="prb_3").to_pylist()
+    ids = [row["trajectory_id"] for row in rows]
+    stored = example.store.query("SELECT trajectory_id FROM store.trajectories WHERE problem_id = 'prb_3'")
+    assert sorted(ids) == sorted(stored.column(0).to_pylist())
+    assert [row["purpose"] for row in rows] == ["training"] * (len(rows) - 2) + ["evaluation"] * 2
+    assert {row["problem_id"] for row in example.store.query("responses_to_problem").to_pylist()} < {"prb_0", "prb_1"}
+
+
 def test_evaluation_curve(example: Example) -> None:
     columns = ("benchmark", "metric", "rounds_learned", "value", "low", "high")
     assert answer(example.store, "evaluation_curve", *columns, run=FORK) == [
         ("held-out", "avg@2", 0, 0.5, 0.25, 0.75),
         ("held-out", "pass@2", 0, 1.0, 1.0, 1.0),
     ]
+
+
+def test_evaluations_of_one_policy_are_not_thrown_together(altered: Store) -> None:
+    """The same policy on the same benchmark again, with another k: each evaluation stands by itself."""
+    batch = batch_record(0, ("prb_3",), purpose="evaluation", policy_id=BASE, sampling={"seed": 1})
+    altered.append_batch(batch, part_of(batch), run_id=RUN, attempt=1)
+    with altered.write() as connection:
+        trajectories.add_verdicts(connection, "ver_eval", verdict_rows(batch, (1, 1)))
+        evaluations.add(
+            connection,
+            evaluation_id="evl_again",
+            policy_id=BASE,
+            benchmark="held-out",
+            benchmark_id="ben_0",
+            batch_id=batch.batch_id,
+            verifier_id="ver_eval",
+            problem_count=1,
+            samples_per_problem=2,
+            settings={},
+            metrics={"avg@2": SimpleNamespace(value=1.0, low=1.0, high=1.0)},
+        )
+    columns = ("evaluation_id", "samples_per_problem", "j", "pass_at_j", "problems")
+    assert answer(altered, "pass_at_k", *columns, policy=BASE) == [
+        ("evl_base", 2, 1, 0.5, 1),
+        ("evl_base", 2, 2, 1.0, 1),
+        ("evl_again", 2, 1, 1.0, 1),
+        ("evl_again", 2, 2, 1.0, 1),
+    ]
+    columns = ("evaluation_id", "problem_id", "samples", "share_right")
+    assert answer(altered, "evaluated_problems", *columns, policy=BASE) == [
+        ("evl_base", "prb_3", 2, 0.5),
+        ("evl_again", "prb_3", 2, 1.0),
+    ]
+
+
+def test_a_round_that_admitted_nothing_draws_from_the_window_before(altered: Store) -> None:
+    """Its draws count for the batches that the window still holds."""
+    uses = dict(answer(altered, "expected_uses", "generated_round", "uses_expected", run=RUN))
+    with altered.write() as connection:
+        connection.execute("DELETE FROM store.replay_entries WHERE iteration = 2 AND run_id = $run", {"run": RUN})
+    left = dict(answer(altered, "expected_uses", "generated_round", "uses_expected", run=RUN))
+    assert set(left) == {0, 1}
+    assert left[1] >= uses[1]
+
+
+def test_a_setting_that_no_run_has_is_an_error(example: Example) -> None:
+    with pytest.raises(StoreError, match=r"no run has a setting objective\.bta"):
+        example.store.query("runs_by_setting", setting="objective.bta")
 
 
 def test_storage_lists_every_table_with_its_rows(example: Example) -> None:

@@ -105,6 +105,10 @@ COLUMNS = {
         verifier_version INTEGER, gold_digest VARCHAR, gold VARCHAR, answer VARCHAR, status VARCHAR, correct BOOLEAN,
         reward DOUBLE, tier VARCHAR, details VARCHAR, seconds DOUBLE, graded_at TIMESTAMP
     """,
+    "verifiers": """
+        verifier_id VARCHAR, verifier VARCHAR, verifier_version INTEGER, settings JSON, verdicts BIGINT,
+        recorded_at TIMESTAMP
+    """,
     "evaluations": """
         evaluation_id VARCHAR, run_id VARCHAR, run_name VARCHAR, iteration INTEGER, policy_id VARCHAR,
         benchmark VARCHAR, metric VARCHAR, value DOUBLE, low DOUBLE, high DOUBLE, samples_per_problem INTEGER,
@@ -297,7 +301,7 @@ def test_a_round_without_updates_keeps_its_policy_and_shows_no_learning_figures(
         add_update(connection, "pol_0", 0, "fresh", names(batch), loss=1.0, residual=1.0)
         for iteration, started_from, updates in ((0, BASE, 1), (1, "pol_0", 0)):
             learned = {"policy_id": "pol_0", "updates": updates, "skipped": 0}
-            commit_stage(connection, RUN, iteration, "generate", {"policy_id": started_from})
+            commit_stage(connection, RUN, iteration, "generate", {"policy_id": started_from, "batch_id": "bat_0"})
             commit_stage(connection, RUN, iteration, "learn", learned)
     first, row = store.query("SELECT * FROM rounds ORDER BY iteration").to_pylist()
     assert (first["loss"], first["staleness_mean"], first["uses_mean"]) == (1.0, 0.0, 1.0)
