@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reval_core.config import Config
 from reval_core.environment import choose_device, device_slot
 from reval_core.errors import ConfigError
+from reval_core.learning.activations import checkpoint_activations
 from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import check
 from reval_core.learning.optimizers import library
+from reval_core.learning.reference import set_learning_mode
 from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
-from reval_core.policies.folder import outline
+from reval_core.policies.folder import model_config, outline
 from reval_core.problems import PromptRenderer
 from reval_core.problems.prompts import check_lengths
-from reval_core.rollouts import check_engine, check_limits
+from reval_core.rollouts import ENGINES, check_engine, check_limits
 from reval_core.store import replay
 from reval_core.verification import Grader
 from tasks.inputs import Inputs
@@ -26,6 +29,8 @@ log = logging.getLogger(__name__)
 
 TAKE_WHOLE_WEIGHTS = ("vllm", "vllm-server")
 """Engines that cannot sample from an adapter over a base."""
+ATTENDING = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers, as transformers names them, whose only memory is the keys and values of earlier tokens."""
 
 
 def check_settings(config: Config) -> None:
@@ -100,27 +105,50 @@ def check_reward(config: Config) -> None:
             log.debug("reward %s is %s", reward.use, grader.grader_id)
 
 
-def check_adapters(config: Config, base: Path) -> None:
-    """Refuse adapters that the base model cannot have.
+def check_model(config: Config, base: Path, device: str, *, training: bool) -> None:
+    """Refuse settings that the base model's layers cannot have, before anything is sampled.
+
+    Args:
+        config: the run's configuration.
+        base: the base model's folder.
+        device: torch device of the run.
+        training: whether the model is to learn, too.
 
     Raises:
-        ConfigError: peft is missing, or a target is wrong.
+        RevalError: names the setting to change.
     """
+    model: Any = outline(base)
+    _check_memory(config, model)
     if config.model.lora is not None:
         peft()
-        check_targets(outline(base), config.model.lora)
+        check_targets(model, config.model.lora)
+    _check_ranks(config, model, device)
+    if training:
+        if config.optimizer.packing and not has_plain_head(model):
+            raise ConfigError(
+                f"optimizer.packing is true, but sequences of {type(model).__name__} cannot be packed; known are "
+                f"{', '.join(sorted(PLAIN_HEAD_FAMILIES))}. Set optimizer.packing: false."
+            )
+        checkpoint_activations(model, config.model.gradient_checkpointing)
+        set_learning_mode(model)
 
 
-def check_ranks(config: Config, base: Path, device: str) -> None:
-    """Refuse several ranks where the base model cannot be spread over them, or devices are missing.
+def _check_memory(config: Config, model: Any) -> None:
+    """Models that carry a state beside keys and values: sampled with a cache of those alone, they would forget it."""
+    layers = set(getattr(model.config, "layer_types", None) or ())
+    carries = getattr(model, "_is_stateful", False) or layers - ATTENDING
+    if carries and config.rollouts.engine.use in ENGINES:
+        raise ConfigError(
+            f"model.path: {type(model).__name__} has recurrent or convolutional layers, whose state no engine here "
+            "keeps from token to token. Use a model whose layers all attend."
+        )
 
-    Raises:
-        ConfigError: says which.
-    """
+
+def _check_ranks(config: Config, model: Any, device: str) -> None:
     learning = config.learning
     if learning.ranks == 1:
         return
-    if not has_plain_head(outline(base)):
+    if not has_plain_head(model):
         raise ConfigError(
             f"learning.ranks is {learning.ranks}, and models of this kind cannot be spread over ranks; known are "
             f"{', '.join(sorted(PLAIN_HEAD_FAMILIES))}. Set learning.ranks: 1."
@@ -159,8 +187,14 @@ def check_prompts(config: Config, context: int | None, renderer: PromptRenderer,
 
 
 def context_length(folder: Path) -> int | None:
-    """Positions that the model was made for, as its config.json says."""
-    from transformers import AutoConfig
+    """Positions that the model was made for, as its config.json says.
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    return getattr(config, "max_position_embeddings", None)
+    Of one that turns its positions by other frequencies from some length on (longrope), that length: there a short
+    sequence would be computed otherwise beside a long one than alone.
+    """
+    config = model_config(folder)
+    made_for = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return rope.get("original_max_position_embeddings", made_for)
+    return made_for
