@@ -19,6 +19,7 @@ from reval_core.learning.reference import set_learning_mode
 from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
 from reval_core.policies.folder import model_config, outline
 from reval_core.problems import PromptRenderer
+from reval_core.problems.benchmarks import check_name
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import ENGINES, check_engine, check_limits
 from reval_core.store import replay
@@ -47,6 +48,11 @@ def check_settings(config: Config) -> None:
             f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
             f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
         )
+    if config.offline is not None and not objective.replay:
+        raise ConfigError(
+            f"objective.use {objective.name!r} learns from the fresh batch only, and stored trajectories are none. "
+            "Learn from them by reval, tbrm, regression, vargrad or logz."
+        )
     if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
         raise ConfigError(
             f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
@@ -63,6 +69,8 @@ def check_settings(config: Config) -> None:
             "merged and rounded they would be another policy. Leave one of the two out."
         )
     choose_device(config.model.device)
+    for name in (*config.evaluation.limits, *config.evaluation.policies):
+        check_name(name, config.evaluation.files)
     _check_evaluation_device(config)
     reward = config.reward
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):
