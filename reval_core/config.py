@@ -211,7 +211,7 @@ class OptimizerConfig(Section):
         description="adamw; of bitsandbytes (pip install -e '.[lean]'): moments in 8 bits, or paged out to the host.",
     )
     lr: float = Field(1e-6, gt=0, description="Learning rate.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments, each below 1.")
     eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled decay; above 0 it moves weights without reward.")
     clip_norm: float = Field(1.0, gt=0, description="Global gradient norm at most.")
@@ -223,6 +223,13 @@ class OptimizerConfig(Section):
         False, description="Responses stand one after another without padding: for GPUs; a CPU is faster with padding."
     )
     max_skipped_in_a_row: int = neutral(3, ge=1, description="Non-finite updates in a row that stop the run.")
+
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"each lies from 0 to below 1, where a moment would never decay; given {list(value)}")
+        return value
 
 
 class Config(Section):
