@@ -100,6 +100,12 @@ class ModelConfig(Section):
         return self
 
 
+DECIDED = frozenset(
+    {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message"}
+)
+"""Arguments of a chat template that are not the user's."""
+
+
 class PromptConfig(Section):
     """How a problem becomes token ids."""
 
@@ -111,6 +117,13 @@ class PromptConfig(Section):
     suffix: str = Field("", description="Text after the question (the last user message).")
     template_args: dict[str, Any] = Field(default_factory=dict, description="Extra variables for the template.")
     stop: tuple[str, ...] = Field((), description="Single-token strings that end a response beside EOS.")
+
+    @field_validator("template_args")
+    @classmethod
+    def _variables_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(DECIDED & value.keys()):
+            raise ValueError(f"{taken[0]!r} is no variable of yours: how a prompt is made of a problem decides it")
+        return value
 
     @field_validator("template")
     @classmethod

@@ -24,6 +24,10 @@ def no_folder(folder: Path, base: Path) -> list[str]:
     return [f"model.path={folder}/nowhere"]
 
 
+def no_hub_name(folder: Path, base: Path) -> list[str]:
+    return ["model.path=my models/qwen 1.5b"]
+
+
 def no_tokenizer(folder: Path, base: Path) -> list[str]:
     shutil.copytree(
         base, folder / "model", ignore=shutil.ignore_patterns("tokenizer*", "vocab*", "special*", "merges*")
@@ -107,6 +111,7 @@ def unknown_kind(folder: Path, base: Path) -> list[str]:
     ("spoil", "error", "message"),
     [
         (no_folder, PolicyError, "there is no folder .*nowhere"),
+        (no_hub_name, PolicyError, "'my models/qwen 1.5b' is no folder here and could not be fetched"),
         (no_tokenizer, PolicyError, "has no tokenizer .*save the model's tokenizer"),
         (pickled, PolicyError, "pickled weights only .pytorch_model.bin.*safetensors"),
         (long_prompts, PromptError, r"6 prompts are longer than rollouts.max_prompt_tokens = 6; the longest has 7"),
