@@ -19,7 +19,7 @@ from reval_core.config_replay import ReplayConfig
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
-from reval_core.section import Section, added, neutral
+from reval_core.section import Section, added, neutral, variable_name
 from reval_core.upkeep import (
     CheckpointConfig,
     LearningConfig,
@@ -89,6 +89,11 @@ class ModelConfig(Section):
     lora: LoraConfig | None = added(
         None, description="Learn adapters over the frozen base (pip install -e '.[lora]'); None: all weights."
     )
+
+    @field_validator("token_env")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return variable_name(value)
 
     @model_validator(mode="after")
     def _one_copy(self) -> ModelConfig:

@@ -13,7 +13,7 @@ from reval_core.environment import choose_device, device_slot
 from reval_core.errors import ConfigError
 from reval_core.learning.activations import checkpoint_activations
 from reval_core.learning.adapters import check_targets, peft
-from reval_core.learning.objectives import check
+from reval_core.learning.objectives import Objective, check
 from reval_core.learning.optimizers import library
 from reval_core.learning.reference import set_learning_mode
 from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
@@ -23,7 +23,7 @@ from reval_core.problems.benchmarks import check_name
 from reval_core.problems.prompts import check_lengths
 from reval_core.rollouts import ENGINES, check_engine, check_limits
 from reval_core.store import replay
-from reval_core.verification import Grader
+from reval_core.verification import Grader, grading_policy
 from tasks.inputs import Inputs
 
 log = logging.getLogger(__name__)
@@ -41,24 +41,9 @@ def check_settings(config: Config) -> None:
         ConfigError: says which setting to change.
     """
     objective = check(config.objective, config.rollouts.rollouts_per_prompt)
-    grouped = "group" in objective.needs
     replay.probe(config.replay)
-    if grouped and config.replay.draw != "uniform":
-        raise ConfigError(
-            f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
-            f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
-        )
-    if config.offline is not None and not objective.replay:
-        raise ConfigError(
-            f"objective.use {objective.name!r} learns from the fresh batch only, and stored trajectories are none. "
-            "Learn from them by reval, tbrm, regression, vargrad or logz."
-        )
-    if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
-        raise ConfigError(
-            f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
-            "that judges each response by itself (reval, tbrm, regression), and one reference for the whole run, since "
-            "what lies before the window is not scored again after a reset. Set it to 0."
-        )
+    _check_learned_from(config, objective)
+    _check_reward(config, objective)
     if config.optimizer.use != "adamw":
         library(config.optimizer.use)
     check_engine(config.rollouts.engine)
@@ -72,7 +57,40 @@ def check_settings(config: Config) -> None:
     for name in (*config.evaluation.limits, *config.evaluation.policies):
         check_name(name, config.evaluation.files)
     _check_evaluation_device(config)
+
+
+def _check_learned_from(config: Config, objective: Objective) -> None:
+    """What an objective is given to learn from, by draws, stored trajectories and the sampling of its own."""
+    grouped = "group" in objective.needs
+    if grouped and config.replay.draw != "uniform":
+        raise ConfigError(
+            f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
+            f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
+        )
+    if config.offline is not None and not objective.replay:
+        raise ConfigError(
+            f"objective.use {objective.name!r} learns from the fresh batch only, and stored trajectories are none. "
+            "Learn from them by reval, tbrm, regression, vargrad or logz."
+        )
+    sampled_at, learned_at = config.rollouts.temperature, config.objective.policy_temperature
+    if "old_logprob" in objective.needs and sampled_at != learned_at:
+        raise ConfigError(
+            f"rollouts.temperature is {sampled_at:g} and objective.policy_temperature {learned_at:g}, but "
+            f"{objective.name!r} takes the responses for samples of the policy that it learns. Set both to the same."
+        )
+    if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
+        raise ConfigError(
+            f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
+            "that judges each response by itself (reval, tbrm, regression), and one reference for the whole run, since "
+            "what lies before the window is not scored again after a reset. Set it to 0."
+        )
+
+
+def _check_reward(config: Config, objective: Objective) -> None:
     reward = config.reward
+    for options in (reward.policy, *config.evaluation.policies.values()):
+        grading_policy(options)
+    grouped = "group" in objective.needs
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):
         compared = f"{objective.name!r} compares" if grouped else "reward.transform 'centred' compares"
         raise ConfigError(

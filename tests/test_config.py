@@ -86,6 +86,17 @@ def test_moments_decay(betas: list[float]) -> None:
     assert line == f"optimizer.betas: each lies from 0 to below 1, where a moment would never decay; given {betas}"
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [{"model": {"token_env": "hf_AbCdEf"}}, {"rollouts": {"engine": {"servers": {"api_key_env": "sk-abcdef"}}}}],
+)
+def test_a_secret_in_the_place_of_its_variables_name_is_refused_and_not_repeated(sections: dict[str, Any]) -> None:
+    (line,) = refusal(tree(**sections))
+    assert "expected the name of an environment variable" in line
+    assert "bCdEf" not in line
+    assert "abcdef" not in line
+
+
 def test_what_is_merged_in_may_be_set_anew() -> None:
     text = "one: &one {lr: 1e-3, eps: 1e-8}\nother: {<<: *one, lr: 1e-4}\n"
     assert yaml_text.read(text)["other"] == {"lr": 1e-4, "eps": 1e-8}
