@@ -156,7 +156,8 @@ def _readable_inputs(config: Config) -> tuple[Inputs, dict[str, str]]:
         unread["the problems"] = str(error)
     for name in config.evaluation.benchmarks if costs.evaluated_rounds(config) else ():
         try:
-            found.benchmarks[name] = load_benchmark(name, config.evaluation.limit, config.evaluation.files)
+            limit = config.evaluation.limits.get(name, config.evaluation.limit)
+            found.benchmarks[name] = load_benchmark(name, limit, config.evaluation.files)
         except VariableNotSet as error:
             unread[name] = str(error)
     return found, unread

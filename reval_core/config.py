@@ -19,7 +19,7 @@ from reval_core.config_replay import ReplayConfig
 from reval_core.health import HealthConfig
 from reval_core.home import expand
 from reval_core.identity import digest
-from reval_core.section import Section, added, neutral
+from reval_core.section import Section, added, neutral, variable_name
 from reval_core.upkeep import (
     CheckpointConfig,
     LearningConfig,
@@ -90,6 +90,11 @@ class ModelConfig(Section):
         None, description="Learn adapters over the frozen base (pip install -e '.[lora]'); None: all weights."
     )
 
+    @field_validator("token_env")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return variable_name(value)
+
     @model_validator(mode="after")
     def _one_copy(self) -> ModelConfig:
         if self.lora is not None and self.reference == "host":
@@ -98,6 +103,12 @@ class ModelConfig(Section):
                 "the reference is the base or an adapter over it. Leave it at 'device'."
             )
         return self
+
+
+DECIDED = frozenset(
+    {"conversation", "messages", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message"}
+)
+"""Arguments of a chat template that are not the user's."""
 
 
 class PromptConfig(Section):
@@ -111,6 +122,13 @@ class PromptConfig(Section):
     suffix: str = Field("", description="Text after the question (the last user message).")
     template_args: dict[str, Any] = Field(default_factory=dict, description="Extra variables for the template.")
     stop: tuple[str, ...] = Field((), description="Single-token strings that end a response beside EOS.")
+
+    @field_validator("template_args")
+    @classmethod
+    def _variables_only(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(DECIDED & value.keys()):
+            raise ValueError(f"{taken[0]!r} is no variable of yours: how a prompt is made of a problem decides it")
+        return value
 
     @field_validator("template")
     @classmethod
@@ -211,7 +229,7 @@ class OptimizerConfig(Section):
         description="adamw; of bitsandbytes (pip install -e '.[lean]'): moments in 8 bits, or paged out to the host.",
     )
     lr: float = Field(1e-6, gt=0, description="Learning rate.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay of the two moments, each below 1.")
     eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled decay; above 0 it moves weights without reward.")
     clip_norm: float = Field(1.0, gt=0, description="Global gradient norm at most.")
@@ -223,6 +241,13 @@ class OptimizerConfig(Section):
         False, description="Responses stand one after another without padding: for GPUs; a CPU is faster with padding."
     )
     max_skipped_in_a_row: int = neutral(3, ge=1, description="Non-finite updates in a row that stop the run.")
+
+    @field_validator("betas")
+    @classmethod
+    def _decays(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"each lies from 0 to below 1, where a moment would never decay; given {list(value)}")
+        return value
 
 
 class Config(Section):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from reval_core.section import Section, neutral
+from reval_core.section import Section, neutral, variable_name
 
 
 class SyncCheckConfig(Section):
@@ -46,6 +46,11 @@ class ServersConfig(Section):
         3600.0, gt=0, description="A server that keeps a response waiting longer has failed, and others are asked."
     )
     update_s: float = neutral(600.0, gt=0, description="A server that takes longer to load new weights is left out.")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return variable_name(value)
 
     @field_validator("addresses")
     @classmethod

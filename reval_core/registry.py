@@ -26,7 +26,7 @@ def resolve(kind: str, name: str, registered: Mapping[str, T]) -> T | Any:
     if name in registered:
         return registered[name]
     module_name, _, attribute = name.partition(":")
-    if not (module_name and attribute):
+    if not (module_name and attribute) or module_name.startswith("."):
         near = difflib.get_close_matches(name, registered, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         known = ", ".join(sorted(registered))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,16 @@ def added(default: Any = ..., **kwargs: Any) -> Any:
     So a run that was begun without it keeps its name.
     """
     return Field(default, json_schema_extra={"identity": "unless default"}, **kwargs)
+
+
+def variable_name(value: str) -> str:
+    """The name of an environment variable; ValueError for what may be the secret itself, which a run would store."""
+    if not re.fullmatch("[A-Z_][A-Z0-9_]*", value):
+        raise ValueError(
+            "expected the name of an environment variable, in capitals, such as HF_TOKEN; never the secret itself, "
+            "which would be stored with the run"
+        )
+    return value
 
 
 class Section(BaseModel):

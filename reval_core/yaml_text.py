@@ -6,13 +6,26 @@ import re
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
+_MERGE = "tag:yaml.org,2002:merge"
 _FLOAT = "tag:yaml.org,2002:float"
 _SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; no tag makes an object."""
+    """Plain data only; no tag makes an object, and no key stands twice in a mapping."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:  # what is merged in may be set anew
+                continue
+            if (key.tag, key.value) in seen:
+                raise ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

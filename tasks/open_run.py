@@ -38,7 +38,7 @@ from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
 from tasks.overlap import tell_overlap
-from tasks.preflight import check_adapters, check_prompts, check_ranks, check_settings, context_length
+from tasks.preflight import check_model, check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
@@ -82,7 +82,8 @@ def open_run(
         base = _base(config, home, store, run_id, fork, progress)
         tokenizer = load_tokenizer(base.folder)
         renderer = PromptRenderer(tokenizer, config.prompt)
-        _check_base(config, base, renderer, inputs, device)
+        check_prompts(config, context_length(base.folder), renderer, inputs)
+        check_model(config, base.folder, device, training=training)
         grader, evaluation_graders = _graders(config, stack)
         record, attempt = attempts.begin(
             store,
@@ -146,13 +147,6 @@ def _inputs(config: Config, selection: Selection | None, *, training: bool) -> I
     """Problems and benchmarks; with a selection the problems that its trajectories answer."""
     inputs = read_inputs(config, training=training and selection is None)
     return inputs if selection is None else replace(inputs, problems=selection.problems)
-
-
-def _check_base(config: Config, base: BasePolicy, renderer: PromptRenderer, inputs: Inputs, device: str) -> None:
-    """Refuse what the base model cannot be asked or cannot learn as configured."""
-    check_prompts(config, context_length(base.folder), renderer, inputs)
-    check_adapters(config, base.folder)
-    check_ranks(config, base.folder, device)
 
 
 def _hold_devices(stack: ExitStack, config: Config, home: Home, device: str, name: str, progress: Progress) -> None:

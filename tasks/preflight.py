@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from reval_core.config import Config
 from reval_core.environment import choose_device, device_slot
 from reval_core.errors import ConfigError
+from reval_core.learning.activations import checkpoint_activations
 from reval_core.learning.adapters import check_targets, peft
-from reval_core.learning.objectives import check
+from reval_core.learning.objectives import Objective, check
 from reval_core.learning.optimizers import library
+from reval_core.learning.reference import set_learning_mode
 from reval_core.learning.scoring import PLAIN_HEAD_FAMILIES, has_plain_head
-from reval_core.policies.folder import outline
+from reval_core.policies.folder import model_config, outline
 from reval_core.problems import PromptRenderer
+from reval_core.problems.benchmarks import check_name
 from reval_core.problems.prompts import check_lengths
-from reval_core.rollouts import check_engine, check_limits
+from reval_core.rollouts import ENGINES, check_engine, check_limits
 from reval_core.store import replay
-from reval_core.verification import Grader
+from reval_core.verification import Grader, grading_policy
 from tasks.inputs import Inputs
 
 log = logging.getLogger(__name__)
 
 TAKE_WHOLE_WEIGHTS = ("vllm", "vllm-server")
 """Engines that cannot sample from an adapter over a base."""
+ATTENDING = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers, as transformers names them, whose only memory is the keys and values of earlier tokens."""
 
 
 def check_settings(config: Config) -> None:
@@ -35,19 +41,9 @@ def check_settings(config: Config) -> None:
         ConfigError: says which setting to change.
     """
     objective = check(config.objective, config.rollouts.rollouts_per_prompt)
-    grouped = "group" in objective.needs
     replay.probe(config.replay)
-    if grouped and config.replay.draw != "uniform":
-        raise ConfigError(
-            f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
-            f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
-        )
-    if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
-        raise ConfigError(
-            f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
-            "that judges each response by itself (reval, tbrm, regression), and one reference for the whole run, since "
-            "what lies before the window is not scored again after a reset. Set it to 0."
-        )
+    _check_learned_from(config, objective)
+    _check_reward(config, objective)
     if config.optimizer.use != "adamw":
         library(config.optimizer.use)
     check_engine(config.rollouts.engine)
@@ -58,8 +54,43 @@ def check_settings(config: Config) -> None:
             "merged and rounded they would be another policy. Leave one of the two out."
         )
     choose_device(config.model.device)
+    for name in (*config.evaluation.limits, *config.evaluation.policies):
+        check_name(name, config.evaluation.files)
     _check_evaluation_device(config)
+
+
+def _check_learned_from(config: Config, objective: Objective) -> None:
+    """What an objective is given to learn from, by draws, stored trajectories and the sampling of its own."""
+    grouped = "group" in objective.needs
+    if grouped and config.replay.draw != "uniform":
+        raise ConfigError(
+            f"objective.use {objective.name!r} compares the responses of a group, and replay.draw "
+            f"{config.replay.draw!r} draws single ones. Use replay.draw: uniform, which then draws whole groups."
+        )
+    if config.offline is not None and not objective.replay:
+        raise ConfigError(
+            f"objective.use {objective.name!r} learns from the fresh batch only, and stored trajectories are none. "
+            "Learn from them by reval, tbrm, regression, vargrad or logz."
+        )
+    sampled_at, learned_at = config.rollouts.temperature, config.objective.policy_temperature
+    if "old_logprob" in objective.needs and sampled_at != learned_at:
+        raise ConfigError(
+            f"rollouts.temperature is {sampled_at:g} and objective.policy_temperature {learned_at:g}, but "
+            f"{objective.name!r} takes the responses for samples of the policy that it learns. Set both to the same."
+        )
+    if config.replay.successes and (grouped or not objective.replay or config.objective.reference_reset_every):
+        raise ConfigError(
+            f"replay.successes is {config.replay.successes}: older successes join an update, which needs an objective "
+            "that judges each response by itself (reval, tbrm, regression), and one reference for the whole run, since "
+            "what lies before the window is not scored again after a reset. Set it to 0."
+        )
+
+
+def _check_reward(config: Config, objective: Objective) -> None:
     reward = config.reward
+    for options in (reward.policy, *config.evaluation.policies.values()):
+        grading_policy(options)
+    grouped = "group" in objective.needs
     if reward.truncated == "drop" and (grouped or reward.transform == "centred"):
         compared = f"{objective.name!r} compares" if grouped else "reward.transform 'centred' compares"
         raise ConfigError(
@@ -100,27 +131,50 @@ def check_reward(config: Config) -> None:
             log.debug("reward %s is %s", reward.use, grader.grader_id)
 
 
-def check_adapters(config: Config, base: Path) -> None:
-    """Refuse adapters that the base model cannot have.
+def check_model(config: Config, base: Path, device: str, *, training: bool) -> None:
+    """Refuse settings that the base model's layers cannot have, before anything is sampled.
+
+    Args:
+        config: the run's configuration.
+        base: the base model's folder.
+        device: torch device of the run.
+        training: whether the model is to learn, too.
 
     Raises:
-        ConfigError: peft is missing, or a target is wrong.
+        RevalError: names the setting to change.
     """
+    model: Any = outline(base)
+    _check_memory(config, model)
     if config.model.lora is not None:
         peft()
-        check_targets(outline(base), config.model.lora)
+        check_targets(model, config.model.lora)
+    _check_ranks(config, model, device)
+    if training:
+        if config.optimizer.packing and not has_plain_head(model):
+            raise ConfigError(
+                f"optimizer.packing is true, but sequences of {type(model).__name__} cannot be packed; known are "
+                f"{', '.join(sorted(PLAIN_HEAD_FAMILIES))}. Set optimizer.packing: false."
+            )
+        checkpoint_activations(model, config.model.gradient_checkpointing)
+        set_learning_mode(model)
 
 
-def check_ranks(config: Config, base: Path, device: str) -> None:
-    """Refuse several ranks where the base model cannot be spread over them, or devices are missing.
+def _check_memory(config: Config, model: Any) -> None:
+    """Models that carry a state beside keys and values: sampled with a cache of those alone, they would forget it."""
+    layers = set(getattr(model.config, "layer_types", None) or ())
+    carries = getattr(model, "_is_stateful", False) or layers - ATTENDING
+    if carries and config.rollouts.engine.use in ENGINES:
+        raise ConfigError(
+            f"model.path: {type(model).__name__} has recurrent or convolutional layers, whose state no engine here "
+            "keeps from token to token. Use a model whose layers all attend."
+        )
 
-    Raises:
-        ConfigError: says which.
-    """
+
+def _check_ranks(config: Config, model: Any, device: str) -> None:
     learning = config.learning
     if learning.ranks == 1:
         return
-    if not has_plain_head(outline(base)):
+    if not has_plain_head(model):
         raise ConfigError(
             f"learning.ranks is {learning.ranks}, and models of this kind cannot be spread over ranks; known are "
             f"{', '.join(sorted(PLAIN_HEAD_FAMILIES))}. Set learning.ranks: 1."
@@ -159,8 +213,14 @@ def check_prompts(config: Config, context: int | None, renderer: PromptRenderer,
 
 
 def context_length(folder: Path) -> int | None:
-    """Positions that the model was made for, as its config.json says."""
-    from transformers import AutoConfig
+    """Positions that the model was made for, as its config.json says.
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    return getattr(config, "max_position_embeddings", None)
+    Of one that turns its positions by other frequencies from some length on (longrope), that length: there a short
+    sequence would be computed otherwise beside a long one than alone.
+    """
+    config = model_config(folder)
+    made_for = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return rope.get("original_max_position_embeddings", made_for)
+    return made_for

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from reval_core import yaml_text
 from reval_core.config import Config, flatten
 from reval_core.config_files import apply_override, known_keys, load_config, parse_config
 from reval_core.errors import ConfigError
@@ -79,6 +80,28 @@ def test_numbers_are_finite(value: object) -> None:
     assert line.startswith("optimizer.lr: ")
 
 
+@pytest.mark.parametrize("betas", [[1.0, 0.999], [0.9, 1.0], [-0.1, 0.999]])
+def test_moments_decay(betas: list[float]) -> None:
+    (line,) = refusal(tree(optimizer={"betas": betas}))
+    assert line == f"optimizer.betas: each lies from 0 to below 1, where a moment would never decay; given {betas}"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"model": {"token_env": "hf_AbCdEf"}}, {"rollouts": {"engine": {"servers": {"api_key_env": "sk-abcdef"}}}}],
+)
+def test_a_secret_in_the_place_of_its_variables_name_is_refused_and_not_repeated(sections: dict[str, Any]) -> None:
+    (line,) = refusal(tree(**sections))
+    assert "expected the name of an environment variable" in line
+    assert "bCdEf" not in line
+    assert "abcdef" not in line
+
+
+def test_what_is_merged_in_may_be_set_anew() -> None:
+    text = "one: &one {lr: 1e-3, eps: 1e-8}\nother: {<<: *one, lr: 1e-4}\n"
+    assert yaml_text.read(text)["other"] == {"lr": 1e-4, "eps": 1e-8}
+
+
 def test_a_configuration_cannot_be_changed_afterwards() -> None:
     config = parse_config(tree())
     with pytest.raises(ValueError, match="frozen"):
@@ -141,10 +164,20 @@ def test_a_missing_file_says_what_there_is(tmp_path: Path, monkeypatch: pytest.M
         load_config("configs")
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [1", "not YAML"), ("- 1\n", "no mapping"), ("", "no mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not YAML"),
+        ("- 1\n", "no mapping"),
+        ("", "no mapping"),
+        ("run: {seed: 1}\noptimizer: {lr: 1e-3}\nrun: {name: a}\n", "the key 'run' stands twice(.|\n)*line 3"),
+        ("optimizer: {lr: 1e-3, lr: 1e-4}\n", "the key 'lr' stands twice"),
+        ("run: {name: caf\xe9}\n", "not UTF-8 text"),
+    ],
+)
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "broken.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
 

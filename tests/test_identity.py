@@ -98,6 +98,7 @@ def test_your_own_part_is_found_by_module_and_attribute() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        (".relative:engine", r"Unknown engine '\.relative:engine'"),
         ("fsat", r"Unknown engine 'fsat'\. Did you mean 'fast'\? Known: fast, slow"),
         ("zzz", r"Unknown engine 'zzz'\. Known: fast, slow; or give your own as 'package\.module:attribute'"),
         ("no_such_module_here:x", "cannot be imported .* PYTHONPATH"),

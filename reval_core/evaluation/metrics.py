@@ -240,6 +240,8 @@ def bootstrap_ratio(parts: Scores, wholes: Scores) -> Estimate:
 def bootstrap_average(benchmarks: Sequence[Scores]) -> Estimate:
     """Mean over benchmarks of each one's mean over problems, with its interval; problems are resampled within each.
 
+    A benchmark that was solved whole, or not at all, adds no width: the exact bound is for one benchmark alone.
+
     Args:
         benchmarks: one score per problem between 0 and 1 of each benchmark, at least one.
 

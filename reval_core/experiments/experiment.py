@@ -35,6 +35,8 @@ CELL: Point = {
 }
 """Settings of every cell unless the experiment says otherwise: one thread, no reader, no watcher, one policy kept."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+SAMPLED, SHOWN = ("avg", "pass", "maj"), ("right_by_right_steps",)
+"""Metrics of k samples, written avg@k, and those without a k, of the built-in problems alone."""
 PROBLEM = "problem"
 """Benchmark of an experiment on one problem: that problem."""
 
@@ -168,7 +170,12 @@ class Experiment(Section):
                 f"{where}: metric.benchmark {self.metric.benchmark!r} is none of evaluation.benchmarks: "
                 f"{', '.join(chosen.benchmarks) or 'there are none'}."
             )
-        _, at, k = self.metric.name.partition("@")
+        if not chosen.after:
+            raise ConfigError(f"{where}: evaluation.after is false, and a cell's result is that of its last policy.")
+        kind, at, k = self.metric.name.partition("@")
+        if kind not in SAMPLED if at else kind not in SHOWN:
+            names = ", ".join([f"{name}@{chosen.samples_per_problem}" for name in SAMPLED] + list(SHOWN))
+            raise ConfigError(f"{where}: metric.name {self.metric.name!r} is none of {names}.")
         if at and k != str(chosen.samples_per_problem):
             raise ConfigError(
                 f"{where}: metric.name is {self.metric.name!r}, but evaluation.samples_per_problem is "

@@ -171,11 +171,12 @@ def _costs(curves: Sequence[Curve], threshold: float) -> dict[str, Reached]:
 
 
 def _score(experiment: Experiment, arm: str, point: Point, curves: Mapping[str, Curve]) -> Mean:
-    """How good a point is, over the tuning seeds."""
-    own = [_values(curves[experiment.cell(arm, point, seed).name]) for seed in experiment.tuning_seeds]
-    return mean_interval(
-        [plain.fmean(values[1:]) if experiment.tune_by == "curve" else final(values) for values in own]
-    )
+    """How good a point is, over the tuning seeds; what was measured before learning is no merit of it."""
+    own = [
+        _values([row for row in curves[experiment.cell(arm, point, seed).name] if row["rounds"] > 0])
+        for seed in experiment.tuning_seeds
+    ]
+    return mean_interval([plain.fmean(values) if experiment.tune_by == "curve" else final(values) for values in own])
 
 
 def _values(curve: Curve) -> list[float]:

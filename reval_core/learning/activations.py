@@ -30,9 +30,13 @@ def checkpoint_activations(model: PreTrainedModel, what: Checkpointing, kernels:
     pass. What is computed is the same to the bit. For a model that has been set to `kernels`.
 
     Raises:
-        ConfigError: the model's MLPs are built in another way.
+        ConfigError: the model's MLPs are built in another way, or its layers cannot be recomputed.
     """
     if what is True:
+        if not model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"model.gradient_checkpointing is true, and {type(model).__name__} has none. Set it to false."
+            )
         model.gradient_checkpointing_enable()
     elif what is not False:
         blocks = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "mlp"]

@@ -118,7 +118,7 @@ def check_targets(base: nn.Module, lora: LoraConfig) -> None:
             linear = sorted({name for name, module in named if type(module) is nn.Linear and id(module) not in heads})
             raise ConfigError(
                 f"model.lora.targets: {type(base).__name__} has no linear layers {target!r}; it has "
-                f"{', '.join(linear)}."
+                f"{', '.join(linear) or 'none but the LM head, so it can have no adapters'}."
             )
 
 

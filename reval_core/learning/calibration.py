@@ -22,6 +22,7 @@ from reval_core.learning.precision import is_bfloat16
 from reval_core.learning.reference import (
     Floats,
     column,
+    in_order,
     mode_restored,
     reference_scores,
     require,
@@ -30,8 +31,9 @@ from reval_core.learning.reference import (
     set_learning_mode,
     to_numpy,
 )
-from reval_core.learning.scoring import Scores
 
+Pair = tuple[Floats, Floats]
+"""log pi of the response and V(s_1) of N trajectories: [N] and [N], nats."""
 TOLERANCE_FLOAT32 = 1e-3
 """Nats between stored and fresh scores of one trajectory, at least."""
 NOISE_FLOAT32 = 2e-4
@@ -80,35 +82,20 @@ def calibrate(
         raise LearningError("The calibration self-test needs at least one drawn trajectory.")
     for name in ("ref_logprob", "ref_root_value"):
         require(examples, name, "the calibration self-test")
-    max_tokens, packed = optimizer.max_tokens_per_micro_batch, optimizer.packing
-    temperature = objective.policy_temperature
     now = reference_scores(
         reference,
         examples,
-        max_tokens=max_tokens,
-        packed=packed,
-        temperature=temperature,
+        max_tokens=optimizer.max_tokens_per_micro_batch,
+        packed=optimizer.packing,
+        temperature=objective.policy_temperature,
         compute_dtype=compute_dtype,
         pad_id=pad_id,
     )
+    passed = _gradient_pass(
+        reference if policy is None else policy, examples, objective, optimizer, pad_id, compute_dtype
+    )
     stored = column(examples, "ref_logprob"), column(examples, "ref_root_value")
-    residual_now, residual_stored = np.empty(len(examples)), np.empty(len(examples))
-    policy = reference if policy is None else policy
-    with mode_restored(policy), scoring_mode(policy, compute_dtype, packed=packed):
-        set_learning_mode(policy)
-        for indices in micro_batches(examples, max_tokens, packed=packed):
-            _, scores = score_examples(
-                policy,
-                [examples[index] for index in indices],
-                gradient=True,
-                packed=packed,
-                temperature=temperature,
-                pad_id=pad_id,
-            )
-            for known, residual in ((now, residual_now), (stored, residual_stored)):
-                residual[indices] = _residual_without_reward(
-                    scores, known[0][indices], known[1][indices], objective.beta
-                )
+    residual_now, residual_stored = (_residual_without_reward(passed, known, objective.beta) for known in (now, stored))
     _require_zero(residual_now, examples)
     tolerance = _tolerance(examples, compute_dtype)
     worst = int(np.argmax(np.abs(residual_stored) / tolerance))
@@ -127,14 +114,42 @@ def calibrate(
     )
 
 
-def _residual_without_reward(scores: Scores, logprob: Floats, root_value: Floats, beta: float) -> Floats:
-    device = scores.logprob.device
+def _gradient_pass(
+    policy: nn.Module,
+    examples: Sequence[TrainingExample],
+    objective: ObjectiveConfig,
+    optimizer: OptimizerConfig,
+    pad_id: int,
+    compute_dtype: torch.dtype | str,
+) -> Pair:
+    """The two scores as a policy's are computed to learn from; nothing is learned."""
+    batches = micro_batches(examples, optimizer.max_tokens_per_micro_batch, packed=optimizer.packing)
+    found = []
+    with mode_restored(policy), scoring_mode(policy, compute_dtype, packed=optimizer.packing):
+        set_learning_mode(policy)
+        for indices in batches:
+            _, scores = score_examples(
+                policy,
+                [examples[index] for index in indices],
+                gradient=True,
+                packed=optimizer.packing,
+                temperature=objective.policy_temperature,
+                pad_id=pad_id,
+            )
+            found.append((scores.logprob.detach(), scores.root_value.detach()))
+    logprob, root_value = zip(*found, strict=True)
+    return in_order(logprob, batches), in_order(root_value, batches)
+
+
+def _residual_without_reward(policy: Pair, reference: Pair, beta: float) -> Floats:
+    logprob, root_value = map(torch.from_numpy, policy)
+    ref_logprob, ref_root_value = map(torch.from_numpy, reference)
     residual = trajectory_residual(
-        logprob=scores.logprob,
-        ref_logprob=torch.from_numpy(logprob).to(device),
-        root_value=scores.root_value,
-        ref_root_value=torch.from_numpy(root_value).to(device),
-        reward=torch.zeros_like(scores.logprob),
+        logprob=logprob,
+        ref_logprob=ref_logprob,
+        root_value=root_value,
+        ref_root_value=ref_root_value,
+        reward=torch.zeros_like(logprob),
         beta=beta,
     )
     return to_numpy(residual)

@@ -72,10 +72,10 @@ class Learner:
     """Updates a model in place.
 
     Master weights are float32: a model that learns in half precision is converted in place, since an update of 1e-6
-    would vanish in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. Parameters that
-    require no gradient stay as they are. The model stays in evaluation
-    mode, so that the policy is scored as its reference was; gradient checkpointing of whole layers, which works in
-    training mode only, is refused together with dropout.
+    would vanish in 8 significant bits. With compute_dtype bfloat16 rounded copies of them compute. Beside adapters in
+    float32 a frozen base stays as it is. The model stays in evaluation mode, so that the policy is scored as its
+    reference was; gradient checkpointing of whole layers, which works in training mode only, is refused together with
+    dropout.
 
     Args:
         model: causal language model, changed in place.

@@ -79,7 +79,7 @@ def _made_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
 def _from_hub(config: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         found = fetched(
@@ -90,7 +90,7 @@ def _from_hub(config: ModelConfig) -> Path:
                 allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"],
             )
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise PolicyError(
             f"model.path: {config.path!r} is no folder here and could not be fetched from the hub "
             f"({type(error).__name__}). Check the name and the network, set {config.token_env} for a gated model, or "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from reval_core.errors import PolicyError
@@ -37,9 +38,9 @@ def export_policy(folder: Path, base: Path, dest: Path, card: str | None = None)
     manifest = read_manifest(folder)
     if manifest is None:
         raise PolicyError(f"{folder} is no policy that ReVal saved: it has no {MANIFEST}.")
-    aside = dest.with_name(f"{dest.name}.tmp")
     dest.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=dest.parent) as beside:
+        aside = Path(beside) / dest.name
         if (folder / ADAPTER_CONFIG).exists():
             _write_merged(folder, manifest.policy_id, base, aside)
         else:
@@ -47,8 +48,6 @@ def export_policy(folder: Path, base: Path, dest: Path, card: str | None = None)
         if card is not None:
             (aside / "README.md").write_text(card, encoding="utf-8")
         aside.rename(dest)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_merged(folder: Path, policy_id: str, base: Path, aside: Path) -> None:

@@ -126,9 +126,21 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
     return model.to(device).eval()
 
 
+def model_config(folder: Path) -> Any:
+    """What the folder's config.json says of its architecture; no remote code.
+
+    Raises:
+        PolicyError: it is damaged, or this version of transformers does not know it.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(f"The config.json in {folder} cannot be used: {error}") from error
+
+
 def outline(folder: Path) -> nn.Module:
     """The folder's model without its weights, on "meta": what layers it has, and how large they are."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config = model_config(folder)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
@@ -205,10 +217,8 @@ def save_policy(
                 save_file(dict(optimizer), aside / OPTIMIZER)
             (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
             _make_durable(aside)
-            if folder.exists():
-                folder.rename(
-                    before
-                )  # whole under one name or the other: a removal under way would leave half a folder
+            if folder.exists():  # whole under one name or the other: a removal under way would leave half a folder
+                folder.rename(before)
             aside.rename(folder)
             _sync(folder.parent)
         finally:
@@ -272,7 +282,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise PolicyError(f"{path} is damaged ({error}). Remove the folder; the policy is learned again.") from error
 
 

@@ -72,8 +72,13 @@ def _hub(name: str, split: str, question: str = "question") -> ProblemFile:
 
 
 def _after_hashes(rows: list[Row]) -> list[Row]:
-    """GSM8K's own solutions end with #### and the answer."""
-    return [row | {"answer": str(row["answer"]).rpartition("####")[2].strip().replace(",", "")} for row in rows]
+    """GSM8K's own solutions end with #### and the answer; a row without one is refused by who reads it."""
+    return [
+        row | {"answer": row["answer"].rpartition("####")[2].strip().replace(",", "")}
+        if isinstance(row.get("answer"), str)
+        else row
+        for row in rows
+    ]
 
 
 MAA = "problems (c) MAA"
@@ -227,6 +232,15 @@ def load_benchmark(
     if limit is not None:
         problems = sorted(problems, key=lambda problem: problem.problem_id)[:limit]
     return problems
+
+
+def check_name(name: str, files: Mapping[str, ProblemFile]) -> None:
+    """Refuse what is no benchmark's name, so that a setting for one is not lost to a slip.
+
+    Raises:
+        ConfigError: names the nearest registered one.
+    """
+    _source(name, files)
 
 
 def _source(name: str, files: Mapping[str, ProblemFile]) -> tuple[ProblemFile, Benchmark | None]:

@@ -120,6 +120,9 @@ def _csv_rows(text: str, path: Path) -> Iterator[Row]:
     """Rows of a table with a header; texts may hold commas and line breaks in quotes."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        head = list(reader.fieldnames or ())
+        if len({*head}) < len(head):
+            raise ProblemError(f"{path}: the header has a column twice: {', '.join(head)}.")
         for row in reader:
             if None in row or None in row.values():
                 raise ProblemError(f"{path}, line {reader.line_num}: not as many cells as the header has.")
@@ -131,7 +134,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[Row]:
 def _text(path: Path) -> str:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")  # spreadsheets begin their files with a byte order mark
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ProblemError(f"{path} is not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
@@ -162,10 +165,13 @@ def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[t
     """Rows that meet a SQL condition on their columns."""
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     table = pa.table({name: _column([row.get(name) for _, row in rows]) for name in columns})
+    place = "_row"
+    while place in {name.lower() for name in columns}:
+        place += "_"
     with duckdb.connect(":memory:") as connection:
-        connection.register("problems", table.append_column("_row", pa.array(range(len(rows)), pa.int64())))
+        connection.register("problems", table.append_column(place, pa.array(range(len(rows)), pa.int64())))
         try:
-            kept = connection.execute(f"SELECT _row FROM problems WHERE {condition} ORDER BY _row").fetchall()
+            kept = connection.execute(f"SELECT {place} FROM problems WHERE {condition} ORDER BY {place}").fetchall()
         except duckdb.Error as error:
             raise ProblemError(
                 f"{label}: filter {condition!r} failed: {error} Columns: {', '.join(columns)}."
@@ -174,10 +180,10 @@ def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[t
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """A column for the filter; one that mixes types is text."""
+    """A column for the filter; one that mixes types, or has numbers beyond 64 bits, is text."""
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
@@ -212,6 +218,12 @@ def problem_of(
             raise ProblemError(
                 f"{where}: column {column['answer']!r} is missing or null. "
                 f"There are {', '.join(row)}; map one with fields: {{answer: ...}}."
+            )
+        if isinstance(gold, list | dict) or gold != gold:
+            kind = f"a {type(gold).__name__}" if isinstance(gold, list | dict) else "not a number"
+            raise ProblemError(
+                f"{where}: the gold answer {gold_text[:80]!r} is {kind}, and no response could match it. Write it as "
+                "the text that stands in the box; map another column with fields: {answer: ...}."
             )
         try:
             check_gold(gold_text)

@@ -43,7 +43,8 @@ class Problem:
         """Digest of what its verdicts depend on; mending it regrades."""
         if self.graded_on == "gold":
             return digest("gld", self.gold)
-        metadata = json.loads(json.dumps(dict(self.metadata), default=str))
+        # Parquet files write NaN for numbers that are missing; a digest is of plain JSON, which has none
+        metadata = json.loads(json.dumps(dict(self.metadata), default=str), parse_constant=str)
         return digest("gld", {"gold": self.gold, "source": self.source, "metadata": metadata})
 
     @property

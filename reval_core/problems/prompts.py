@@ -48,6 +48,8 @@ class PromptRenderer:
             self._template = config.template
         elif config.system is not None:
             raise PromptError("prompt.system needs a template that knows roles; with template: none use prompt.prefix.")
+        elif config.template_args:
+            raise PromptError("prompt.template_args are variables of a template; with template: none there is none.")
         self.stop_ids = self._stop_ids()
 
     def _stop_ids(self) -> tuple[int, ...]:
@@ -101,7 +103,7 @@ class PromptRenderer:
             return self._tokenizer.apply_chat_template(
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=True, **arguments
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:  # the latter: a list plus a number, say
             raise PromptError(f"The prompt template failed: {error}") from error
 
 

@@ -29,7 +29,7 @@ def check_engine(config: EngineConfig) -> None:
     if engine is VllmEngine:
         version()
         check_arguments(config.args)
-    if engine is VllmServers:
+    elif engine in ENGINES.values():  # made of nothing but its settings
         make_engine(config, compute_dtype="float32", pad_id=0)
 
 

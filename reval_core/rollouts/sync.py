@@ -40,6 +40,9 @@ def measure_sync(
     """Sample a few short responses to the first prompts, and compute them by the model in a whole forward pass.
 
     They are drawn at the settings' temperature without cuts, where the engine's numbers are its own, and thrown away.
+
+    Raises:
+        RolloutError: the engine gave other responses than were asked for, or empty ones.
     """
     short = replace(
         settings,
@@ -49,7 +52,14 @@ def measure_sync(
         token_budget=None,
         deadline_s=None,
     )
-    samples = list(engine.sample(requests[: check.samples], short))
+    asked = requests[: check.samples]
+    samples = list(engine.sample(asked, short))
+    if len(samples) != len(asked) or not all(sample.token_ids for sample in samples):
+        empty = sum(not sample.token_ids for sample in samples)
+        raise RolloutError(
+            f"The engine {engine.name} was asked for {len(asked)} responses and gave {len(samples)}, {empty} of them "
+            "without any token. Each request is answered once, by at least one token."
+        )
     whole = response_logprobs(model, samples, settings.temperature, compute_dtype=compute_dtype)
     apart = [abs(s.logprob - ours) / len(s.token_ids) for s, ours in zip(samples, whole, strict=True)]
     return Sync(sum(apart) / len(apart), max(apart), sum(len(s.token_ids) for s in samples))

@@ -93,7 +93,7 @@ def recency(window: Window, size: int, rng: np.random.Generator, *, iteration: i
 
     Drawn ones count fully: on another distribution the residuals have the same zero.
     """
-    if half_life <= 0:
+    if not half_life > 0:  # nor a NaN
         raise ConfigError(f"replay.draw_args.half_life must be above 0 rounds, got {half_life:g}.")
     odds = np.exp2(-window.ages(iteration) / half_life)
     return Drawn(_weighted(odds, size, rng), np.ones(min(size, window.size)))

@@ -54,6 +54,14 @@ def test_the_best_point_is_chosen_by_the_rule(trial: Experiment) -> None:
     assert choose(trial, "grpo", even) == {"optimizer.lr": 1e-4}  # the first
 
 
+def test_the_first_evaluation_counts_where_learning_had_begun(trial: Experiment) -> None:
+    # a run with evaluation.before: false, and one that is evaluated once, at its end
+    late = {name: curve(0.2, *values)[1:] for name, values in (("grpo.lr0.0001.s7", [0.9, 0.1]),)}
+    late["grpo.lr0.0003.s7"] = curve(0.2, 0.0, 0.45)[2:]
+    assert choose(trial, "grpo", late) == {"optimizer.lr": 1e-4}  # 0.5 and 0.45
+    assert choose(trial.model_copy(update={"tune_by": "final"}), "grpo", late) == {"optimizer.lr": 1e-4}
+
+
 def test_arms_over_their_seeds(results: Results) -> None:
     grpo, reval = results.arms
     assert grpo.finals == pytest.approx({0: 1.6 / 3, 1: 0.2})

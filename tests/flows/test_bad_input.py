@@ -10,7 +10,7 @@ import pytest
 from small_run import Finished, changed, counts, rows, sampled, train
 
 from reval_core.config import Config
-from reval_core.errors import ConfigError, PolicyError, ProblemError, PromptError, RevalError, StoreError
+from reval_core.errors import ConfigError, LearningError, PolicyError, ProblemError, PromptError, RevalError, StoreError
 from reval_core.home import Home
 from reval_core.store import Store, runs
 from reval_core.store.stages import ProcessIdentity
@@ -22,6 +22,10 @@ Spoil = Callable[[Path, Path], list[str]]
 
 def no_folder(folder: Path, base: Path) -> list[str]:
     return [f"model.path={folder}/nowhere"]
+
+
+def no_hub_name(folder: Path, base: Path) -> list[str]:
+    return ["model.path=my models/qwen 1.5b"]
 
 
 def no_tokenizer(folder: Path, base: Path) -> list[str]:
@@ -60,16 +64,67 @@ def no_engine(folder: Path, base: Path) -> list[str]:
     return ["rollouts.engine.use=transfromers"]
 
 
+def of_kind(folder: Path, base: Path, *overrides: str, **config: object) -> list[str]:
+    """The base model's folder with another config.json; nobody gets as far as its weights."""
+    shutil.copytree(base, folder / "model")
+    old = json.loads((base / "config.json").read_text())
+    kept = {key: old[key] for key in ("vocab_size", "eos_token_id", "pad_token_id")}
+    (folder / "model" / "config.json").write_text(json.dumps(kept | config))
+    return [f"model.path={folder}/model", *overrides]
+
+
+TWO_LAYERS = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+GPT2: dict[str, object] = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+
+
+def recurrent(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, model_type="mamba", hidden_size=16, num_hidden_layers=1)
+
+
+def half_convolutional(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, model_type="lfm2", layer_types=["conv", "full_attention"], **TWO_LAYERS)
+
+
+def past_the_short_frequencies(folder: Path, base: Path) -> list[str]:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    lengths = {"max_position_embeddings": 64, "original_max_position_embeddings": 8}
+    return of_kind(folder, base, model_type="phi3", rope_parameters=rope, **lengths, **TWO_LAYERS)
+
+
+def packed_without_a_plain_head(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, "optimizer.packing=true", model_type="gemma2", head_dim=8, **TWO_LAYERS)
+
+
+def no_gates(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, "model.gradient_checkpointing=gates", **GPT2)
+
+
+def dropout(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, "model.gradient_checkpointing=true", **GPT2)
+
+
+def unknown_kind(folder: Path, base: Path) -> list[str]:
+    return of_kind(folder, base, model_type="of_the_future")
+
+
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
         (no_folder, PolicyError, "there is no folder .*nowhere"),
+        (no_hub_name, PolicyError, "'my models/qwen 1.5b' is no folder here and could not be fetched"),
         (no_tokenizer, PolicyError, "has no tokenizer .*save the model's tokenizer"),
         (pickled, PolicyError, "pickled weights only .pytorch_model.bin.*safetensors"),
         (long_prompts, PromptError, r"6 prompts are longer than rollouts.max_prompt_tokens = 6; the longest has 7"),
         (small_context, ConfigError, "7 tokens; with 122 new ones it passes the model's context of 128"),
         (broken_line, ProblemError, r"broken.jsonl, line 3: not JSON"),
         (no_gold, ProblemError, "golds.jsonl, line 1: column 'answer' is missing.*There are question, solution"),
+        (recurrent, ConfigError, "MambaForCausalLM has recurrent or convolutional layers"),
+        (half_convolutional, ConfigError, "Lfm2ForCausalLM has recurrent or convolutional layers"),
+        (past_the_short_frequencies, ConfigError, "passes the model's context of 8"),
+        (packed_without_a_plain_head, ConfigError, "Gemma2ForCausalLM cannot be packed"),
+        (no_gates, ConfigError, "'gates', and layers of GPT2LMHeadModel have no such MLPs"),
+        (dropout, LearningError, "drops out with probability 0.1; with gradient_checkpointing"),
+        (unknown_kind, PolicyError, "of_the_future"),
         (no_engine, ConfigError, "[Uu]nknown .*engine 'transfromers'.*Did you mean 'transformers'"),
     ],
 )

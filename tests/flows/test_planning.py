@@ -67,6 +67,11 @@ def test_a_dry_run_shows_configuration_plan_and_needs(finished: Finished) -> Non
         assert f"\n{word}" in rest or f"\n  {word}" in rest
 
 
+def test_the_limit_of_a_benchmark_counts_in_the_plan(finished: Finished) -> None:
+    own = "evaluation={benchmarks: [arithmetic], after: true, limit: 9, limits: {arithmetic: 3}}"
+    assert ", and 3 in benchmarks" in shown(changed(finished.config, own), finished.home)
+
+
 def test_a_finished_run_has_nothing_to_do(finished: Finished) -> None:
     assert plan(finished.config, finished.home) == DONE
 

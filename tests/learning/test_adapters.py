@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from reval_core.config import LoraConfig, ModelConfig, ObjectiveConfig, OptimizerConfig
 from reval_core.errors import ConfigError, LearningError
@@ -232,6 +233,13 @@ def test_a_model_goes_on_learning_from_a_frozen_snapshot(base: Any) -> None:
 def test_targets_that_cannot_have_an_adapter_are_refused(target: str, message: str, base: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         check_targets(base, LORA.model_copy(update={"targets": ("q_proj", target)}))
+
+
+def test_a_model_without_linear_layers_says_so() -> None:
+    sizes = {"vocab_size": 19, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **sizes))  # its layers are Conv1D
+    with pytest.raises(ConfigError, match="'c_proj'; it has none but the LM head, so it can have no adapters"):
+        check_targets(model, LORA.model_copy(update={"targets": ("c_proj",)}))
 
 
 def test_tensors_of_another_adapter_are_refused(base: Any) -> None:

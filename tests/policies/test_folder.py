@@ -336,9 +336,9 @@ def test_changed_weights_are_refused(tmp_path: Path, random_folder: Path) -> Non
         load_saved(folder, "pol_1", device="cpu")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"policy_id": "pol_1"}', '{"more": 1}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"policy_id": "pol_1"}', '{"more": 1}', "\xff\xfe"])
 def test_a_damaged_manifest_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "reval.json").write_text(text)
+    (tmp_path / "reval.json").write_text(text, encoding="latin-1")
     with pytest.raises(PolicyError, match="is damaged"):
         read_manifest(tmp_path)
 

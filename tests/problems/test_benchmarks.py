@@ -1,3 +1,4 @@
+import gzip
 import json
 import random
 import re
@@ -52,6 +53,17 @@ def test_a_benchmark_of_the_users_data_needs_the_folder(monkeypatch: pytest.Monk
 def test_benchmarks_load(reval_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int) -> None:
     monkeypatch.setenv("REVAL_DATA", str(reval_data))
     assert len(load_benchmark(name)) == count
+
+
+@pytest.mark.parametrize("row", [{}, {"answer": None}])
+def test_a_solution_that_is_not_there_is_no_answer(
+    row: dict[str, None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with gzip.open(tmp_path / "gsm8k_test_1319.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"question": "1+1?", **row}))
+    monkeypatch.setenv("REVAL_DATA", str(tmp_path))
+    with pytest.raises(ProblemError, match="line 1: column 'answer' is missing or null"):
+        load_benchmark("gsm8k")
 
 
 def write(path: Path, rows: list[tuple[str, str]]) -> str:

@@ -87,6 +87,14 @@ def test_line_ends_and_blank_lines_do_not_matter(tmp_path: Path) -> None:
     assert ids(load(path)) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.json"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, name: str) -> None:
+    row = {"question": "1+1?", "answer": "2"}
+    text = {"p.csv": "question,answer\n1+1?,2\n", "p.jsonl": lines([row]), "p.json": json.dumps([row])}[name]
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert [problem.gold for problem in load(tmp_path / name)] == ["2"]
+
+
 def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"question": "one\u2028two", "answer": "1"}, ensure_ascii=False), encoding="utf-8")
@@ -108,6 +116,7 @@ def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
         ("p.csv", b"question,answer", "no problem is left"),
         ("p.csv", b"question,answer\n1?,1\n2?,2,3\n", "p.csv, line 3: not as many cells"),
         ("p.csv", b'question,answer\n"1?,1\n', "p.csv, line 1: not CSV"),
+        ("p.csv", b"question,answer,answer\n1?,1,2\n", "the header has a column twice: question, answer, answer"),
         ("p.jsonl", b"", "no problem is left"),
         ("p.jsonl", b"\n\n", "no problem is left"),
     ],
@@ -167,6 +176,9 @@ def test_built_in_problems_load() -> None:
         ),
         ({"question": "1?", "answer": ""}, "the gold answer '' cannot be graded against"),
         ({"question": "1?", "answer": "  "}, "cannot be graded against"),
+        ({"question": "1?", "answer": ["2"]}, """the gold answer "['2']" is a list, and no response could match it"""),
+        ({"question": "1?", "answer": {"value": 2}}, "is a dict, and no response could match it"),
+        ({"question": "1?", "answer": float("nan")}, "the gold answer 'nan' is not a number"),
     ],
 )
 def test_a_row_that_is_no_problem_is_refused_with_its_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -251,6 +263,17 @@ def test_a_column_that_mixes_types_is_text_in_the_filter(tmp_path: Path) -> None
     assert len(load(path)) == 2
 
 
+def test_numbers_beyond_64_bits_are_text_in_the_filter(tmp_path: Path) -> None:
+    rows = [{"question": "2^100?", "answer": 2**100}, {"question": "1?", "answer": 1}]
+    (problem,) = load(write(tmp_path / "p.jsonl", rows), filter="answer != '1'")
+    assert problem.gold == str(2**100)
+
+
+def test_a_column_of_the_files_own_does_not_decide_what_is_kept(tmp_path: Path) -> None:
+    rows = [row | {"_row": 2 - place, "_ROW_": 9} for place, row in enumerate(ROWS)]
+    assert ids(load(write(tmp_path / "p.jsonl", rows), filter="level = 1 and _row = 2")) == ["a"]
+
+
 def test_a_filter_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     assert "after filter 'level > 9'" in refusal(write(tmp_path / "p.jsonl"), filter="level > 9")
     (tmp_path / "empty.jsonl").touch()
@@ -319,3 +342,10 @@ def test_a_reward_of_ones_own_is_graded_anew_when_a_column_is_mended(tmp_path: P
     assert digests(1) != digests(5)
     assert digests(1) == digests(1)
     assert digests(1, check_gold) == digests(5, check_gold)
+
+
+def test_a_missing_number_of_a_parquet_file_is_graded_on_like_any_other(tmp_path: Path) -> None:
+    rows = [{"question": "1+1?", "answer": "2", "bonus": bonus} for bonus in (float("nan"), float("inf"), 1.0)]
+    missing, *others = load_problems(ProblemSource(path=str(write(tmp_path / "p.parquet", rows))))
+    assert missing.gold_digest == missing.gold_digest
+    assert missing.gold_digest not in {problem.gold_digest for problem in others}

@@ -113,6 +113,14 @@ def test_a_system_message_needs_a_template(chatty: PreTrainedTokenizerBase) -> N
         PromptRenderer(chatty, PromptConfig(template="none", system="be brief"))
 
 
+def test_variables_of_a_template_need_one_and_leave_ours_alone(chatty: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(PromptError, match=r"prompt\.template_args are variables of a template"):
+        PromptRenderer(chatty, PromptConfig(template="none", template_args={"thinking": True}))
+    for name in ("tokenize", "messages", "add_generation_prompt"):
+        with pytest.raises(ValueError, match=f"'{name}' is no variable of yours"):
+            PromptConfig(template_args={name: True})
+
+
 def test_two_system_messages_are_refused(chatty: PreTrainedTokenizerBase) -> None:
     own = Problem(({"role": "system", "content": "mine"}, *ask("1?")), "", source="p.jsonl", external_id="3")
     assert "[system]mine" in rendered(chatty, own)
@@ -152,7 +160,13 @@ def test_a_file_without_jinja_is_no_template(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{% for %}", "{{ raise_exception('no such role') }}", "{{ messages[9].content.x }}", "{{ ''.__class__.mro() }}"],
+    [
+        "{% for %}",
+        "{{ raise_exception('no such role') }}",
+        "{{ messages[9].content.x }}",
+        "{{ ''.__class__.mro() }}",
+        "{{ messages + 1 }}",
+    ],
 )
 def test_a_template_that_fails_is_refused(chatty: PreTrainedTokenizerBase, template: str) -> None:
     chatty.chat_template = template

@@ -79,6 +79,32 @@ def test_what_samples_from_something_else_is_stopped(engine: TransformersEngine,
         check_sync(sync, engine, "pol_1", CHECK, compute_dtype="float32")
 
 
+class Lazy(Copying):
+    """Answers what it likes of a request's samples."""
+
+    def __init__(self, answer: Callable[[list[Sample]], list[Sample]]) -> None:
+        super().__init__(lambda model: None)
+        self._answer = answer
+
+    def sample(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> Iterator[Sample]:
+        yield from self._answer(list(super().sample(requests, settings)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda samples: [], "asked for 8 responses and gave 0"),
+        (lambda samples: samples[1:], "asked for 8 responses and gave 7"),
+        (lambda samples: [replace(samples[0], token_ids=()), *samples[1:]], "gave 8, 1 of them without any token"),
+    ],
+)
+def test_an_engine_that_answers_less_than_it_was_asked_is_stopped(
+    answer: Callable[[list[Sample]], list[Sample]], said: str
+) -> None:
+    with pytest.raises(RolloutError, match=said):
+        measured(Lazy(answer))
+
+
 def test_the_bound_follows_the_precision_or_the_configuration() -> None:
     engine = Copying(lambda model: None)
     rounded = Sync(mean=0.02, worst=0.2, tokens=100)
