@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import re
 import sys
@@ -25,6 +24,7 @@ from rich.text import Text
 from flows.opening import counted
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
+from reval_core.identity import finite
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
 from tasks.progress import Terminal
@@ -109,16 +109,7 @@ def writing(path: Path | None) -> Iterator[None]:
 
 
 def _json_lines(result: pa.Table) -> Iterator[str]:
-    return (json.dumps(_finite(row), default=str, ensure_ascii=False) for row in result.to_pylist())
-
-
-def _finite(value: Any) -> Any:
-    """The value with NaN and infinities as None: JSON has no such numbers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+    return (json.dumps(finite(row), default=str, ensure_ascii=False) for row in result.to_pylist())
 
 
 def parameters(home: Home, query: str, given: list[str]) -> dict[str, str]:
