@@ -22,17 +22,15 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.opening import counted
+from flows.terminal import unfolded, visible
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.identity import finite
 from reval_core.store import Store
 from reval_core.store.sqlfiles import description, query_names, query_text
-from tasks.progress import Terminal
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
-PIPE_WIDTH = 240
-"""Characters of a line where there is no terminal."""
 SHOWN = 5
 """Runs that an error lists at most."""
 ENDINGS = (".csv", ".json", ".parquet")
@@ -166,13 +164,11 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def show(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
     """Show the first ``limit`` rows as a table; ``more`` says how to get the others."""
-    if not console.is_terminal:
-        # a pipe has no width; do not fold what a program reads
-        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+    console = unfolded(console)
     table = Table(show_edge=False, header_style="bold")
     for field in result.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        table.add_column(escape(field.name), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in result.slice(0, limit).to_pylist():
         table.add_row(*[cell(value) for value in row.values()])
     console.print(table)
@@ -198,7 +194,8 @@ def show_expanded(rows: pa.Table, console: Console) -> None:
         block = Table.grid("name", "value", padding=(0, 1))
         block.columns[0].no_wrap, block.columns[1].overflow = True, "fold"
         for name, value in row.items():
-            block.add_row(Text(name, style="bold"), Text("" if value is None else str(value)))
+            text = "" if value is None else visible(str(value), keep="\n\t")
+            block.add_row(Text(name, style="bold"), Text(text))
         console.print(block)
 
 
@@ -214,12 +211,13 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = str(value).replace("\n", "\\n")
+    text = visible(str(value))
     return escape(text if len(text) <= 200 else text[:197] + "...")
 
 
 def list_queries(console: Console) -> None:
     """Names and purposes of the named queries."""
+    console = unfolded(console)
     table = Table("name", "what it answers", show_edge=False)
     for name in query_names():
         table.add_row(name, escape(description(query_text(name))))

@@ -25,7 +25,7 @@ from flows.cli_prune import archive, prune
 from flows.cli_serve import app as serve_commands
 from flows.cli_stages import app as stage_commands
 from flows.cli_store import app as store_commands
-from flows.terminal import ConfigPath, Overrides, Parameters, console, served
+from flows.terminal import ConfigPath, Overrides, Parameters, console, served, visible
 from flows.tries import in_fresh_processes
 from reval_core.config import Config
 from reval_core.config_files import load_config
@@ -98,7 +98,8 @@ def main() -> None:
         if Shown.traceback:
             traceback.print_exception(error)
         _forget_frames(error)
-        Console(stderr=True, highlight=False, emoji=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        told = escape(visible(str(error), keep="\n\t"))
+        Console(stderr=True, highlight=False, emoji=False).print(f"[red]Error:[/] {told}", soft_wrap=True)
         sys.exit(1)
     except USAGE_ERROR as error:
         error.show()
@@ -265,7 +266,7 @@ def sql(
     csv: Annotated[bool, typer.Option("--csv", help="Print as CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON lines.")] = False,
     parquet: Annotated[Path | None, typer.Option(help="Write to a Parquet file.")] = None,
-    limit: Annotated[int, typer.Option(help="Rows shown on the terminal.")] = 40,
+    limit: Annotated[int, typer.Option(min=0, help="Rows shown on the terminal.")] = 40,
     parameters: Parameters = None,
 ) -> None:
     """Ask the store; without a query, open a prompt, or list the named queries where there is no terminal."""
@@ -280,6 +281,8 @@ def sql(
         else:
             asking.list_queries(console)
         return
+    if sum((csv, as_json, parquet is not None)) > 1:
+        raise ConfigError("--csv, --json and --parquet are three ways to give one result: choose one.")
     values = asking.parameters(home, query, parameters or [])
     asking.ask(home, query, values, console, csv=csv, as_json=as_json, parquet=parquet, limit=limit)
 

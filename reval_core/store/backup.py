@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -147,7 +148,7 @@ def restore(source: Path, home: Home, *, step: Step) -> tuple[Backup, Tally]:
     if home.root.is_dir() and any(home.root.iterdir()) and not unfinished.exists():
         raise StoreError(
             f"{home.root} is not empty, and a restore overwrites nothing. Move it away first: "
-            f"mv {home.root} {home.root}.before"
+            f"mv {shlex.quote(str(home.root))} {shlex.quote(f'{home.root}.before')}"
         )
     try:
         _check_source(database)

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from small_run import Finished, Reval, changed, train
 
-from flows.asking import find_run
+from flows.asking import find_run, show_expanded
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -132,6 +134,33 @@ def test_text_of_others_is_shown_as_it_is(reval: Reval) -> None:
         assert text in reval("sql", f"select '{text}' as text")[1]
         assert text in reval("sql", f"selct '{text}'")[2]
         assert text in error_of(reval("report", text))
+
+
+def test_text_of_others_gives_the_terminal_no_orders(reval: Reval, finished: Finished) -> None:
+    hostile = "select chr(27) || ']0;title' || chr(7) || chr(13) || 'over' || chr(0) || chr(155) || '2J' as text"
+    code, table, _ = reval("sql", hostile)
+    assert code == 0
+    assert r"\x1b]0;title\x07\rover\x00\x9b2J" in table
+    assert set(table) & set(map(chr, (*range(9), *range(11, 32), *range(127, 160)))) == set()
+    assert r"\x1b[31m" in reval("sql", "select (chr(27) || '[31m')::INT")[2]
+    assert "[red]x" in reval("sql", """select 1 as "[red]x" """)[1]
+    console = Console(file=io.StringIO(), width=80)
+    show_expanded(pa.table({"text": ["two\nlines \x1b[31mred"]}), console)
+    assert isinstance(console.file, io.StringIO)
+    assert [line.strip() for line in console.file.getvalue().splitlines()[1:]] == ["text two", r"lines \x1b[31mred"]
+
+
+def test_one_result_is_given_in_one_way(reval: Reval, tmp_path: Path) -> None:
+    both = reval("sql", "select 1 as a", "--csv", "--json")
+    assert "--csv, --json and --parquet are three ways" in error_of(both)
+    assert "choose one" in error_of(reval("sql", "select 1 as a", "--json", "--parquet", str(tmp_path / "a.parquet")))
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_what_a_pipe_reads_is_not_cut(reval: Reval) -> None:
+    text = reval("benchmarks")[1]
+    assert "…" not in text
+    assert {"arithmetic", "arithmetic-train"} <= {line.split()[0] for line in text.splitlines() if line.strip()}
 
 
 def test_columns_of_one_name_are_told_apart(reval: Reval) -> None:
