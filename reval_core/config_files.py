@@ -41,6 +41,8 @@ def read_tree(path: Path | str) -> dict[str, Any]:
         raise ConfigError(f"There is no configuration file {path}. In configs/: {shipped}.") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path} is a folder; name a YAML file in it.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({error}).") from error
     tree = _read_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no mapping of keys to values at its top.")
@@ -91,7 +93,7 @@ def _place(node: Any, part: str, key: str) -> Any:
 def _read_yaml(text: str, what: str) -> Any:
     try:
         return yaml_text.read(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{what} is not YAML: {error}") from error
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from reval_core import yaml_text
 from reval_core.config import Config, flatten
 from reval_core.config_files import apply_override, known_keys, load_config, parse_config
 from reval_core.errors import ConfigError
@@ -141,7 +142,18 @@ def test_a_missing_file_says_what_there_is(tmp_path: Path, monkeypatch: pytest.M
         load_config("configs")
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [1", "not YAML"), ("- 1\n", "no mapping"), ("", "no mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "not YAML"),
+        ("- 1\n", "no mapping"),
+        ("", "no mapping"),
+        ("objective: {beta: 0.1}\nobjective: {use: tbrm}\n", "found the key 'objective' twice"),
+        ("objective:\n  beta: 0.1\n  beta: 0.2\n", "found the key 'beta' twice"),
+        ("run: {iterations: " + "9" * 5000 + "}", "not YAML"),
+        ("[" * 3000, "not YAML"),
+    ],
+)
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text)
@@ -391,3 +403,16 @@ def test_a_window_that_leaves_nothing_to_draw_is_refused(window: dict[str, Any])
 def test_a_tracking_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ConfigError, match="write an address with its scheme"):
         parse_config(tree(tracking={"uri": "foo"}))
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("run: {name: café}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"c\.yaml is not UTF-8 text"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_what_a_mapping_merges_may_be_overridden() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, x: 4}\nd: *b\n"
+    assert yaml_text.read(text) == {
+        "a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 4, "y": 3}, "d": {"x": 1, "y": 3}
+    }  # fmt: skip
