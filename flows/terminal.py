@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,10 +40,10 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def unfolded(console: Console) -> Console:
-    """The console; where it is no terminal, one that does not fold what a program reads: a pipe has no width."""
-    if console.is_terminal:
+    """The console; where it leads into a pipe, which has no width, one that does not fold what a program reads."""
+    if console.is_terminal or console.file is not sys.stdout:  # a page of a log has a width of its own
         return console
-    return Terminal(file=console.file, width=PIPE_WIDTH, highlight=False, emoji=False)
+    return Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
 
 
 @contextmanager
