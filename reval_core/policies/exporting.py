@@ -39,6 +39,7 @@ def export_policy(folder: Path, base: Path, dest: Path, card: str | None = None)
         raise PolicyError(f"{folder} is no policy that ReVal saved: it has no {MANIFEST}.")
     aside = dest.with_name(f"{dest.name}.tmp")
     dest.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)  # of one that was killed
     try:
         if (folder / ADAPTER_CONFIG).exists():
             _write_merged(folder, manifest.policy_id, base, aside)

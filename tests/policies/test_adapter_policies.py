@@ -177,6 +177,7 @@ def test_whole_weights_are_exported_without_what_is_ours(house: House, tmp_path:
     house.lora = None
     records = house.chain(house.policies(), count=1)
     folder = saved(house, records)
+    (tmp_path / "plain.tmp").mkdir()  # of an export that was killed
     export_policy(folder, house.base.folder, tmp_path / "plain")
     assert {path.name for path in folder.iterdir()} - {path.name for path in (tmp_path / "plain").iterdir()} == {
         "reval.json",
