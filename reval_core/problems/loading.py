@@ -219,7 +219,7 @@ def problem_of(
             f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
         )
     gold = value_of(row, column["answer"])
-    gold_text = _encodable("" if gold is None else str(gold), where, "the gold answer")
+    gold_text = encodable("" if gold is None else str(gold), where, "the gold answer")
     if check_gold is not None:
         if gold is None:
             raise ProblemError(
@@ -236,8 +236,8 @@ def problem_of(
     return Problem(
         messages=_messages(question, where),
         gold=gold_text,
-        source=_encodable(label if source is None else str(source), where, "the source"),
-        external_id=_encodable(str(line if external_id is None else external_id), where, "the id"),
+        source=encodable(label if source is None else str(source), where, "the source"),
+        external_id=encodable(str(line if external_id is None else external_id), where, "the id"),
         metadata=_metadata(row, {*column.values(), "source"}, where),
         graded_on="row" if check_gold is None else "gold",
     )
@@ -246,7 +246,7 @@ def problem_of(
 def _metadata(row: Row, used: set[str], where: str) -> Row:
     """The columns that are not used."""
     rest = {key: value for key, value in row.items() if key not in used}
-    _encodable(json.dumps(rest, ensure_ascii=False, default=str), where, "its further columns")
+    encodable(json.dumps(rest, ensure_ascii=False, default=str), where, "its further columns")
     return rest
 
 
@@ -263,7 +263,7 @@ def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
     if isinstance(question, str):
         if not question.strip():
             raise ProblemError(f"{where}: the question is empty.")
-        return ask(_encodable(question, where, "the question"))
+        return ask(encodable(question, where, "the question"))
     whole = (
         isinstance(question, list)
         and question
@@ -278,10 +278,15 @@ def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
         raise ProblemError(
             f"{where}: the last message is by {question[-1]['role']!r}; the model answers a user message."
         )
-    return tuple({name: _encodable(m[name], where, "the question") for name in ("role", "content")} for m in question)
+    return tuple({name: encodable(m[name], where, "the question") for name in ("role", "content")} for m in question)
 
 
-def _encodable(text: str, where: str, what: str) -> str:
+def encodable(text: str, where: str, what: str) -> str:
+    """The text, where it is one.
+
+    Raises:
+        ProblemError: it holds half of a surrogate pair, which no file and no tokenizer can write.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
