@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -25,17 +24,16 @@ from rich.text import Text
 
 from flows import given
 from flows.opening import counted
+from flows.terminal import unfolded, visible
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
+from reval_core.identity import finite
 from reval_core.store import Store
 from reval_core.store.ids import whole_id
 from reval_core.store.sqlfiles import description, query_names, query_text
-from tasks.progress import Terminal
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""
-PIPE_WIDTH = 1_000_000
-"""Characters of a line where there is no terminal: no table is as wide, and what a program reads is not folded."""
 SHOWN = 5
 """Runs that an error lists at most."""
 ENDINGS = (".csv", ".json", ".parquet")
@@ -159,7 +157,7 @@ def writing(path: Path | None) -> Iterator[None]:
 
 
 def _json_lines(result: pa.Table) -> Iterator[str]:
-    return (json.dumps(_finite(row), default=_json_value, ensure_ascii=False) for row in result.to_pylist())
+    return (json.dumps(finite(row), default=_json_value, ensure_ascii=False) for row in result.to_pylist())
 
 
 def _json_value(value: Any) -> Any:
@@ -167,15 +165,6 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return str(value)
-
-
-def _finite(value: Any) -> Any:
-    """The value with NaN and infinities as None: JSON has no such numbers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
 
 
 def parameters(home: Home, query: str, pairs_given: list[str]) -> dict[str, str]:
@@ -248,26 +237,20 @@ def show(
         more: how to get the other rows.
         wide: how to get the other columns.
     """
+    console = unfolded(console)
     rows = result.slice(0, limit)
     if console.is_terminal:
         rows = rows.select(range(fitting(rows, console.width)))
-    else:
-        console = _wide()
     table = Table(show_edge=False, header_style="bold")
     for field in rows.schema:
         number = _is_number(field.type)
-        table.add_column(field.name, justify="right" if number else "left", overflow="fold", no_wrap=number)
+        table.add_column(escape(field.name), justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in rows.to_pylist():
         table.add_row(*[cell(value) for value in row.values()])
     console.print(table)
     console.print(rows_shown(result, limit, more))
     if hidden := result.num_columns - rows.num_columns:
         console.print(f"{counted(hidden, 'column')} not shown ({wide})", markup=False, soft_wrap=True)
-
-
-def _wide() -> Console:
-    """Standard output where it is no terminal, and has no width."""
-    return Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -288,14 +271,13 @@ def fitting(rows: pa.Table, width: int) -> int:
 
 def show_expanded(result: pa.Table, console: Console, limit: int, more: str = "--limit, --csv") -> None:
     """The first ``limit`` rows, each a block of a line for each column; texts whole and with their own line breaks."""
-    if not console.is_terminal:
-        console = _wide()
+    console = unfolded(console)
     for number, row in enumerate(result.slice(0, limit).to_pylist(), start=1):
         console.print(f"─[ row {number} ]".ljust(min(console.width, RULE_WIDTH), "─"), markup=False)
         block = Table.grid("name", "value", padding=(0, 1))
         block.columns[0].no_wrap, block.columns[1].overflow = True, "fold"
         for name, value in row.items():
-            block.add_row(Text(name, style="bold"), Text(_words(value)))
+            block.add_row(Text(name, style="bold"), Text(visible(_words(value), keep="\n\t")))
         console.print(block)
     console.print(rows_shown(result, limit, more))
 
@@ -313,7 +295,7 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         # four digits, but the whole part as it is: 12346, not 1.235e+04
         return f"{value:.0f}" if 1e3 <= abs(value) < 1e16 else f"{value:.4g}"
-    text = _words(value).replace("\n", "\\n")
+    text = visible(_words(value))
     return escape(text if len(text) <= 200 else text[:197] + "...")
 
 
@@ -326,6 +308,7 @@ def _words(value: Any) -> str:
 
 def list_queries(console: Console) -> None:
     """Names of the named queries, the parameters that each takes, and the question that it answers."""
+    console = unfolded(console)
     table = Table("name", "takes", "what it answers", show_edge=False)
     for name in query_names():
         text = query_text(name)

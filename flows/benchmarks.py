@@ -7,17 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from flows.terminal import unfolded
 from reval_core.home import expand
 from reval_core.problems.benchmarks import BENCHMARKS, HUB, Benchmark, is_known_file
+
+COLUMNS = ("problems", "answers", "tolerance", "licence")
 
 
 def list_benchmarks(console: Console) -> None:
     """Print every registered benchmark; files are looked for where REVAL_DATA says."""
-    folder = os.environ.get("REVAL_DATA")
-    console.print(f"files in {folder}" if folder else "REVAL_DATA is not set: export REVAL_DATA=<folder of the files>")
-    table = Table("name", "problems", "answers", "tolerance", "licence", "file", show_edge=False)
+    console, folder = unfolded(console), os.environ.get("REVAL_DATA")
+    said = f"files in {folder}" if folder else "REVAL_DATA is not set: export REVAL_DATA=<folder of the files>"
+    console.print(said, markup=False, soft_wrap=True)
+    table = Table(Column("name", no_wrap=True), *COLUMNS, Column("file", overflow="fold"), show_edge=False)
     for benchmark in BENCHMARKS.values():
         rows = benchmark.take or benchmark.rows
         policy = ", ".join(f"{key} {value}" for key, value in benchmark.policy.items()) or "exact"

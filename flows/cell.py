@@ -61,9 +61,8 @@ def run_cell(config: Config, home: Home, progress: Progress) -> str:
 
 
 def _end_with_the_other() -> None:
-    while os.read(
-        sys.stdin.fileno(), 1
-    ):  # nothing is written to it; past Python's buffer, whose lock would be held at the end
+    # nothing is written to it; past Python's buffer, whose lock would be held at the end
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -71,9 +70,8 @@ def _end_with_the_other() -> None:
 def main() -> None:
     """Run the cell of the root that is named."""
     root = Path(sys.argv[1]).resolve()
-    for (
-        handler
-    ) in logging.getLogger().handlers:  # Prefect's, whose import made them; the attempt's log file has everything
+    # Prefect's, whose import made them; the attempt's log file has everything
+    for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     try:

@@ -5,6 +5,7 @@ Prefect and MLflow take seconds to import, so a command imports its flow only wh
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -25,7 +26,7 @@ from flows.cli_prune import archive, prune
 from flows.cli_serve import app as serve_commands
 from flows.cli_stages import app as stage_commands
 from flows.cli_store import app as store_commands
-from flows.terminal import ConfigPath, Overrides, Parameters, console, served
+from flows.terminal import ConfigPath, Overrides, Parameters, console, served, visible
 from flows.tries import in_fresh_processes
 from reval_core.config import Config
 from reval_core.config_files import load_config
@@ -53,6 +54,8 @@ GOES_ON = {"train", "learn", "generate", "rerun", "evaluate", "compare", "rescor
 """Commands that, given again, do what is left."""
 INTERRUPTED = 130
 """Exit code of a program that was asked to end."""
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+"""What the operating system refuses for a reason that the user can mend."""
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """UsageError of the click that typer uses, its own copy in newer versions."""
 
@@ -90,21 +93,37 @@ def main() -> None:
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         goes_on = " The same command goes on where it stopped." if GOES_ON & set(sys.argv) else ""
-        console.print(f"\n[yellow]Ended.[/]{goes_on}")
+        _errors().print(f"\n[yellow]Ended.[/]{goes_on}")  # standard output may be a file of results
         _leave(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe, as in `reval sql ... | head`, has seen enough
         _leave(0)
     except RevalError as error:
-        if Shown.traceback:
-            traceback.print_exception(error)
-        _forget_frames(error)
-        Console(stderr=True, highlight=False, emoji=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        _tell(error, str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        where = error.filename or "A file"
+        _tell(error, f"{where}: {error.strerror}. See that this user may write there, and that the disk has room.")
         sys.exit(1)
     except USAGE_ERROR as error:
         error.show()
         sys.exit(2)
     if code:
         sys.exit(code)
+
+
+def _tell(error: Exception, text: str) -> None:
+    """Print an error in a line, behind its traceback where that is asked for."""
+    if Shown.traceback:
+        traceback.print_exception(error)
+    _forget_frames(error)
+    told = escape(visible(text, keep="\n\t"))
+    _errors().print(f"[red]Error:[/] {told}", soft_wrap=True)
+
+
+def _errors() -> Console:
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def _fill_closed_streams() -> None:
@@ -161,6 +180,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Train a policy; the same command goes on with, or does nothing for, a run that exists."""
+    if as_json and (show_prompt or dry_run):
+        raise ConfigError("--json is for the outcome of a run; --dry-run and --show-prompt have none. Leave it out.")
     settings, home, given = load_config(config, overrides or ()), find_home(), list(overrides or ())
     if show_prompt or dry_run:
         configure(home)

@@ -140,7 +140,8 @@ def _evaluated(
     from flows import opening
 
     home, results = find_home(), []
-    names, fields = benchmarks.split(",") if benchmarks else None, opening.fields(columns)
+    names = [name.strip() for name in benchmarks.split(",")] if benchmarks else None
+    fields = opening.fields(columns)
     with Progress() as progress:
         progress.say(f"root {home.root}")
         found = [opening.find_policy(home, policy) for policy in policies]

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.opening import counted
+from flows.terminal import unfolded, visible
 from reval_core.config import Config
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def show_rescored(found: Rescored, console: Console) -> None:
         for index, (gold, change) in enumerate(kind or [("", None)]):
             head = (before, now, f"{count:,}") if index == 0 else ("", "", "")
             answer = change.answer if change and change.answer is not None else ""
-            table.add_row(*(escape(cell[:80]) for cell in (*head, gold, answer, change.details if change else "")))
-    console.print(table)
+            cells = (*head, gold, answer, change.details if change else "")
+            table.add_row(*(escape(visible(cell[:80])) for cell in cells))
+    unfolded(console).print(table)
     say("Which they are: reval sql changed_verdicts")
 
 
@@ -157,7 +159,7 @@ def next_commands(done: Outcome, settings: Config, config: Path, overrides: Sequ
         config: the file that it was started with.
         overrides: the ``--set`` it was started with, which the fork needs as well.
     """
-    reval = _command()
+    reval = shlex.quote(_command())
     samples = (
         "select question, completion, status, times_used from run_trajectories "
         f"where run_id = '{done.run_id}' and iteration = 0 limit 5"

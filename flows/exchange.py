@@ -5,6 +5,7 @@ PyTorch and transformers are imported only where completions of another system h
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -37,11 +38,6 @@ from reval_core.store.exchange.foreign import SUFFIXES, check_fields
 from reval_core.store.exchange.tally import no_step
 from tasks.progress import Progress
 
-READ_WITH = {
-    "parquet": "SELECT * FROM read_parquet('{}/**/*.parquet', hive_partitioning = true)",
-    "hf": 'datasets.load_dataset("{}", split="train")',
-}
-
 
 def export_to(
     home: Home, dest: Path, layout: str, run: str | None, purpose: str, where: str | None, progress: Progress
@@ -64,7 +60,15 @@ def export_to(
     )
     done = export(store, dest, layout, selection, partial(progress.step, "exporting"))
     progress.say(_exported(done, dest))
-    progress.say(f"read it: {READ_WITH[layout].format(dest)}")
+    progress.say(f"read it: {read_with(layout, dest)}")
+
+
+def read_with(layout: str, dest: Path) -> str:
+    """How a program reads an export."""
+    if layout == "hf":
+        return f'datasets.load_dataset({json.dumps(str(dest), ensure_ascii=False)}, split="train")'
+    quoted = str(dest).replace("'", "''")
+    return f"SELECT * FROM read_parquet('{quoted}/**/*.parquet', hive_partitioning = true)"
 
 
 def _exported(done: Exported, dest: Path) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows.asking import find_run, store_of
 from flows.opening import counted
+from flows.terminal import unfolded
 from reval_core.config import flatten
 from reval_core.config_files import differences
 from reval_core.home import Home
@@ -109,12 +110,13 @@ def diff_runs(home: Home, one: str, other: str, console: Console) -> None:
         table.add_row(label, *(_shown(row[column]) for row in rows))
     table.add_section()
     for label, cells in _evaluations(store, names).items():
-        table.add_row(label, *(cells.get(name, "") for name in names))
-    console.print(table)
+        table.add_row(escape(label), *(cells.get(name, "") for name in names))
+    unfolded(console).print(table)
     console.print(f"{counted(len(configs[0].keys() | configs[1].keys()) - len(changed), 'setting')} alike")
     for row, another in (rows, rows[::-1]):
         if row["parent_run_id"] == another["run_id"]:
-            console.print(f"{row['run_id']} is a fork of {another['run_id']} from round {row['fork_iteration']}")
+            related = f"{row['run_id']} is a fork of {another['run_id']} from round {row['fork_iteration']}"
+            console.print(related, soft_wrap=True)
 
 
 def _row(store: Store, run_id: str) -> dict[str, Any]:

@@ -126,9 +126,8 @@ def show_plan(config: Config, home: Home, branch: Fork | None, console: Console)
     _check_prompts(config, inputs, unread)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)
-    console.print(
-        f"run {run_id}" + (f", a fork of {branch.parent_run_id} at round {branch.iteration}" if branch else "")
-    )
+    forked = f", a fork of {branch.parent_run_id} at round {branch.iteration}" if branch else ""
+    console.print(f"run {run_id}{forked}", soft_wrap=True)
     console.print(_stage_table(tallies(config, home, branch, inputs)))
     for name, value in [("root", str(home.root)), *_data(config, inputs, unread), *_memory(config, home)]:
         console.print(f"{name:<26}{value}", markup=False, soft_wrap=True)

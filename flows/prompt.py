@@ -35,6 +35,7 @@ from flows import asking, listing
 from flows.completion import StoreCompleter, read_names, split
 from flows.given import parameters_of
 from flows.opening import counted
+from flows.terminal import visible
 from reval_core.errors import ConfigError, RevalError, StoreError
 from reval_core.home import Home
 from reval_core.store.migrations import now
@@ -150,7 +151,7 @@ class Prompt:
             self._say("\nInterrupted.")  # behind the terminal's ^C, or DuckDB's bar
         except RevalError as error:
             told = one_line(error)
-            self.console.print(f"[red]Error:[/] {escape(told)}", soft_wrap=True)
+            self.console.print(f"[red]Error:[/] {escape(visible(told))}", soft_wrap=True)
             if re.search("not exist|not found|no query", told):
                 with suppress(RevalError):  # completion goes on with the names that it has
                     self.names = read_names(self.query)

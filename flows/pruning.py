@@ -15,6 +15,7 @@ from rich.table import Column, Table
 
 from flows import asking
 from flows.opening import counted
+from flows.terminal import unfolded
 from reval_core.config_files import load_config
 from reval_core.errors import ConfigError
 from reval_core.home import Home
@@ -39,8 +40,8 @@ def archive_payloads(home: Home, choice: Choice, console: Console, *, drop: bool
         StoreError: there is no such run, another process archives, or the disk takes nothing more.
     """
     store, choice = _store(home), _whole(home, choice)
+    saved = _saved(home, store)
     with store.read() as connection:
-        saved = pruning.as_saved(pruning.saved_policies(connection, home.root))
         found = outside(connection, saved, choice)
         found = archive.droppable(connection, found) if drop else archive.in_database(found)
     _show_payloads(found, console)
@@ -51,7 +52,7 @@ def archive_payloads(home: Home, choice: Choice, console: Console, *, drop: bool
         return
     if drop:
         _ask(f"Drop the tokens and texts of {counted(found.num_rows, 'response')} for good?", yes)
-    done = _remove(store, saved, choice, found, drop=drop)
+    done = _remove(home, store, choice, found, drop=drop)
     raw = size(done.tokens * TOKEN_BYTES)
     if drop:
         console.print(f"dropped {counted(done.payloads, 'payload')}, {raw} of tokens and text")
@@ -60,7 +61,9 @@ def archive_payloads(home: Home, choice: Choice, console: Console, *, drop: bool
     else:
         where = f"{counted(done.files, 'file')} of {size(done.file_bytes)} in {home.root / archive.FOLDER}"
         console.print(
-            f"archived {counted(done.payloads, 'payload')}, {raw} of tokens and text: {where}", soft_wrap=True
+            f"archived {counted(done.payloads, 'payload')}, {raw} of tokens and text: {where}",
+            markup=False,
+            soft_wrap=True,
         )
     _tell_of_vacuum(console)
 
@@ -124,6 +127,11 @@ def _store(home: Home) -> Store:
     return store
 
 
+def _saved(home: Home, store: Store) -> Saved:
+    with store.read() as connection:
+        return pruning.as_saved(pruning.saved_policies(connection, home.root))
+
+
 def _whole(home: Home, choice: Choice) -> Choice:
     """The choice with the whole id of its run."""
     if choice.run_id is None:
@@ -132,10 +140,10 @@ def _whole(home: Home, choice: Choice) -> Choice:
     return Choice(run_id, choice.after_rounds, choice.evaluations)
 
 
-def _remove(store: Store, saved: Saved, choice: Choice, found: pa.Table, *, drop: bool) -> Moved:
+def _remove(home: Home, store: Store, choice: Choice, found: pa.Table, *, drop: bool) -> Moved:
     with archive.alone(store, WAIT_S), Progress() as progress:
-        if drop:
-            return archive.drop(store, saved, choice)
+        if drop:  # what is saved now: a run may have removed folders while somebody was asked
+            return archive.drop(store, _saved(home, store), choice)
         return archive.archive(store, found, lambda n, total: progress.step("archive", n, total))
 
 
@@ -175,10 +183,11 @@ def _show_payloads(found: pa.Table, console: Console) -> None:
             size(tokens * TOKEN_BYTES),
         )
     if found.num_rows:
-        console.print(table)
+        unfolded(console).print(table)
 
 
 def _show_plan(home: Home, planned: Plan, console: Console) -> None:
+    console = unfolded(console)
     going = Table("goes", Column("path", no_wrap=True), "bytes", "why", show_edge=False)
     for one in planned.payloads:
         where = "dropped" if one.dropped else f"to {archive.FOLDER}/"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from flows.asking import PIPE_WIDTH, READ_WAIT_S
+from flows.asking import READ_WAIT_S
 from flows.opening import counted
+from flows.terminal import unfolded
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.store import backup as backups
@@ -23,7 +26,7 @@ from reval_core.store.backup import Backup, Extent
 from reval_core.store.connection import Connections, explain
 from reval_core.store.files import Tally, size_of
 from reval_core.store.space import size
-from tasks.progress import Progress, Terminal
+from tasks.progress import Progress
 
 UNLISTED = "(indexes, long texts)"
 """Blocks of the file that DuckDB lists under no table."""
@@ -144,8 +147,7 @@ def show_stats(home: Home, console: Console, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(found), indent=2))
         return
-    if not console.is_terminal:
-        console = Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+    console = unfolded(console)
     console.print(f"root {found.root}", markup=False, soft_wrap=True)
     console.print(_tables(found))
     console.print()
@@ -178,7 +180,7 @@ def _places(found: Stats) -> Table:
         table.add_row("snapshot.duckdb", size(found.snapshot.bytes), age)
     for name, taken in found.folders.items():
         waits = f"{counted(found.waiting_parts, 'part')} for the next start" if name == "spool" else ""
-        table.add_row(name, size(taken), waits)
+        table.add_row(escape(name), size(taken), waits)
     return table
 
 
@@ -233,7 +235,7 @@ def back_up(home: Home, dest: Path, progress: Progress, *, database_only: bool, 
     done, tally = backups.back_up(home, dest, extent=extent, step=progress.step)
     progress.say(f"backup {dest} of {done.taken_at}, verified, {time.monotonic() - began:.1f} s")
     _say_contents(done, tally, progress)
-    progress.say(f"restore it: reval store restore {dest} --to ROOT")
+    progress.say(f"restore it: reval store restore {shlex.quote(str(dest))} --to ROOT")
 
 
 def restore(source: Path, home: Home, progress: Progress) -> None:
@@ -250,7 +252,7 @@ def restore(source: Path, home: Home, progress: Progress) -> None:
     _say_contents(done, tally, progress)
     if note is not None and note.rows != done.rows:
         progress.say(f"  unlike {backups.NOTE}: {contents.difference(note.rows, done.rows)}; work went on in it")
-    progress.say(f"go on: REVAL_HOME={home.root} reval runs")
+    progress.say(f"go on: REVAL_HOME={shlex.quote(str(home.root))} reval runs")
 
 
 def _say_contents(done: Backup, tally: Tally, progress: Progress) -> None:

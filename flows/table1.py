@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from flows.asking import store_of
+from flows.terminal import unfolded
 from reval_core.evaluation.metrics import bootstrap_average
 from reval_core.home import Home
 from reval_core.reporting.html import Interval, Page, Section, Table, render_page
@@ -83,7 +84,7 @@ def show(rows: list[Row], store: Store, console: Console) -> None:
             name, *cells, count = _line(store, row)
             grid.add_row(escape(name), *("" if cell is None else cell.shown for cell in cells), str(count))
         grid.add_section()
-    console.print(grid)
+    unfolded(console).print(grid)
 
 
 def who(row: Row) -> str:

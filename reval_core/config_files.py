@@ -93,7 +93,7 @@ def _place(node: Any, part: str, key: str) -> Any:
 def _read_yaml(text: str, what: str) -> Any:
     try:
         return yaml_text.read(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{what} is not YAML: {error}") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def sample_seed(key: str, seed: int, problem_id: str, sample_index: int) -> int:
     """
     data = canonical_json([key, seed, problem_id, sample_index]).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities as None, inside of mappings and lists, too: JSON has no such numbers."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def short(identifier: str) -> str:

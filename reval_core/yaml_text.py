@@ -14,16 +14,19 @@ _SCIENTIFIC = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only; no tag makes an object, and no key stands twice in a mapping."""
+    """Plain data only; no tag makes an object. A key that stands twice is an error: YAML would take the last alone."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The mapping as it is written, before what it merges (``<<``), which it may override, is put in."""
         node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:  # what is merged in may be set anew
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                 continue
             if (key.tag, key.value) in seen:
-                raise ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                raise ConstructorError(
+                    "while reading a mapping", node.start_mark, f"found the key {key.value!r} twice", key.start_mark
+                )
             seen.add((key.tag, key.value))
         return node
 
@@ -40,7 +43,8 @@ def read(text: str) -> Any:
     """The data of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: it is none, or a mapping has a key twice.
+        ValueError, RecursionError: a number of thousands of digits, or lists without end.
     """
     return _Loader(text).get_single_data()
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-
 from reval_core.store import replay, selections
 from reval_core.store.selections import Chosen
 from reval_core.store.trajectories import GradedRow
 from tasks.commit import Commit
 from tasks.grading import gold_digests, grade_missing
-from tasks.persist import rewards
+from tasks.persist import entry_table, rewards
 from tasks.references import Entries
 from tasks.run import Here
 from tasks.select import Selection
@@ -42,18 +40,7 @@ def admit(here: Here, selection: Selection) -> Commit[Entries]:
     grade_missing(run.store, chosen, run.problems, run.grader, run.progress, run.config.reward.max_failure_share)
     rows = _graded(here, chosen)
     admitted = sorted(rewards(rows, run.config.reward), key=lambda pair: pair[0].trajectory_id)
-    table = pa.Table.from_pylist(
-        [
-            {
-                "position": position,
-                "trajectory_id": row.trajectory_id,
-                "gold_digest": row.gold_digest,
-                "reward_used": reward,
-            }
-            for position, (row, reward) in enumerate(admitted)
-        ],
-        schema=replay.ENTRY_SCHEMA,
-    )
+    table = entry_table(admitted)
 
     def write(connection: Any) -> None:
         replay.admit(connection, run.run_id, here.iteration, run.grader.grader_id, table)

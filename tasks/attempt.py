@@ -75,9 +75,8 @@ def begin(
         )
         if new.config != record.config:
             runs.set_config(connection, record.run_id, new.config)
-            before, after = flatten(dict(record.config)), flatten(dict(new.config))
-            told = [f"{key}: {before.get(key)} -> {value}" for key, value in after.items() if before.get(key) != value]
-            runs.add_event(connection, record.run_id, attempt, first, "changed settings", "; ".join(told))
+            message = _changed_settings(record.config, new.config)
+            runs.add_event(connection, record.run_id, attempt, first, "changed settings", message)
         settings = {"extraction": config.reward.extraction, "policy": config.reward.policy, "args": config.reward.args}
         trajectories.add_verifier(connection, grader.grader_id, config.reward.use, VERIFIER_VERSION, settings)
         if changed:
@@ -85,6 +84,12 @@ def begin(
             log.warning("goes on under other versions: %s", message)
             runs.add_event(connection, record.run_id, attempt, first, "changed versions", message)
     return record, attempt
+
+
+def _changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """``run.iterations: 2 -> 3; ...``"""
+    old, new = flatten(dict(before)), flatten(dict(after))
+    return "; ".join(f"{key}: {old.get(key)} -> {value}" for key, value in new.items() if old.get(key) != value)
 
 
 def _record_killed(connection: duckdb.DuckDBPyConnection, home: Home, run_id: str) -> None:

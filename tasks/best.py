@@ -8,7 +8,6 @@ run.
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
+from reval_core.store.files import write_text
 from tasks.evaluate import current_evaluations
 from tasks.run import Run
 
@@ -71,11 +71,8 @@ def link_best(run: Run) -> Best | None:
     if best is None or not (folder := run.home.policies / best.policy_id).is_dir():
         return None
     link = link_of(run.home, run.run_id)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    aside = link.with_suffix(f".{os.getpid()}.tmp")
     told = {**asdict(best), "folder": str(folder.relative_to(run.home.root))}
-    aside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    aside.replace(link)
+    write_text(link, json.dumps(told, indent=2) + "\n")
     return best
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from prefect import get_client
 from prefect.context import FlowRunContext
 
 from reval_core.home import Home
+from reval_core.store.files import write_text
 from reval_core.store.stages import ProcessIdentity
 from tasks.progress import Progress
 
@@ -67,7 +67,8 @@ def device_held(home: Home, device: str, what: str, progress: Progress) -> Itera
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(limit, 1)
         lease = _acquire(client, limit, file, progress)
-        _write(file, Holder(str(lease), me, what, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"))
+        holder = Holder(str(lease), me, what, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+        write_text(file, json.dumps(asdict(holder)))
         done = threading.Event()
         thread = threading.Thread(target=_renew, args=(lease, limit, done), daemon=True)
         thread.start()
@@ -123,13 +124,6 @@ def _give_back(client: Any, lease: UUID, limit: str) -> None:
         client.release_concurrency_slots_with_lease(lease)
     except httpx.HTTPError as error:
         log.warning("%s could not be given back, it is free again in %g s: %s", limit, LEASE_S, error)
-
-
-def _write(file: Path, holder: Holder) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(asdict(holder)), encoding="utf-8")
-    aside.replace(file)
 
 
 def _read(file: Path) -> Holder | None:

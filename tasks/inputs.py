@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from reval_core.config import Config
 from reval_core.problems import Problem, load_problems
 from reval_core.problems.benchmarks import load_benchmark
+from reval_core.problems.problem import once_each
 from reval_core.verification import check_gold
 
 log = logging.getLogger(__name__)
@@ -47,18 +48,13 @@ def read_inputs(config: Config, *, training: bool = True) -> Inputs:
 def read_problems(config: Config) -> tuple[dict[str, Problem], dict[str, float]]:
     """Training problems by id, and how often each comes in an epoch; of two gold answers the first counts."""
     gold_check = check_gold if config.reward.use == "math" else None
-    problems: dict[str, Problem] = {}
+    loaded: list[Problem] = []
     weights: dict[str, float] = {}
-    contradicted: list[str] = []
     for source in config.problems:
         for problem in load_problems(source, gold_check):
-            known = problems.setdefault(problem.problem_id, problem)
-            if known.gold_digest != problem.gold_digest:
-                contradicted.append(
-                    f"{known.source} {known.external_id} says {known.gold!r}, "
-                    f"{problem.source} {problem.external_id} says {problem.gold!r}"
-                )
+            loaded.append(problem)
             weights[problem.problem_id] = max(weights.get(problem.problem_id, 0.0), source.weight)
+    problems, contradicted = once_each(loaded)
     if contradicted:
         log.warning(
             "the problem files have two gold answers for the same question, %d times; the first one counts: %s",

@@ -22,7 +22,7 @@ from reval_core.policies.folder import base_policy_id, load_model, load_tokenize
 from reval_core.policies.materialise import Policies
 from reval_core.policies.ranks import Ranks
 from reval_core.problems import PromptRenderer
-from reval_core.rollouts import make_engine
+from reval_core.rollouts import RolloutEngine, make_engine
 from reval_core.store import Store, lineage, runs, schedule, stages
 from reval_core.store import problems as stored_problems
 from reval_core.store.lineage import PolicyRecord
@@ -103,13 +103,7 @@ def open_run(
         pad_id = int(tokenizer.pad_token_id or 0)
         ranks = _ranks(stack, config, home, run_id, device)
         policies = _policies(config, home, store, base, device, pad_id, versions, ranks, progress)
-        engine = make_engine(
-            config.rollouts.engine,
-            compute_dtype=config.model.dtype,
-            pad_id=pad_id,
-            context=config.longest_sequence,
-        )
-        stack.callback(engine.close)
+        engine = _engine(stack, config, pad_id)
         with store.read() as connection:
             history = stages.history(connection, run_id)
         run = Run(
@@ -253,6 +247,18 @@ def _policies(
         on_relearned=lambda done, total: progress.step("learning again", done, total),
         on_update=lambda done, total: progress.on_step(),
     )
+
+
+def _engine(stack: ExitStack, config: Config, pad_id: int) -> RolloutEngine:
+    """The rollout engine, closed with the attempt."""
+    engine = make_engine(
+        config.rollouts.engine,
+        compute_dtype=config.model.dtype,
+        pad_id=pad_id,
+        context=config.longest_sequence,
+    )
+    stack.callback(engine.close)
+    return engine
 
 
 def _graders(config: Config, stack: ExitStack) -> tuple[Grader, dict[str, Grader]]:

@@ -39,6 +39,20 @@ def rewards(rows: list[GradedRow], config: RewardConfig) -> list[tuple[GradedRow
     return [(row, 1.0 if reward > 0 else low) for row, reward in zip(rows, raw, strict=True)]
 
 
+def entry_table(admitted: list[tuple[GradedRow, float]]) -> pa.Table:
+    """Responses with their rewards, in the order of their positions, as a table of `replay.ENTRY_SCHEMA`."""
+    rows = [
+        {
+            "position": position,
+            "trajectory_id": row.trajectory_id,
+            "gold_digest": row.gold_digest,
+            "reward_used": reward,
+        }
+        for position, (row, reward) in enumerate(admitted)
+    ]
+    return pa.Table.from_pylist(rows, schema=replay.ENTRY_SCHEMA)
+
+
 def _inputs(here: Here, batch: Batch, verdicts: Verdicts) -> dict[str, Any]:
     reward = here.run.config.reward
     return {
@@ -59,18 +73,7 @@ def persist(here: Here, batch: Batch, verdicts: Verdicts) -> Commit[Entries]:
     with run.store.read() as connection:
         rows = trajectories.graded_rows(connection, batch.batch_id, verdicts.verifier_id, round_golds(here))
     admitted = rewards(rows, run.config.reward)
-    table = pa.Table.from_pylist(
-        [
-            {
-                "position": position,
-                "trajectory_id": row.trajectory_id,
-                "gold_digest": row.gold_digest,
-                "reward_used": reward,
-            }
-            for position, (row, reward) in enumerate(admitted)
-        ],
-        schema=replay.ENTRY_SCHEMA,
-    )
+    table = entry_table(admitted)
 
     def write(connection: Any) -> None:
         replay.admit(connection, run.run_id, here.iteration, verdicts.verifier_id, table)

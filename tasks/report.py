@@ -13,6 +13,7 @@ from reval_core.identity import digest
 from reval_core.reporting import canvas, html, plots, run_plots
 from reval_core.reporting.html import Picture
 from reval_core.store import reports
+from reval_core.store.files import write_text
 from tasks.commit import Commit
 from tasks.evaluate import current_evaluations
 from tasks.references import Reported
@@ -80,7 +81,7 @@ def report(here: Here) -> Commit[Reported]:
     folder.mkdir(parents=True, exist_ok=True)
     svgs = write_figures(folder, draw(run))
     page = folder / "report.html"
-    page.write_text(html.render_page(page_of(run, _pictures(run, svgs))), encoding="utf-8")
+    write_text(page, html.render_page(page_of(run, _pictures(run, svgs))))
     return Commit(Reported(str(page.relative_to(run.home.root))))
 
 

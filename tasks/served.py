@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from reval_core.home import Home
+from reval_core.store.files import write_text
 from reval_core.store.stages import ProcessIdentity
 
 FILE = "serving.json"
@@ -34,7 +35,7 @@ def served_at(home: Home) -> Served | None:
 
 def announce(home: Home, served: Served) -> None:
     """Write the file."""
-    (home.root / FILE).write_text(json.dumps(asdict(served), indent=1), encoding="utf-8")
+    write_text(home.root / FILE, json.dumps(asdict(served), indent=1))
 
 
 def withdraw(home: Home) -> None:

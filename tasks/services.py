@@ -7,6 +7,7 @@ Whatever the user has set already (a Prefect server, a tracking server) stays.
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from reval_core.errors import RevalError
+from reval_core.errors import ConfigError, RevalError
 from reval_core.exclusive import exclusive
 from reval_core.home import Home
 from tasks.served import served_at
@@ -29,13 +30,22 @@ START_S = 120.0
 """Seconds that Prefect's server has to start; it takes a few on a machine that is not busy."""
 END_S = 30.0
 """Seconds that it has to end."""
+_NO_ADDRESS = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 
 
 def configure(home: Home) -> None:
     """Point Prefect and MLflow at the root, unless the environment says otherwise.
 
     Where `reval serve` is at work for the root, Prefect is its server.
+
+    Raises:
+        ConfigError: the root's name cannot stand in the address of their databases.
     """
+    if _NO_ADDRESS.search(str(home.root)):
+        raise ConfigError(
+            f"The root {home.root} has a '?' or a '%' with two digits in its name, which addresses of Prefect's and "
+            "MLflow's databases would read as something else. Name another folder in REVAL_HOME."
+        )
     home.root.mkdir(parents=True, exist_ok=True)
     served = served_at(home)
     if served is not None:

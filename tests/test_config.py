@@ -170,9 +170,12 @@ def test_a_missing_file_says_what_there_is(tmp_path: Path, monkeypatch: pytest.M
         ("a: [1", "not YAML"),
         ("- 1\n", "no mapping"),
         ("", "no mapping"),
-        ("run: {seed: 1}\noptimizer: {lr: 1e-3}\nrun: {name: a}\n", "the key 'run' stands twice(.|\n)*line 3"),
-        ("optimizer: {lr: 1e-3, lr: 1e-4}\n", "the key 'lr' stands twice"),
+        ("run: {seed: 1}\noptimizer: {lr: 1e-3}\nrun: {name: a}\n", "found the key 'run' twice(.|\n)*line 3"),
+        ("optimizer: {lr: 1e-3, lr: 1e-4}\n", "found the key 'lr' twice"),
         ("run: {name: caf\xe9}\n", "not UTF-8 text"),
+        ("objective:\n  beta: 0.1\n  beta: 0.2\n", "found the key 'beta' twice"),
+        ("run: {iterations: " + "9" * 5000 + "}", "not YAML"),
+        ("[" * 3000, "not YAML"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -424,3 +427,16 @@ def test_a_window_that_leaves_nothing_to_draw_is_refused(window: dict[str, Any])
 def test_a_tracking_address_without_a_scheme_is_refused() -> None:
     with pytest.raises(ConfigError, match="write an address with its scheme"):
         parse_config(tree(tracking={"uri": "foo"}))
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes("run: {name: café}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"c\.yaml is not UTF-8 text"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_what_a_mapping_merges_may_be_overridden() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, x: 4}\nd: *b\n"
+    assert yaml_text.read(text) == {
+        "a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 4, "y": 3}, "d": {"x": 1, "y": 3}
+    }  # fmt: skip

@@ -109,10 +109,16 @@ def decide(
 
 
 def remove(store: Store, decision: Decision) -> None:
-    """Remove a folder; the store forgets it first, so that nobody looks for it any more."""
+    """Remove a folder, then its mention in the store.
+
+    Killed in between, a mention of what is gone is left, as where somebody deletes a folder: whoever follows one looks
+    whether it is there. The other way round the folder would be left, and nothing would ever remove it.
+    """
+    folder = decision.policy.folder
+    remove_policy(folder)
     with store.write() as connection:
-        lineage.set_folder(connection, decision.policy.policy_id, None)
-    remove_policy(decision.policy.folder)
+        if not folder.is_dir():  # nobody has saved it anew
+            lineage.set_folder(connection, decision.policy.policy_id, None)
 
 
 def _needed(connection: duckdb.DuckDBPyConnection, saved: Saved) -> dict[str, str]:

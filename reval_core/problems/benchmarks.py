@@ -20,7 +20,7 @@ from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.problems import multiple_choice
 from reval_core.problems.loading import Row, load_problems
-from reval_core.problems.problem import Problem
+from reval_core.problems.problem import Problem, once_each
 from reval_core.registry import resolve
 from reval_core.verification import check_gold
 
@@ -227,7 +227,13 @@ def load_benchmark(
         loaded = load_problems(source, check_gold, prepare=known.prepare if known else None)
     except ProblemError as error:
         raise ProblemError(f"Benchmark {name}: {error}{_cure(name, known)}") from error
-    problems = list({p.problem_id: p for p in loaded}.values())
+    kept, contradicted = once_each(loaded)
+    if contradicted:
+        log.warning(
+            "benchmark %s has two gold answers for the same question, %d times; the first one counts: %s",
+            name, len(contradicted), contradicted[0],
+        )  # fmt: skip
+    problems = list(kept.values())
     limit = min((n for n in (limit, known.take if known else None) if n is not None), default=None)
     if limit is not None:
         problems = sorted(problems, key=lambda problem: problem.problem_id)[:limit]

@@ -6,6 +6,7 @@ answer or a broken line stops the start of a run, before anything is generated.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import gzip
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from reval_core.config import ProblemFile
 from reval_core.errors import ProblemError
 from reval_core.home import expand
+from reval_core.identity import finite
 from reval_core.problems.arithmetic import arithmetic_problems
 from reval_core.problems.hub import fetched
 from reval_core.problems.problem import Problem, ask
@@ -104,37 +106,41 @@ def _read(path: Path) -> list[tuple[int, Row]]:
             raise ProblemError(f"{path} is not a readable Parquet file: {error}") from error
     text = _text(path)
     if path.suffix == ".csv":
-        return list(enumerate(_csv_rows(text, path), start=1))
+        return list(_csv_rows(text, path))
     if ".jsonl" in path.name:
         return [(n, _json_line(line, path, n)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         raise ProblemError(f"{path}, line {error.lineno}: not JSON ({error.msg}).") from error
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"{path}: not JSON that can be read ({error}).") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ProblemError(f"{path}: expected a JSON list of objects.")
     return list(enumerate(rows, start=1))
 
 
-def _csv_rows(text: str, path: Path) -> Iterator[Row]:
-    """Rows of a table with a header; texts may hold commas and line breaks in quotes."""
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[int, Row]]:
+    """(line on which it ends, row) of a table with a header; texts may hold commas and line breaks in quotes."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        head = list(reader.fieldnames or ())
-        if len({*head}) < len(head):
-            raise ProblemError(f"{path}: the header has a column twice: {', '.join(head)}.")
+        header = reader.fieldnames or ()
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise ProblemError(f"{path}: two columns are called {twice!r}; give one of them another name.")
         for row in reader:
             if None in row or None in row.values():
                 raise ProblemError(f"{path}, line {reader.line_num}: not as many cells as the header has.")
-            yield row
+            yield reader.line_num, row
     except csv.Error as error:
         raise ProblemError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
 
 
 def _text(path: Path) -> str:
+    """The text of a file, without the mark of the byte order that some programs put before it."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8-sig")  # spreadsheets begin their files with a byte order mark
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise ProblemError(f"{path} is not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
@@ -147,6 +153,8 @@ def _json_line(line: str, path: Path, number: int) -> Row:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ProblemError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists without end
+        raise ProblemError(f"{path}, line {number}: not JSON that can be read ({error}).") from error
     if not isinstance(row, dict):
         raise ProblemError(f"{path}, line {number}: expected a JSON object, found {type(row).__name__}.")
     return row
@@ -165,9 +173,7 @@ def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[t
     """Rows that meet a SQL condition on their columns."""
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     table = pa.table({name: _column([row.get(name) for _, row in rows]) for name in columns})
-    place = "_row"
-    while place in {name.lower() for name in columns}:
-        place += "_"
+    place = "_" * (1 + max(map(len, columns), default=0))  # as no column is called
     with duckdb.connect(":memory:") as connection:
         connection.register("problems", table.append_column(place, pa.array(range(len(rows)), pa.int64())))
         try:
@@ -180,11 +186,12 @@ def _filtered(rows: list[tuple[int, Row]], condition: str, label: str) -> list[t
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """A column for the filter; one that mixes types, or has numbers beyond 64 bits, is text."""
+    """A column for the filter; one that mixes types, or has what Arrow has not, is text."""
     try:
         return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        texts = [None if value is None else str(value).encode("utf-8", "replace").decode() for value in values]
+        return pa.array(texts, pa.string())
 
 
 def problem_of(
@@ -202,7 +209,7 @@ def problem_of(
     Raises:
         ProblemError: names the row and what is wrong with it.
     """
-    where = f"{label}, line {line}"
+    where, row = f"{label}, line {line}", finite(row)  # a gap in a table of numbers is a NaN there
     column = {name: fields.get(name, name) for name in OURS}
     messages = value_of(row, column["messages"])
     question = messages if messages is not None else value_of(row, column["question"])
@@ -212,18 +219,17 @@ def problem_of(
             f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
         )
     gold = value_of(row, column["answer"])
-    gold_text = "" if gold is None else str(gold)
+    gold_text = encodable("" if gold is None else str(gold), where, "the gold answer")
     if check_gold is not None:
         if gold is None:
             raise ProblemError(
                 f"{where}: column {column['answer']!r} is missing or null. "
                 f"There are {', '.join(row)}; map one with fields: {{answer: ...}}."
             )
-        if isinstance(gold, list | dict) or gold != gold:
-            kind = f"a {type(gold).__name__}" if isinstance(gold, list | dict) else "not a number"
+        if isinstance(gold, list | dict):
             raise ProblemError(
-                f"{where}: the gold answer {gold_text[:80]!r} is {kind}, and no response could match it. Write it as "
-                "the text that stands in the box; map another column with fields: {answer: ...}."
+                f"{where}: the gold answer {gold_text[:80]!r} is a {type(gold).__name__}, and no response could match it. "
+                "Write it as the text that stands in the box; map another column with fields: {answer: ...}."
             )
         try:
             check_gold(gold_text)
@@ -231,16 +237,22 @@ def problem_of(
             raise ProblemError(
                 f"{where}: the gold answer {gold_text[:80]!r} cannot be graded against: {error}"
             ) from error
-    used = set(column.values())
     source, external_id = row.get("source"), value_of(row, column["id"])
     return Problem(
         messages=_messages(question, where),
         gold=gold_text,
-        source=label if source is None else str(source),
-        external_id=str(line if external_id is None else external_id),
-        metadata={key: value for key, value in row.items() if key not in used and key != "source"},
+        source=encodable(label if source is None else str(source), where, "the source"),
+        external_id=encodable(str(line if external_id is None else external_id), where, "the id"),
+        metadata=_metadata(row, {*column.values(), "source"}, where),
         graded_on="row" if check_gold is None else "gold",
     )
+
+
+def _metadata(row: Row, used: set[str], where: str) -> Row:
+    """The columns that are not used."""
+    rest = {key: value for key, value in row.items() if key not in used}
+    encodable(json.dumps(rest, ensure_ascii=False, default=str), where, "its further columns")
+    return rest
 
 
 def value_of(row: Row, column: str) -> Any:
@@ -256,7 +268,7 @@ def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
     if isinstance(question, str):
         if not question.strip():
             raise ProblemError(f"{where}: the question is empty.")
-        return ask(_encodable(question, where))
+        return ask(encodable(question, where, "the question"))
     whole = (
         isinstance(question, list)
         and question
@@ -271,14 +283,19 @@ def _messages(question: Any, where: str) -> tuple[Mapping[str, str], ...]:
         raise ProblemError(
             f"{where}: the last message is by {question[-1]['role']!r}; the model answers a user message."
         )
-    return tuple({"role": m["role"], "content": _encodable(m["content"], where)} for m in question)
+    return tuple({name: encodable(m[name], where, "the question") for name in ("role", "content")} for m in question)
 
 
-def _encodable(text: str, where: str) -> str:
+def encodable(text: str, where: str, what: str) -> str:
+    """The text, where it is one.
+
+    Raises:
+        ProblemError: it holds half of a surrogate pair, which no file and no tokenizer can write.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ProblemError(
-            f"{where}: half of a surrogate pair at character {error.start} of the question; no tokenizer can write it."
+            f"{where}: half of a surrogate pair at character {error.start} of {what}; it cannot be written as text."
         ) from error
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -43,8 +43,7 @@ class Problem:
         """Digest of what its verdicts depend on; mending it regrades."""
         if self.graded_on == "gold":
             return digest("gld", self.gold)
-        # Parquet files write NaN for numbers that are missing; a digest is of plain JSON, which has none
-        metadata = json.loads(json.dumps(dict(self.metadata), default=str), parse_constant=str)
+        metadata = json.loads(json.dumps(dict(self.metadata), default=str))
         return digest("gld", {"gold": self.gold, "source": self.source, "metadata": metadata})
 
     @property
@@ -56,3 +55,17 @@ class Problem:
 def ask(question: str) -> tuple[Message, ...]:
     """A conversation of one user message."""
     return ({"role": "user", "content": question},)
+
+
+def once_each(problems: Iterable[Problem]) -> tuple[dict[str, Problem], list[str]]:
+    """Problems by id, the first of those that ask the same; and where two of them have other gold answers, in words."""
+    kept: dict[str, Problem] = {}
+    contradicted = []
+    for problem in problems:
+        known = kept.setdefault(problem.problem_id, problem)
+        if known.gold_digest != problem.gold_digest:
+            contradicted.append(
+                f"{known.source} {known.external_id} says {known.gold!r}, "
+                f"{problem.source} {problem.external_id} says {problem.gold!r}"
+            )
+    return kept, contradicted

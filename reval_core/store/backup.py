@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ from reval_core.store.files import (
     remove_unfinished,
     size_of,
     sync,
+    write_text,
 )
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ Extent = Literal["database", "root", "all"]
 Step = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and of how much."""
 
-NOTE = "backup.json"
+NOTE, LOCK = "backup.json", "backup.lock"
 UNFINISHED = "restore.unfinished"
 ADDED_TO = ("spool", "archive")
 """Folders whose files are written once and go when the database has taken them in."""
@@ -118,7 +120,9 @@ def back_up(home: Home, dest: Path, *, extent: Extent = "root", step: Step) -> t
         _check_destination(home, dest)
         dest.mkdir(parents=True, exist_ok=True)
         nothing_goes = announced(home.root / "retention.lock", time.monotonic() + RETENTION_WAIT_S)
-        with exclusive(dest / "backup.lock"), nothing_goes:
+        with exclusive(dest / LOCK), nothing_goes as is_alone:
+            if not is_alone:
+                raise StoreError(f"Another process archives or prunes {home.root}. Back it up when it has ended.")
             if not (dest / NOTE).exists():  # from here on the folder is known for a backup, whenever it is cut short
                 _write_note(dest, {"unfinished": True, "source": str(home.root)})
             done, tally = _copy_root(home.database, dest, extent, step)
@@ -147,7 +151,7 @@ def restore(source: Path, home: Home, *, step: Step) -> tuple[Backup, Tally]:
     if home.root.is_dir() and any(home.root.iterdir()) and not unfinished.exists():
         raise StoreError(
             f"{home.root} is not empty, and a restore overwrites nothing. Move it away first: "
-            f"mv {home.root} {home.root}.before"
+            f"mv {shlex.quote(str(home.root))} {shlex.quote(f'{home.root}.before')}"
         )
     try:
         _check_source(database)
@@ -159,6 +163,19 @@ def restore(source: Path, home: Home, *, step: Step) -> tuple[Backup, Tally]:
     except (OSError, duckdb.Error) as error:
         raise StoreError(explain(f"{home.root} cannot be restored from {source}", error)) from error
     return done, tally
+
+
+def check_restored(root: Path) -> None:
+    """Refuse to work in a root of which a restore that was cut short has made a part.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if (root / UNFINISHED).exists():
+        raise StoreError(
+            f"A restore into {root} was cut short, and would overwrite what is done in it now. Give the same `reval "
+            "store restore` again; or, to begin without it, move the folder away."
+        )
 
 
 def read_note(folder: Path) -> Backup | None:
@@ -227,7 +244,7 @@ def _check_destination(home: Home, dest: Path) -> None:
     if not (dest / NOTE).is_file():
         if database.exists():
             raise StoreError(f"{dest} is the root of another store. Give a new folder.")
-        if dest.is_dir() and any(dest.iterdir()):
+        if dest.is_dir() and any(path.name != LOCK for path in dest.iterdir()):  # which is there before the note
             raise StoreError(f"{dest} is not empty and is no backup. Give a new folder.")
     elif database.exists():
         _check_earlier(home, database)
@@ -347,8 +364,4 @@ def _remove_others(to: Path, wanted: set[Path]) -> None:
 
 
 def _write_note(folder: Path, note: dict[str, object]) -> None:
-    aside = folder / f"{NOTE}.tmp"
-    aside.write_text(json.dumps(note, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync(aside)
-    aside.rename(folder / NOTE)
-    sync(folder)
+    write_text(folder / NOTE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")

@@ -71,6 +71,23 @@ def copy_open(source: BinaryIO, to: Path, what: str) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, which is whole whenever somebody reads it, whatever happens to this process or machine.
+
+    Raises:
+        OSError: it cannot be written; the one before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        sync(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
 def copy_folder(source: Path, to: Path, tally: Tally) -> None:
     """Copy a folder that only ever changes as a whole, by renaming; one that is there with the same files stays.
 

@@ -46,10 +46,22 @@ def read(connection: duckdb.DuckDBPyConnection, problem_ids: Sequence[str], *, w
 def add(connection: duckdb.DuckDBPyConnection, problems: Sequence[Problem]) -> None:
     """Record problems with their sources and gold answers.
 
-    Known problems stay as they are. A mended gold answer is another version of it, which counts from now on; mended
-    further columns take the place of the old ones.
+    Known problems stay as they are. A mended gold answer is another version of it, which counts from now on; of two
+    that are given at once, as by a training file and a benchmark, the first counts. Mended further columns take the
+    place of the old ones.
     """
-    part = pa.table(
+    first: dict[str, Problem] = {}
+    others = [p for p in problems if first.setdefault(p.problem_id, p).gold_digest != p.gold_digest]
+    part = _table(problems)
+    for name in ("add_problems", "add_sources"):
+        sql.rows(connection, "problems", name, {"part": part}, recorded_at=now())
+    sql.rows(connection, "problems", "add_golds", {"part": _table(list(first.values()))}, recorded_at=now())
+    if others:
+        sql.rows(connection, "problems", "add_other_golds", {"part": _table(others)}, recorded_at=now())
+
+
+def _table(problems: Sequence[Problem]) -> pa.Table:
+    return pa.table(
         {
             "problem_id": [p.problem_id for p in problems],
             "messages": [json.dumps([dict(m) for m in p.messages]) for p in problems],
@@ -61,5 +73,3 @@ def add(connection: duckdb.DuckDBPyConnection, problems: Sequence[Problem]) -> N
             "gold": [p.gold for p in problems],
         }
     )
-    for name in ("add_problems", "add_sources", "add_golds"):
-        sql.rows(connection, "problems", name, {"part": part}, recorded_at=now())

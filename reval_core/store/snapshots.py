@@ -19,7 +19,7 @@ import duckdb
 from reval_core.errors import StoreError
 from reval_core.exclusive import announced
 from reval_core.store import statements as sql
-from reval_core.store.connection import Connections
+from reval_core.store.connection import Connections, explain
 from reval_core.store.copies import copy_database, remove_database, state_of
 from reval_core.store.migrations import now
 
@@ -88,16 +88,19 @@ def publish(
     final = path_of(connections.path)
     aside = final.with_suffix(".tmp")
     wait_s = connections.lock_wait_s
-    with announced(final.with_suffix(".lock"), time.monotonic() + wait_s) as alone:
-        if not alone:
-            raise StoreError(
-                f"Another program has been writing {final} for more than {wait_s:g} s. End it if it is stuck."
+    try:
+        with announced(final.with_suffix(".lock"), time.monotonic() + wait_s) as alone:
+            if not alone:
+                raise StoreError(
+                    f"Another program has been writing {final} for more than {wait_s:g} s. End it if it is stuck."
+                )
+            remove_database(aside)
+            copied = copy_database(
+                connections, aside, payloads=_few if payloads is None else payloads, mark=True, progress=progress
             )
-        remove_database(aside)
-        copied = copy_database(
-            connections, aside, payloads=_few if payloads is None else payloads, mark=True, progress=progress
-        )
-        aside.rename(final)
+            aside.rename(final)
+    except OSError as error:
+        raise StoreError(explain(f"The snapshot {final} cannot be written", error)) from error
     return Snapshot(final, copied.taken_at, copied.payloads, copied.source)
 
 

@@ -64,6 +64,7 @@ class Store:
         Raises:
             StoreError: the database or its folder cannot be opened or written; nothing there was changed or deleted.
         """
+        backup.check_restored(self.path.parent)
         with ExitStack() as stack:
             try:
                 self._alone_at_the_start(stack)
@@ -285,10 +286,7 @@ class Store:
         Raises:
             StoreError: it cannot be written; the last one stays.
         """
-        try:
-            return snapshots.publish(self._connections, payloads=payloads)
-        except OSError as error:
-            raise StoreError(explain(f"The snapshot of {self.path} cannot be written", error)) from error
+        return snapshots.publish(self._connections, payloads=payloads)
 
     def settle(self, wait_s: float | None = None, *, least_bytes: int = 0) -> None:
         """Move committed rows from DuckDB's log into the file, and merge small row groups where that is cheap.

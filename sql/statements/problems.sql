@@ -33,3 +33,11 @@ FROM part
 LEFT JOIN store.current_golds AS c ON c.problem_id = part.problem_id
 WHERE c.gold_digest IS DISTINCT FROM part.gold_digest
 ON CONFLICT DO UPDATE SET counts_since = excluded.counts_since;
+
+-- name: add_other_golds
+-- Answers that another one, given with them, counts before: they are recorded, since verdicts refer to them, and never counted.
+INSERT INTO store.golds BY NAME
+SELECT DISTINCT ON (problem_id, gold_digest)
+    problem_id, gold_digest, gold, $recorded_at AS recorded_at, TIMESTAMP '1970-01-01' AS counts_since
+FROM part
+ON CONFLICT DO NOTHING;

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from small_run import Finished, Reval, changed, train
 
-from flows.asking import cell, find_run, show
+from flows.asking import cell, find_run, show, show_expanded
 from reval_core.config import Config
 from reval_core.errors import StoreError
 from reval_core.home import Home
@@ -169,10 +170,6 @@ def test_the_name_of_a_view_says_how_to_ask_it(reval: Reval) -> None:
     assert 'rounds is a view, not a named query: "FROM rounds" shows its rows' in error_of(reval("sql", "rounds"))
 
 
-def test_one_format_at_a_time(reval: Reval) -> None:
-    assert "Choose one of --csv, --json" in error_of(reval("sql", "select 1 as a", "--csv", "--json"))
-
-
 def test_what_would_write_is_refused_in_plain_words(reval: Reval) -> None:
     assert "Nothing can be changed here: the store is read-only" in error_of(reval("sql", "delete from store.runs"))
 
@@ -228,6 +225,33 @@ def test_text_of_others_is_shown_as_it_is(reval: Reval) -> None:
         assert text in reval("sql", f"select '{text}' as text")[1]
         assert text in reval("sql", f"selct '{text}'")[2]
         assert text in error_of(reval("report", text))
+
+
+def test_text_of_others_gives_the_terminal_no_orders(reval: Reval, finished: Finished) -> None:
+    hostile = "select chr(27) || ']0;title' || chr(7) || chr(13) || 'over' || chr(0) || chr(155) || '2J' as text"
+    code, table, _ = reval("sql", hostile)
+    assert code == 0
+    assert r"\x1b]0;title\x07\rover\x00\x9b2J" in table
+    assert set(table) & set(map(chr, (*range(9), *range(11, 32), *range(127, 160)))) == set()
+    assert r"\x1b[31m" in reval("sql", "select (chr(27) || '[31m')::INT")[2]
+    assert "[red]x" in reval("sql", """select 1 as "[red]x" """)[1]
+    console = Console(file=io.StringIO(), width=80)
+    show_expanded(pa.table({"text": ["two\nlines \x1b[31mred"]}), console, limit=1)
+    assert isinstance(console.file, io.StringIO)
+    assert [line.strip() for line in console.file.getvalue().splitlines()[1:3]] == ["text two", r"lines \x1b[31mred"]
+
+
+def test_one_result_is_given_in_one_way(reval: Reval, tmp_path: Path) -> None:
+    assert "Choose one of --csv, --json" in error_of(
+        reval("sql", "select 1 as a", "--json", "--parquet", str(tmp_path / "a.parquet"))
+    )
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_what_a_pipe_reads_is_not_cut(reval: Reval) -> None:
+    text = reval("benchmarks")[1]
+    assert "…" not in text
+    assert {"arithmetic", "arithmetic-train"} <= {line.split()[0] for line in text.splitlines() if line.strip()}
 
 
 def test_columns_of_one_name_are_told_apart(reval: Reval) -> None:

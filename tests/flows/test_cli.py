@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -37,6 +38,7 @@ def test_a_dry_run_and_prompts_start_nothing(reval: Reval, finished: Finished, c
         (("train", "CONFIG", "--set", "objective.beta"), "key.path=value"),
         (("train", "CONFIG", "--dry-run", "--from", "nosuch@2"), "no run nosuch"),
         (("evaluate", "pol_ffff"), "names 0 policies"),
+        (("train", "CONFIG", "--dry-run", "--json"), "--json is for the outcome of a run"),
     ],
 )
 def test_errors_are_one_message_without_a_traceback(
@@ -46,6 +48,21 @@ def test_errors_are_one_message_without_a_traceback(
     assert code == 1
     assert words in error
     assert "Traceback" not in error
+
+
+def test_what_the_system_refuses_is_told_in_a_line(reval: Reval, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(number: int) -> tuple[int, str, str]:
+        def fail(*_: object) -> None:
+            raise OSError(number, os.strerror(number), "/root/services.lock")
+
+        monkeypatch.setattr("flows.listing.list_runs", fail)
+        return reval("runs")
+
+    code, _, error = refused(errno.EROFS)
+    assert code == 1
+    assert error.startswith("Error: /root/services.lock: Read-only file system. See that this user may write there")
+    with pytest.raises(OSError, match="Bad file descriptor"):  # a fault of ours
+        refused(errno.EBADF)
 
 
 def test_before_the_command_stands_what_is_shown(

@@ -38,7 +38,7 @@ def into(reval: Reval, home: Home, monkeypatch: pytest.MonkeyPatch) -> Reval:
 
 
 def test_an_export_says_what_it_wrote_and_how_to_read_it(reval: Reval, finished: Finished, tmp_path: Path) -> None:
-    dest = tmp_path / "out"
+    dest = tmp_path / "it's out"
     code, text, _ = reval("export", str(dest), "--run", finished.outcome.run_id[:7])
     assert code == 0
     assert f"{ROUNDS * BATCH} responses written to {dest}: {ROUNDS} files" in text

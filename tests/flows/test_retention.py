@@ -189,6 +189,16 @@ def test_dropping_asks_and_without_a_terminal_wants_yes(copied: Home, monkeypatc
     assert "dropped 16" in CliRunner().invoke(cli_prune.app, ["archive", "--drop"], input="y\n").output
 
 
+def test_what_became_needed_while_somebody_was_asked_is_not_dropped(
+    copied: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its checkpoint the newest policy would be learned again, from the first round on."""
+    monkeypatch.setenv("REVAL_HOME", str(copied.root))
+    monkeypatch.setattr("flows.pruning._ask", lambda question, yes: without_folders(copied))
+    assert "dropped 0 payloads" in CliRunner().invoke(cli_prune.app, ["archive", "--drop"]).output
+    assert value(copied, "SELECT count(*) FROM store.archived_payloads") == 0
+
+
 def test_the_rules_are_neutral(small: Config) -> None:
     ruled = changed(small, "retention.payloads=drop", "retention.keep_last=1", "retention.log_days=30")
     assert ruled.config_id == small.config_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -168,6 +169,14 @@ def test_a_restore_overwrites_nothing_and_says_what_to_do(here: Reval, copied: H
     code, _, error = here("store", "restore", str(tmp_path / "backup"))
     assert code == 1
     assert f"mv {copied.root} {copied.root}.before" in error
+
+
+def test_commands_to_copy_are_quoted(here: Reval, copied: Home, tmp_path: Path) -> None:
+    backup, root = tmp_path / "my backup", tmp_path / "it's a root"
+    assert f"reval store restore {shlex.quote(str(backup))} --to ROOT" in here("store", "backup", str(backup))[1]
+    assert f"REVAL_HOME={shlex.quote(str(root))} " in here("store", "restore", str(backup), "--to", str(root))[1]
+    again = here("store", "restore", str(backup), "--to", str(root))[2]
+    assert f"mv {shlex.quote(str(root))} {shlex.quote(f'{root}.before')}" in again
 
 
 def test_work_that_went_on_in_a_backup_is_told_when_it_is_restored(here: Reval, copied: Home, tmp_path: Path) -> None:

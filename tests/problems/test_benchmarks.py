@@ -76,6 +76,13 @@ def test_a_path_is_a_benchmark_and_each_question_counts_once(tmp_path: Path) -> 
     assert sorted(problem.question for problem in load_benchmark(path)) == ["1?", "2?"]
 
 
+def test_of_two_gold_answers_the_first_counts_and_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"question": "1+1?", "answer": gold} for gold in ("2", "3", "2")]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [problem.gold for problem in load_benchmark(str(tmp_path / "b.jsonl"))] == ["2"]
+    assert "two gold answers for the same question, 1 times; the first one counts: b.jsonl 1 says '2'" in caplog.text
+
+
 def test_a_limit_takes_the_same_problems_in_whatever_order_they_stand(tmp_path: Path) -> None:
     rows = [(f"{index}?", "1") for index in range(50)]
     one = load_benchmark(write(tmp_path / "a.jsonl", rows), limit=7)

@@ -116,7 +116,11 @@ def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
         ("p.csv", b"question,answer", "no problem is left"),
         ("p.csv", b"question,answer\n1?,1\n2?,2,3\n", "p.csv, line 3: not as many cells"),
         ("p.csv", b'question,answer\n"1?,1\n', "p.csv, line 1: not CSV"),
-        ("p.csv", b"question,answer,answer\n1?,1,2\n", "the header has a column twice: question, answer, answer"),
+        ("p.csv", b'question,answer\n"1\n?",1\n"",2\n', "p.csv, line 4: the question is empty"),
+        ("p.csv", b"question,answer,answer\n1?,1,2\n", "p.csv: two columns are called 'answer'"),
+        ("p.jsonl", b'{"question": "1?", "n": ' + b"9" * 5000 + b"}", "p.jsonl, line 1: not JSON that can be read"),
+        ("p.jsonl", b'{"question": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "p.jsonl, line 1: not JSON that can"),
+        ("p.json", b"[" * 100_000 + b"]" * 100_000, "p.json: not JSON that can be read"),
         ("p.jsonl", b"", "no problem is left"),
         ("p.jsonl", b"\n\n", "no problem is left"),
     ],
@@ -178,7 +182,7 @@ def test_built_in_problems_load() -> None:
         ({"question": "1?", "answer": "  "}, "cannot be graded against"),
         ({"question": "1?", "answer": ["2"]}, """the gold answer "['2']" is a list, and no response could match it"""),
         ({"question": "1?", "answer": {"value": 2}}, "is a dict, and no response could match it"),
-        ({"question": "1?", "answer": float("nan")}, "the gold answer 'nan' is not a number"),
+        ({"question": "1?", "answer": float("nan")}, "column 'answer' is missing or null"),
     ],
 )
 def test_a_row_that_is_no_problem_is_refused_with_its_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -332,6 +336,43 @@ def test_half_of_a_surrogate_pair_is_named_with_its_line(tmp_path: Path) -> None
         load_problems(ProblemSource(path=str(tmp_path / "p.jsonl")))
 
 
+@pytest.mark.parametrize("column", ["answer", "id", "source", "subject"])
+def test_half_of_a_surrogate_pair_is_refused_in_every_column(tmp_path: Path, column: str) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"question": "1+1?", "answer": "2", column: "\ud800"}))
+    assert "p.jsonl, line 1: half of a surrogate pair" in refusal(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.csv"])
+def test_the_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path: Path, name: str) -> None:
+    row = {"question": "1+1?", "answer": "2"}
+    written = {"p.jsonl": json.dumps(row), "p.json": json.dumps([row]), "p.csv": "question,answer\r\n1+1?,2\r\n"}
+    (tmp_path / name).write_text(written[name], encoding="utf-8-sig")
+    (problem,) = load_problems(ProblemSource(path=str(tmp_path / name)), check_gold)
+    assert (problem.question, problem.gold, problem.metadata) == ("1+1?", "2", {})
+
+
+def test_a_nan_is_a_gap(tmp_path: Path) -> None:
+    """As pandas writes the missing values of a column of numbers."""
+    nan = float("nan")
+    rows = [{"question": "1+1?", "answer": 2.0, "level": nan}, {"question": "1+2?", "answer": nan, "level": 1.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    assert "p.parquet, line 2: column 'answer' is missing or null" in refusal(tmp_path / "p.parquet")
+    of_ones_own = load_problems(ProblemSource(path=str(tmp_path / "p.parquet")))
+    assert [(problem.gold, problem.metadata) for problem in of_ones_own] == [
+        ("2.0", {"level": None}),
+        ("", {"level": 1.0}),
+    ]
+    assert of_ones_own[0].gold_digest != of_ones_own[1].gold_digest
+
+
+def test_a_filter_reads_what_arrow_has_not(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "answer": "1", "_row": n, "size": 2**70, "half": "\ud800"} for n in (1, 2)]
+    (tmp_path / "p.jsonl").write_text(lines(rows))
+    kept = ProblemSource(path=str(tmp_path / "p.jsonl"), filter="_row = 2 AND size LIKE '1180591%'")
+    with pytest.raises(ProblemError, match=r"p\.jsonl, line 2: half of a surrogate pair"):
+        load_problems(kept)
+
+
 def test_a_reward_of_ones_own_is_graded_anew_when_a_column_is_mended(tmp_path: Path) -> None:
     def digests(bonus: int, check: Any = None) -> str:
         path = tmp_path / "p.jsonl"
@@ -345,7 +386,7 @@ def test_a_reward_of_ones_own_is_graded_anew_when_a_column_is_mended(tmp_path: P
 
 
 def test_a_missing_number_of_a_parquet_file_is_graded_on_like_any_other(tmp_path: Path) -> None:
-    rows = [{"question": "1+1?", "answer": "2", "bonus": bonus} for bonus in (float("nan"), float("inf"), 1.0)]
+    rows = [{"question": "1+1?", "answer": "2", "bonus": bonus} for bonus in (float("nan"), 1.0, 2.0)]
     missing, *others = load_problems(ProblemSource(path=str(write(tmp_path / "p.parquet", rows))))
     assert missing.gold_digest == missing.gold_digest
     assert missing.gold_digest not in {problem.gold_digest for problem in others}

@@ -17,9 +17,9 @@ from store_example import FORK, RUN, batch_record, build, part_of
 
 from reval_core.errors import StoreError
 from reval_core.home import Home
-from reval_core.store import Store, backup, contents, copies, lineage, migrations, space, spool
+from reval_core.store import Store, archive, backup, contents, copies, lineage, migrations, space, spool
 from reval_core.store.backup import back_up, read_note, restore
-from reval_core.store.files import Tally
+from reval_core.store.files import Tally, write_text
 
 SOURCE = Path(__file__).parents[2]
 
@@ -161,6 +161,25 @@ def test_a_first_backup_that_is_cut_short_is_known_and_completed(
     assert read_note(dest) is None
     back_up(home, dest, step=quiet)
     assert rows(dest / "reval.duckdb") == rows(home.database)
+
+
+def test_a_backup_waits_for_who_archives_and_is_refused_in_the_end(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "RETENTION_WAIT_S", 0.1)
+    with archive.alone(Store(home.database)), pytest.raises(StoreError, match="Another process archives or prunes"):
+        back_up(home, tmp_path / "backup", step=quiet)
+    assert not (tmp_path / "backup" / "reval.duckdb").exists()
+    back_up(home, tmp_path / "backup", step=quiet)
+
+
+def test_a_small_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "new" / "a.json", "before")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_text(tmp_path / "new" / "a.json", "after")
+    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {"a.json": "before"}
 
 
 def test_a_policy_that_is_saved_anew_while_it_is_copied_comes_whole(
@@ -343,6 +362,9 @@ def test_a_restore_that_is_cut_short_is_begun_again(
         patch.setattr(backup, "copy_folder", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             restore(home.root, restored, step=quiet)
+    with pytest.raises(StoreError, match="was cut short, and would overwrite what is done in it now"):
+        Store(restored.database).prepare()
+    assert not restored.database.exists()
     assert not restored.database.exists()
     restore(home.root, restored, step=quiet)
     assert rows(restored.database) == rows(home.database)

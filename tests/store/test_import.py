@@ -509,6 +509,27 @@ def test_columns_have_other_names_or_lie_in_mappings(store: Store, tmp_path: Pat
         import_completions(store, tmp_path / "said.jsonl", BYTES, {"responce": "out"})
 
 
+def test_what_no_store_can_hold_is_refused_row_by_row(store: Store, tmp_path: Path) -> None:
+    half = "\ud800"
+    asked = {"question": "1+1=?", "answer": "2", "completion": "2"}
+    said = [
+        asked | {"n": float("nan")},
+        *(asked | {column: half} for column in ("completion", "model", "dataset", "n", "answer")),
+        asked | {"n": 10**4299},
+    ]
+    path = lines(tmp_path / "said.jsonl", said)
+    with open(path, "ab") as file:
+        file.write(b'{"question": "q", "n": ' + b"9" * 5000 + b"}\n" + b"[" * 100_000 + b"]" * 100_000 + b"\n")
+    tally = import_completions(store, path, BYTES, {})
+    assert (tally.read, tally.left_out) == (9, 7)
+    assert {reason: refused.count for reason, refused in tally.refused.items()} == {
+        "that no tokenizer can write": 1,
+        "that cannot be written as text": 1,
+        "without a usable problem": 3,
+        "that cannot be read": 2,
+    }
+
+
 def test_rows_that_cannot_be_used_are_counted_by_reason_and_the_rest_goes_in(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "said.jsonl"
     good = json.dumps(row("1+1=?", "2")).encode()

@@ -38,3 +38,19 @@ def test_reading_the_same_file_again_writes_nothing(store: Store) -> None:
     before = store.query(rows)
     _read(store)
     assert store.query(rows) == before
+
+
+def test_of_two_gold_answers_that_are_given_at_once_the_first_counts_at_every_start(store: Store) -> None:
+    """As of a training file and a benchmark that ask the same."""
+    rows = "SELECT gold, counts_since FROM store.golds ORDER BY gold"
+    both = [ASKED, replace(ASKED, gold="2.0", source="benchmark.jsonl")]
+    seen = []
+    for _ in range(3):
+        with store.write() as connection:
+            problems.add(connection, both)
+        (row,) = store.query("SELECT gold, golds FROM problems").to_pylist()
+        seen.append((row["gold"], row["golds"], store.query(rows).to_pylist()))
+    assert seen[0][:2] == ("2", 2)
+    assert seen == seen[:1] * 3
+    assert _read(store, gold="2.0")["gold"] == "2.0"  # the file was mended
+    assert _read(store)["gold"] == "2"

@@ -12,6 +12,7 @@ import pytest
 
 from reval_core.errors import StoreError
 from reval_core.store import answers, copies, snapshots
+from reval_core.store.connection import Connections
 from tests.store.store_example import Example, batch_record, build, part_of
 
 SLOW = "SELECT count(*) AS n FROM range(3000) a, range(3000) b, range(3000) c WHERE a.range + b.range = c.range"
@@ -86,6 +87,13 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(
         example.store.snapshot()
     assert snapshots.find(example.store.path) == before
     assert not list(example.store.path.parent.glob("*.tmp*"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_both_doors(example: Example) -> None:
+    (example.store.path.with_name("snapshot.lock")).mkdir()
+    for publish in (example.store.snapshot, lambda: snapshots.publish(Connections(example.store.path))):
+        with pytest.raises(StoreError, match=r"The snapshot .*snapshot\.duckdb cannot be written"):
+            publish()
 
 
 def test_a_quick_query_is_asked_of_the_live_database(example: Example) -> None:

@@ -20,7 +20,7 @@ from reval_core.home import Home
 from reval_core.policies import folder as folders
 from reval_core.policies import pruning
 from reval_core.policies.folder import OPTIMIZER, sweep
-from reval_core.store import Store, archive, evaluations, runs
+from reval_core.store import Store, archive, evaluations, lineage, runs
 from reval_core.store.outside import Choice, Saved, outside
 from reval_core.store.stages import ProcessIdentity
 from reval_core.upkeep import RetentionConfig
@@ -242,7 +242,7 @@ def test_payloads_that_the_same_rules_drop_keep_the_checkpoints_that_need_them(h
     assert (home.policies / A0).is_dir()
 
 
-def test_a_removed_policy_is_forgotten_first_and_its_space_counted(home: Home, store: Store) -> None:
+def test_a_removed_policy_is_forgotten_and_its_space_counted(home: Home, store: Store) -> None:
     done = prune.carry_out(home, store, {RUN: RetentionConfig(keep_last=1)})
     assert str(done) == "1 folder of policies removed (300 B)"
     assert {path.name for path in home.policies.iterdir()} == {A1, A2, B2}
@@ -267,22 +267,22 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> Iterato
 @pytest.mark.parametrize(
     ("owner", "name", "left"),
     [
-        (pruning, "remove_policy", {A0, A1, A2, B2}),  # forgotten, but whole
+        (pruning, "remove_policy", {A0, A1, A2, B2}),
         (Path, "rename", {A0, A1, A2, B2}),
         (folders, "_sync", {f"{A0}.tmp", A1, A2, B2}),
         (shutil, "rmtree", {f"{A0}.tmp", A1, A2, B2}),  # half removed, under a name that nobody takes for a policy
+        (lineage, "set_folder", {A1, A2, B2}),
     ],
 )
-def test_a_kill_leaves_no_half_folder_that_looks_whole(
+def test_a_kill_leaves_no_half_folder_and_none_that_is_never_removed(
     owner: Any, name: str, left: set[str], home: Home, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with killed_at(monkeypatch, owner, name):
         prune.carry_out(home, store, {RUN: RetentionConfig(keep_last=1)})
     assert {path.name for path in home.policies.iterdir()} == left
-    (row,) = store.query_live("SELECT folder FROM policies WHERE policy_id = $p", p=A0).to_pylist()
-    assert row == {"folder": None}
     sweep(home.policies)
-    assert {path.name for path in home.policies.iterdir()} == {name for name in left if not name.endswith(".tmp")}
+    prune.carry_out(home, store, {RUN: RetentionConfig(keep_last=1)})
+    assert {path.name for path in home.policies.iterdir()} == {A1, A2, B2}
 
 
 # -- payloads ---------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reval_core.errors import RevalError
+from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home
-from tasks.services import alone, prefect_server
+from tasks.services import alone, configure, prefect_server
 
 ROOT = Path(__file__).parents[2]
 WAITING = """
@@ -50,3 +50,11 @@ def test_a_server_that_cannot_start_is_told_and_ends(tmp_path: Path, monkeypatch
     with pytest.raises(RevalError, match=r"did not start.*prefect-server\.log says why"), prefect_server(home):
         pytest.fail("the block ran without a server")
     assert "unable to open database file" in (home.logs / "prefect-server.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["job%2Fmain", "what?"])
+def test_a_root_whose_name_an_address_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
+    """SQLAlchemy would open mlflow.db in another folder."""
+    with pytest.raises(ConfigError, match=r"Name another folder in REVAL_HOME"):
+        configure(Home(tmp_path / name))
+    assert not (tmp_path / name).exists()

@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from reval_core.errors import ProblemError
 from reval_core.problems import Problem
-from reval_core.problems.loading import OURS, problem_of, value_of
+from reval_core.problems.loading import OURS, encodable, problem_of, value_of
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 OF_THE_COMPLETION = ("completion", "model", "label", "truncated", "sample", "dataset")
@@ -106,6 +106,8 @@ def _json(data: bytes, where: str) -> dict[str, Any] | Unusable:
         return Unusable("that cannot be read", where, "not UTF-8 text")
     except json.JSONDecodeError as error:
         return Unusable("that cannot be read", where, f"not JSON ({error.msg} at column {error.colno})")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or lists without end
+        return Unusable("that cannot be read", where, f"not JSON that can be read ({error})")
     if not isinstance(row, dict):
         return Unusable("that cannot be read", where, f"expected a JSON object, found {type(row).__name__}")
     return row
@@ -129,10 +131,15 @@ def _completion(row: dict[str, Any], label: str, line: int, fields: Mapping[str,
     if not isinstance(text, str):
         found = f"{column['completion']!r} is missing or no text; there are {', '.join(row)}"
         return Unusable("without a completion", where, f"column {found}; map one with completion=COLUMN")
+    model = UNKNOWN_MODEL if model is None else str(model)
+    try:
+        encodable(model, where, "the model's name")  # the tokenizer looks at the completion
+    except ProblemError as error:
+        return Unusable("that cannot be written as text", where, str(error).removeprefix(f"{where}: "))
     return Completion(
         problem=problem,
         text=text,
-        model=UNKNOWN_MODEL if model is None else str(model),
+        model=model,
         label=truth,
         truncated=bool(cut),
         sample=sample if isinstance(sample, int) else None,
@@ -143,10 +150,10 @@ def _completion(row: dict[str, Any], label: str, line: int, fields: Mapping[str,
 def _problem(row: dict[str, Any], label: str, line: int, column: Mapping[str, str], dataset: Any) -> Problem:
     """The row's problem as a problem file's would be read; a data set that the row names is its source."""
     used = {column[name] for name in OF_THE_COMPLETION}
-    rest = {name: _plain(value) for name, value in row.items() if name not in used}
+    rest = {name: value for name, value in row.items() if name not in used}
     ours = {name: column[name] for name in OURS}
-    problem = problem_of(rest, line, label, ours, lambda gold: None)
-    return replace(problem, source=str(dataset)) if dataset is not None and "source" not in row else problem
+    source = {"source": dataset} if dataset is not None and "source" not in row else {}
+    return problem_of(rest | source, line, label, ours, lambda gold: None)
 
 
 def _truth(value: Any, column: str) -> bool | None:
@@ -160,12 +167,3 @@ def _truth(value: Any, column: str) -> bool | None:
     if isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
     raise ValueError(f"column {column!r} is {value!r}, neither true, false nor null")
-
-
-def _plain(value: Any) -> Any:
-    """The value with NaN and infinities as None: JSON, in which metadata is kept, has no such numbers."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
