@@ -50,3 +50,15 @@ def test_a_server_that_cannot_start_is_told_and_ends(tmp_path: Path, monkeypatch
     with pytest.raises(RevalError, match=r"did not start.*prefect-server\.log says why"), prefect_server(home):
         pytest.fail("the block ran without a server")
     assert "unable to open database file" in (home.logs / "prefect-server.log").read_text()
+
+
+def test_a_program_that_ends_by_itself_is_told_with_its_own_exit_code() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "tasks.lifeline", sys.executable, "-c", "raise SystemExit('why')"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as process:
+        assert process.stderr is not None
+        assert (process.wait(timeout=60), process.stderr.read()) == (1, "why\n")
