@@ -40,7 +40,7 @@ def flow_file(tmp_path: Path) -> str:
     ],
 )
 def test_a_schedule_that_is_no_time_is_refused(tmp_path: Path, schedule: dict[str, str], told: str) -> None:
-    with pytest.raises(ConfigError, match="deployment mine: schedules.0") as caught:
+    with pytest.raises(ConfigError, match=r"deployment mine: schedules\.0") as caught:
         read_entries(a_file(tmp_path, schedules=[{"slug": "nightly", **schedule}]))
     assert told in str(caught.value)
 
