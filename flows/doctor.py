@@ -20,7 +20,6 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.probes import address, constraint_lines, differing, named_process, others_with, silence
+from flows.probes import address, constraint_lines, differing, keepers, named_process, silence
 from reval_core.errors import RevalError, StoreError, StoreLocked
 from reval_core.home import Home
 
@@ -297,10 +296,7 @@ def _attempts(connection: duckdb.DuckDBPyConnection) -> Check:
 
 def _lock(home: Home) -> Check:
     """A program that keeps the file open only to read does not stop this program, but it stops every commit."""
-    holders = others_with(home.database)
-    if holders:
-        time.sleep(0.3)  # a run has it open for moments; a program that keeps it is still there
-        holders &= others_with(home.database)
+    holders = keepers(home.database)
     if not holders:
         return Check("database lock", "ok", "nobody keeps the database open")
     found = f"{home.database} is kept open by {', '.join(sorted(holders))}; until it is closed no run can commit"
@@ -320,13 +316,17 @@ def _spool(home: Home) -> list[Check]:
 # The services and the verifier ------------------------------------------------------------------------------------
 
 
-def _prefect(_: Home) -> list[Check]:
+def _prefect(home: Home) -> list[Check]:
+    from tasks.served import served_at
+
     version = importlib.metadata.version("prefect")
     if importlib.util.find_spec("prefect") is None:
         return [Check("Prefect", "failure", f"{version} is recorded, but its code is missing", "Install it again.")]
-    url = os.environ.get("PREFECT_API_URL")
+    served = served_at(home)
+    url = os.environ.get("PREFECT_API_URL") or (served.api if served else None)
     if not url:
-        return [Check("Prefect", "ok", f"{version}; ephemeral API, since PREFECT_API_URL is not set")]
+        found = f"{version}; each run starts its own server: neither PREFECT_API_URL nor `reval serve` has one"
+        return [Check("Prefect", "ok", found)]
     cure = "Start the server, set PREFECT_API_URL to its API (it ends in /api), or unset it to need none."
     return [_server("Prefect", f"{version}; the API at {address(url)}", url, cure)]
 

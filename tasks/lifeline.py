@@ -10,6 +10,7 @@ seconds: the runs of a worker, which put their stage in order before they end.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import threading
@@ -33,7 +34,8 @@ def main() -> None:
 
 
 def _end_with_the_other(process: subprocess.Popen[bytes], runs_first_s: float) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin: a thread that waits in its buffer aborts the interpreter at the end
+        pass
     with suppress(psutil.NoSuchProcess):  # it has ended by itself
         program = psutil.Process(process.pid)
         if runs_first_s:

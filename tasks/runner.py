@@ -13,18 +13,22 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from prefect import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
+from prefect.deployments.schedules import create_deployment_schedule_create
+from prefect.exceptions import MissingFlowError, ObjectNotFound, ScriptError
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, RRule, Schedule
+from prefect.utilities.callables import ParameterSchema
+from prefect.utilities.schema_tools.validation import ValidationError as WrongParameters
+from prefect.utilities.schema_tools.validation import validate
 from prefect.variables import Variable
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from reval_core.errors import ConfigError, RevalError
 from tasks.services import TAG
@@ -39,6 +43,12 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class _Parameters(ParameterSchema):
+    """What a flow takes. Prefect's own schema lets any further name pass, and the flow run crashes at it."""
+
+    additionalProperties: bool
+
+
 class ScheduleEntry(_Part):
     """When a deployment runs: one of cron, interval (seconds) and rrule."""
 
@@ -51,7 +61,11 @@ class ScheduleEntry(_Part):
     parameters: dict[str, Any] = {}
 
     def made(self) -> Schedule:
-        """As Prefect has it."""
+        """As Prefect has it.
+
+        Raises:
+            ValueError: it does not say when.
+        """
         rest: dict[str, Any] = {
             "timezone": self.timezone,
             "active": self.active,
@@ -64,7 +78,16 @@ class ScheduleEntry(_Part):
             return Interval(self.interval, **rest)
         if self.rrule is not None:
             return RRule(self.rrule, **rest)
-        raise ConfigError(f"The schedule {self.slug} says not when: give it cron, interval or rrule.")
+        raise ValueError("says not when: give it cron, interval (seconds) or rrule")
+
+    @model_validator(mode="after")
+    def _a_time_that_there_is(self) -> Self:
+        """So that a wrong cron line or time zone is refused before a server is started."""
+        try:
+            create_deployment_schedule_create(self.made())
+        except ValidationError as error:
+            raise ValueError(_told(error)) from error
+        return self
 
 
 class Overlap(_Part):
@@ -88,18 +111,32 @@ class Entry(_Part):
     version: str | None = None
 
     def made(self) -> RunnerDeployment:
-        """As Prefect has it."""
+        """As Prefect has it, with the flow's own parameters alone: another name is refused, here and at each start.
+
+        Raises:
+            ConfigError: there is no such flow, or it does not take what the entry gives it.
+        """
         overlap = self.concurrency_limit
-        return RunnerDeployment.from_entrypoint(
-            self.entrypoint,
-            self.name,
-            description=self.description,
-            tags=self.tags,
-            parameters=self.parameters,
-            schedules=[schedule.made() for schedule in self.schedules],
-            concurrency_limit=None if overlap is None else ConcurrencyLimitConfig(**overlap.model_dump()),
-            version=self.version,
-        )
+        try:
+            made = RunnerDeployment.from_entrypoint(
+                self.entrypoint,
+                self.name,
+                description=self.description,
+                tags=self.tags,
+                parameters=self.parameters,
+                schedules=[schedule.made() for schedule in self.schedules],
+                concurrency_limit=None if overlap is None else ConcurrencyLimitConfig(**overlap.model_dump()),
+                version=self.version,
+            )
+            taken = _Parameters(
+                **made._parameter_openapi_schema.model_dump(exclude_unset=True), additionalProperties=False
+            )
+            for given in (self.parameters, *(schedule.parameters for schedule in self.schedules)):
+                validate(given, taken.model_dump(), raise_on_error=True, ignore_required=True)
+        except (MissingFlowError, ScriptError, OSError, ImportError, WrongParameters) as error:
+            raise ConfigError(f"Deployment {self.name}, {self.entrypoint}: {error}") from error
+        made._parameter_openapi_schema = taken
+        return made
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -109,7 +146,10 @@ def read_entries(path: Path) -> list[Entry]:
         ConfigError: it is not there, not YAML, or an entry is not understood; says which.
     """
     if not path.is_file():
-        raise ConfigError(f"There is no file {path}. Name one with --deployments; ReVal's own is prefect.yaml.")
+        raise ConfigError(
+            f"There is no file {path.absolute()}. Start in the folder of prefect.yaml, which is that of the checkout "
+            "(configurations are found from there, too), or name a file with --deployments."
+        )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -123,9 +163,14 @@ def read_entries(path: Path) -> list[Entry]:
             entries.append(Entry.model_validate(entry))
         except ValidationError as error:
             name = entry.get("name", number) if isinstance(entry, dict) else number
-            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ConfigError(f"{path}, deployment {name}: {wrong}") from error
+            raise ConfigError(f"{path}, deployment {name}: {_told(error)}") from error
     return entries
+
+
+def _told(error: ValidationError) -> str:
+    """What is wrong, and where."""
+    told = ((".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors())
+    return "; ".join(f"{where}: {what}" if where else what for where, what in told)
 
 
 def _as_left(made: RunnerDeployment, told: Mapping[str, bool]) -> None:
@@ -179,11 +224,11 @@ def main() -> None:
     parser.add_argument("--ready", type=Path, help="is written once everything is deployed")
     given = parser.parse_args()
     try:
-        entries = read_entries(given.deployments)
+        deployments = _deployments(read_entries(given.deployments))
     except RevalError as error:
         sys.exit(str(error))
     runner = Runner(name="reval", limit=given.limit, pause_on_shutdown=False, query_seconds=POLL_S)
-    for deployment in _deployments(entries):
+    for deployment in deployments:
         runner.add_deployment(deployment)
     if given.ready is not None:
         given.ready.touch()

@@ -147,7 +147,7 @@ def _runner(home: Home, deployments: Path, grace_s: float, limit: int | None) ->
         deadline = time.monotonic() + START_S
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RevalError(f"The runner did not start; {home.logs / 'runner.log'} says why.")
+                raise _not_started(process, "The runner", home.logs / "runner.log")
             time.sleep(0.1)
         ready.unlink()
         yield process
@@ -199,4 +199,12 @@ def _wait_until_it_answers(process: subprocess.Popen[Any], url: str, what: str, 
                 return
         except httpx.TransportError:
             time.sleep(0.2)
-    raise RevalError(f"{what} did not start within {START_S:g} s; {log_file} says why.")
+    raise _not_started(process, what, log_file)
+
+
+def _not_started(process: subprocess.Popen[Any], what: str, log_file: Path) -> RevalError:
+    """A program that ended has said why in its last line."""
+    if process.poll() is None:
+        return RevalError(f"{what} did not start within {START_S:g} s; {log_file} says how far it came.")
+    last = log_file.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    return RevalError(f"{what} did not start: {last}\nThe whole log: {log_file}")

@@ -228,8 +228,8 @@ def problem_of(
             )
         if isinstance(gold, list | dict):
             raise ProblemError(
-                f"{where}: the gold answer {gold_text[:80]!r} is a {type(gold).__name__}, and no response could match it. "
-                "Write it as the text that stands in the box; map another column with fields: {answer: ...}."
+                f"{where}: the gold answer {gold_text[:80]!r} is a {type(gold).__name__}, and no response could match it. Write "
+                "it as the text that stands in the box; map another column with fields: {answer: ...}."
             )
         try:
             check_gold(gold_text)

@@ -29,6 +29,7 @@ from flows.doctor import Check, diagnose, exit_code, render, to_json
 from reval_core.home import Home
 from reval_core.store import Store, runs, stages
 from reval_core.store.stages import ProcessIdentity
+from tasks.served import Served, announce
 
 ENDED = ProcessIdentity(os.getpid(), socket.gethostname(), process_started=1.0)
 """This process's number, but of a process that started in 1970."""
@@ -333,6 +334,13 @@ def test_a_reader_that_blocks_commits_is_named(home: Home) -> None:
     assert f"process {pid} (" in check.found
 
 
+def test_a_program_that_has_it_open_for_moments_is_no_keeper(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "PAUSES_S", (0.0, 0.0, 0.0))
+    looks = iter([{"process 1 (python)"}, {"process 1 (python)"}, set()])
+    monkeypatch.setattr(probes, "_others_with", lambda _: next(looks))
+    assert probes.keepers(home.database) == set()
+
+
 def test_leases_of_living_and_ended_processes(home: Home) -> None:
     store, me = Store(home.database), ProcessIdentity.mine()
     assert only(doctor._store(home), "leases").found == "none held"
@@ -390,6 +398,15 @@ def test_prefect_server(home: Home, monkeypatch: pytest.MonkeyPatch, code: int, 
     assert check.status == status
     assert f"{url}/api" in check.found
     assert ("HTTP" in check.found) == (status == "failure")
+
+
+def test_the_server_of_reval_serve_is_found_by_the_root(home: Home) -> None:
+    (check,) = doctor._prefect(home)
+    assert check.status == "ok" and "neither PREFECT_API_URL nor `reval serve` has one" in check.found
+    with server(200) as url:
+        announce(home, Served(f"{url}/api", url, None, ProcessIdentity.mine()))
+        (check,) = doctor._prefect(home)
+    assert check.status == "ok" and f"the API at {url}/api" in check.found
 
 
 def test_servers_that_do_not_answer(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

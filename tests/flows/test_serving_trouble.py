@@ -119,6 +119,9 @@ def test_what_was_switched_or_added_in_the_ui_outlasts_a_new_start_and_a_changed
     assert schedules(site, "maintain/store")[0]["active"]  # the file says something else than at the last start
     assert {schedule["active"] for schedule in schedules(site, "train/nightly")} == {True}  # and here the same
 
+    runs = wait_for(lambda: [run for run in site.call("POST", "/flow_runs/filter", {}).json() if run["auto_scheduled"]])
+    assert {run["state_name"] for run in runs} == {"Scheduled"}  # Prefect's scheduler works with what is installed
+
 
 def test_kill_9_of_serve_leaves_nothing_running_and_its_run_is_retried_after_the_next_start(site: Site) -> None:
     flow_run = site.start("train/quickstart", settings={"run": {"seed": 61, "iterations": 15}})

@@ -58,3 +58,15 @@ def test_a_root_whose_name_an_address_cannot_have_is_refused(tmp_path: Path, nam
     with pytest.raises(ConfigError, match=r"Name another folder in REVAL_HOME"):
         configure(Home(tmp_path / name))
     assert not (tmp_path / name).exists()
+
+
+def test_a_program_that_ends_by_itself_is_told_with_its_own_exit_code() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "tasks.lifeline", sys.executable, "-c", "raise SystemExit('why')"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as process:
+        assert process.stderr is not None
+        assert (process.wait(timeout=60), process.stderr.read()) == (1, "why\n")
