@@ -16,6 +16,7 @@ from flows import costs
 from flows.base_model import ModelSize, load_tokenizer_only, local_folder, model_size
 from flows.costs import Need
 from flows.lookup import Tally, tallies
+from flows.opening import tell_sentences
 from reval_core.config import Config, flatten
 from reval_core.config_files import parse_config
 from reval_core.environment import choose_device
@@ -123,6 +124,8 @@ def show_plan(config: Config, home: Home, branch: Fork | None, console: Console)
     check_settings(config)
     check_reward(config)
     inputs, unread = _readable_inputs(config)
+    if config.reward.use == "math":
+        tell_sentences(inputs.problems.values())
     _check_prompts(config, inputs, unread)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)

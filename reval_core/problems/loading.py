@@ -228,7 +228,7 @@ def problem_of(
     if question is None:
         raise ProblemError(
             f"{where}: column {column['question']!r} is missing or null. "
-            f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
+            f"There are {', '.join(row)}; map one with fields: {{question: ...}} or --fields question=..."
         )
     gold = value_of(row, column["answer"])
     gold_text = "" if gold is None else str(gold)
@@ -236,7 +236,7 @@ def problem_of(
         if gold is None:
             raise ProblemError(
                 f"{where}: column {column['answer']!r} is missing or null. "
-                f"There are {', '.join(row)}; map one with fields: {{answer: ...}}."
+                f"There are {', '.join(row)}; map one with fields: {{answer: ...}} or --fields answer=..."
             )
         try:
             check_gold(gold_text)
