@@ -13,6 +13,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from flows import costs
+from flows.asking import find_run
 from flows.base_model import ModelSize, load_tokenizer_only, local_folder, model_size
 from flows.costs import Need
 from flows.lookup import Tally, tallies
@@ -52,6 +53,7 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
     store = Store(home.database)
     if home.database.exists():
         store.prepare()
+        parent_id = find_run(store, parent_id) if start_from else parent_id
     with store.read() as connection:
         parent = runs.find(connection, parent_id)
         done = stages.rounds_done(stages.history(connection, parent_id)) if parent else 0
