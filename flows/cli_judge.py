@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,10 +32,18 @@ Limit = Annotated[int | None, typer.Option(help="Problems of a benchmark at most
 EvaluationConfig = Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")]
 
 
-@app.command()
+def _not_an_option(value: str) -> str:
+    if re.fullmatch(r"--[a-z][a-z-]+(=.*)?", value):
+        raise typer.BadParameter(f"No such option: {value}")
+    return value
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # -1/2 is an answer
 def grade(
-    gold: Annotated[str, typer.Argument(help="The right answer, in LaTeX or text.")],
-    answer: Annotated[str, typer.Argument(help="The answer to judge; - reads standard input.")],
+    gold: Annotated[str, typer.Argument(help="The right answer, in LaTeX or text.", callback=_not_an_option)],
+    answer: Annotated[
+        str, typer.Argument(help="The answer to judge; - reads standard input.", callback=_not_an_option)
+    ],
     completion: Annotated[
         bool, typer.Option("--completion", help="ANSWER is a whole completion: find the answer in it first.")
     ] = False,

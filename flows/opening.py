@@ -6,7 +6,8 @@ Nothing here needs PyTorch, Prefect or MLflow, which take seconds to load; so th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from reval_core.config import Config, ProblemFile
 from reval_core.config_files import apply_override, load_config
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
-from reval_core.problems import load_problems
+from reval_core.problems import Problem, load_problems
 from reval_core.problems.benchmarks import load_benchmark
 from reval_core.store import Store, places, runs
 from reval_core.store.migrations import needs_migration
-from reval_core.verification import check_gold
+from reval_core.verification import check_gold, is_sentence
 from tasks.fork import Fork, run_id_of
 from tasks.inputs import read_benchmarks
+
+log = logging.getLogger(__name__)
 
 LATEST = "latest"
 """The newest saved policy."""
@@ -83,13 +86,31 @@ def not_named(differences: list[str], overrides: list[str]) -> list[str]:
 def check_problems(config: Config) -> None:
     """Read the problem files and benchmarks that lie on this machine; data sets of a hub wait for the run.
 
+    Gold answers that are sentences are told.
+
     Raises:
         RevalError: one is missing, malformed, or has a gold answer that cannot be graded against.
     """
-    for source in config.problems:
-        if not source.path.startswith("hf:"):
-            load_problems(source, check_gold if config.reward.use == "math" else None)
+    check = check_gold if config.reward.use == "math" else None
+    local = [source for source in config.problems if not source.path.startswith("hf:")]
+    problems = [problem for source in local for problem in load_problems(source, check)]
+    if check is not None:
+        tell_sentences(problems)
     read_benchmarks(config)
+
+
+def tell_sentences(problems: Iterable[Problem]) -> None:
+    """Warn of gold answers that hardly any answer will be equal to."""
+    found = [problem for problem in problems if is_sentence(problem.gold)]
+    if found:
+        log.warning(
+            "gold answers that are sentences, which are compared word by word: %d, as %s %s: %r. Give the value alone, "
+            "or as \\boxed{...}",
+            len(found),
+            found[0].source,
+            found[0].external_id,
+            found[0].gold[:80],
+        )
 
 
 def find_policy(home: Home, policy: str) -> str:

@@ -13,9 +13,11 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from flows import costs
+from flows.asking import find_run
 from flows.base_model import ModelSize, load_tokenizer_only, local_folder, model_size
 from flows.costs import Need
 from flows.lookup import Tally, tallies
+from flows.opening import tell_sentences
 from reval_core.config import Config, flatten
 from reval_core.config_files import parse_config
 from reval_core.environment import choose_device
@@ -51,6 +53,7 @@ def fork(config: Config, home: Home, *, start_from: str | None, force: str | Non
     store = Store(home.database)
     if home.database.exists():
         store.prepare()
+        parent_id = find_run(store, parent_id) if start_from else parent_id
     with store.read() as connection:
         parent = runs.find(connection, parent_id)
         done = stages.rounds_done(stages.history(connection, parent_id)) if parent else 0
@@ -123,6 +126,8 @@ def show_plan(config: Config, home: Home, branch: Fork | None, console: Console)
     check_settings(config)
     check_reward(config)
     inputs, unread = _readable_inputs(config)
+    if config.reward.use == "math":
+        tell_sentences(inputs.problems.values())
     _check_prompts(config, inputs, unread)
     console.print(Syntax(config.to_yaml(), "yaml", background_color="default"))
     run_id = run_id_of(config, branch)

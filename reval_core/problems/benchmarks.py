@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reval_core.config import ProblemFile
-from reval_core.errors import ConfigError, ProblemError
+from reval_core.errors import ConfigError, ProblemError, VariableNotSet
 from reval_core.home import expand
 from reval_core.identity import digest
 from reval_core.problems import multiple_choice
@@ -219,12 +219,17 @@ def load_benchmark(
 
     Raises:
         ConfigError: nothing has that name.
+        VariableNotSet: the file's path has a variable that is not set.
         ProblemError: the file is missing or malformed.
     """
     source, known = _source(name, files or {})
     try:
         _check_file(name, source, known)
         loaded = load_problems(source, check_gold, prepare=known.prepare if known else None)
+    except VariableNotSet as error:
+        raise VariableNotSet(
+            f"Benchmark {name}: {error} Or evaluate on a problem file of your own: its path is a benchmark, too."
+        ) from error
     except ProblemError as error:
         raise ProblemError(f"Benchmark {name}: {error}{_cure(name, known)}") from error
     kept, contradicted = once_each(loaded)

@@ -15,7 +15,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -30,9 +30,13 @@ from reval_core.problems.hub import fetched
 from reval_core.problems.problem import Problem, ask
 
 Row = dict[str, Any]
+Taken = TypeVar("Taken")
+Made = TypeVar("Made")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
 OURS = ("question", "answer", "id", "messages")
 """Names that `fields` maps to a file's columns; every other column is metadata."""
+SHOWN = 5
+"""Faults of a file that are told; the others are counted."""
 
 
 def load_problems(
@@ -60,7 +64,7 @@ def load_problems(
         if prepare is not None:
             rows = list(zip((line for line, _ in rows), prepare([row for _, row in rows]), strict=True))
         kept = _filtered(rows, source.filter, label) if source.filter else rows
-        problems += [problem_of(row, line, label, source.fields, check_gold) for line, row in kept]
+        problems += _problems(kept, label, source.fields, check_gold)
     if source.limit is not None:
         problems = problems[: source.limit]
     if not problems:
@@ -68,6 +72,26 @@ def load_problems(
             f"{source.path}: no problem is left" + (f" after filter {source.filter!r}." if source.filter else ".")
         )
     return problems
+
+
+def _problems(
+    rows: list[tuple[int, Row]], label: str, fields: Mapping[str, str], check_gold: Callable[[str], None] | None
+) -> list[Problem]:
+    return _whole(lambda at: problem_of(at[1], at[0], label, fields, check_gold), rows)
+
+
+def _whole(make: Callable[[Taken], Made], items: Iterable[Taken]) -> list[Made]:
+    """What each item is made into; the faults of all come in one error, so that a file is mended in one go."""
+    made, faults = [], []
+    for item in items:
+        try:
+            made.append(make(item))
+        except ProblemError as error:
+            faults.append(str(error))
+    if faults:
+        more = [f"... and {len(faults) - SHOWN:,} more of this file."] if len(faults) > SHOWN else []
+        raise ProblemError("\n".join([*faults[:SHOWN], *more]))
+    return made
 
 
 def _tables(source: ProblemFile) -> Iterator[tuple[str, list[tuple[int, Row]]]]:
@@ -108,7 +132,8 @@ def _read(path: Path) -> list[tuple[int, Row]]:
     if path.suffix == ".csv":
         return list(_csv_rows(text, path))
     if ".jsonl" in path.name:
-        return [(n, _json_line(line, path, n)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        return _whole(lambda at: (at[0], _json_line(at[1], path, at[0])), lines)
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
@@ -216,7 +241,7 @@ def problem_of(
     if question is None:
         raise ProblemError(
             f"{where}: column {column['question']!r} is missing or null. "
-            f"There are {', '.join(row)}; map one with fields: {{question: ...}}."
+            f"There are {', '.join(row)}; map one with fields: {{question: ...}} or --fields question=..."
         )
     gold = value_of(row, column["answer"])
     gold_text = encodable("" if gold is None else str(gold), where, "the gold answer")
@@ -224,12 +249,13 @@ def problem_of(
         if gold is None:
             raise ProblemError(
                 f"{where}: column {column['answer']!r} is missing or null. "
-                f"There are {', '.join(row)}; map one with fields: {{answer: ...}}."
+                f"There are {', '.join(row)}; map one with fields: {{answer: ...}} or --fields answer=..."
             )
         if isinstance(gold, list | dict):
+            kind = type(gold).__name__
             raise ProblemError(
-                f"{where}: the gold answer {gold_text[:80]!r} is a {type(gold).__name__}, and no response could match it. Write "
-                "it as the text that stands in the box; map another column with fields: {answer: ...}."
+                f"{where}: the gold answer {gold_text[:80]!r} is a {kind}, and no response could match it. Write it as "
+                "the text that stands in the box; map another column with fields: {answer: ...}."
             )
         try:
             check_gold(gold_text)

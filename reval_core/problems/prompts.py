@@ -13,6 +13,9 @@ from reval_core.config import PromptConfig
 from reval_core.errors import PromptError
 from reval_core.problems.problem import Problem
 
+LACKING = 8
+"""Characters that a vocabulary lacks which are told; the others are counted."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -84,10 +87,21 @@ class PromptRenderer:
             raise PromptError(f"Problem {problem.external_id} of {problem.source} renders to no token at all.")
         if letters(text) not in letters(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)):
             raise PromptError(
-                f"Problem {problem.external_id} of {problem.source}: the model's tokenizer cannot write all of it; the "
-                f"tokens read {self._tokenizer.decode(ids)!r}. Use a model whose vocabulary covers these problems."
+                f"Problem {problem.external_id} of {problem.source}: the model's tokenizer cannot write all of it"
+                f"{self._lacking(text)}; the tokens read {self._tokenizer.decode(ids)!r}. Use a model whose vocabulary "
+                "covers these problems: model.path of any usual language model, or builtin:bytes to try the stages."
             )
         return Prompt(problem.problem_id, text, tuple(int(token) for token in ids))
+
+    def _lacking(self, text: str) -> str:
+        """The characters of a text that the tokenizer loses, each by itself; empty where it loses them together."""
+        lost = [c for c in dict.fromkeys(letters(text)) if c not in letters(self._decoded(c))]
+        more = f" and {len(lost) - LACKING} more characters" if len(lost) > LACKING else ""
+        return f": it lacks {' '.join(lost[:LACKING])}{more}" if lost else ""
+
+    def _decoded(self, text: str) -> str:
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def _messages(self, problem: Problem) -> list[dict[str, str]]:
         *earlier, last = (dict(message) for message in problem.messages)

@@ -8,7 +8,7 @@
 
 from reval_core.verification.grader import Grader, grading_policy
 from reval_core.verification.reward import FunctionReward, MathReward, ProblemData, Reward
-from reval_core.verification.tiers import check_gold
+from reval_core.verification.tiers import check_gold, is_sentence
 from reval_core.verification.verdict import (
     STATUSES,
     VERIFIER_VERSION,
@@ -31,5 +31,6 @@ __all__ = [
     "Verifier",
     "check_gold",
     "grading_policy",
+    "is_sentence",
     "math_identity",
 ]

@@ -29,9 +29,11 @@ _HEDGE = re.compile(
     r"\\text ?\{(?! ?,? ?(?:or|and) ?\})[^{}]*(?:\d|\b(?:or|not|maybe|perhaps|either)\b)[^{}]*\}", re.IGNORECASE
 )
 """Words or numbers inside \\text{}, beyond a plain `or`: math-verify would drop them and see one value."""
-
-
 _OPEN_BOX = re.compile(r"\\{1,2}(?:boxed|fbox)\s*\{")
+_MATHEMATICS = re.compile(r"\$[^$]*\$|\\[a-zA-Z]+")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_SENTENCE = 4
+"""Words from which on a gold is a sentence rather than a name, a unit or `odd and prime`."""
 
 
 def check_gold(gold: str) -> None:
@@ -63,6 +65,11 @@ def _is_too_long(text: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
+def is_sentence(gold: str) -> bool:
+    """Whether a gold is prose, to which hardly any answer is equal: words are compared, not what they mean."""
+    return len(_WORD.findall(_MATHEMATICS.sub(" ", clean_gold(gold[:_MAX_RAW])))) >= _SENTENCE
+
+
 def clean_gold(gold: str) -> str:
     """The gold alone: the content of its box or adjacent boxes when it has any, else itself."""
     gold = gold.strip()

@@ -32,6 +32,12 @@ def test_no_option_is_no_fork(small: Config, home: Home) -> None:
     assert planning.fork(small, home, start_from=None, force=None) is None
 
 
+def test_the_first_letters_of_the_parent_are_enough(small: Config, finished: Finished) -> None:
+    run_id, config = finished.outcome.run_id, changed(small, "objective.beta=0.2")
+    assert branch(config, finished.home, f"{run_id[:-3]}@2") == branch(config, finished.home, f"{run_id}@2")
+    assert branch(config, finished.home, f"{run_id[:-3]}@2").parent_run_id == run_id
+
+
 def test_a_fork_shares_all_rows_before_it(
     small: Config, finished: Finished, copied: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

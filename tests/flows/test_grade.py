@@ -19,6 +19,16 @@ def test_the_exit_code_says_whether_it_is_right(reval: Reval) -> None:
     assert (code, out.split(":")[0]) == (1, "incorrect")
 
 
+def test_an_answer_may_begin_with_a_minus(reval: Reval) -> None:
+    assert reval("grade", "-1/2", "-0.5")[0] == 0
+    code, out, _ = reval("grade", "-x+1", "1+x", "--explain")
+    assert code == 1
+    assert "structure" in out or "numeric" in out
+    code, _, err = reval("grade", "2", "--explian")
+    assert code == 2
+    assert "No such option: --explian" in err
+
+
 def test_explain_shows_what_each_tier_said(reval: Reval) -> None:
     _, out, _ = reval("grade", "[-2,7]", r"x\ge -2, x\le 7", "--explain")
     lines = [line.split(maxsplit=1)[0] for line in out.splitlines() if line.strip()]

@@ -69,6 +69,26 @@ def test_problem_files_and_benchmarks_are_read_before_the_start(small: Config, t
     opening.check_problems(changed(small, "problems.0.path=hf:owner/dataset"))  # not on this machine
 
 
+def test_gold_answers_that_are_sentences_are_told(
+    small: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    golds = [
+        "4",
+        "She has 2 apples left.",
+        r"So it is $x^3/3$, and the answer is \boxed{5}.",
+        r"x=2 \text{ or } x=3",
+        "No",
+    ]
+    rows = [{"question": f"{number}?", "answer": gold} for number, gold in enumerate(golds)]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    opening.check_problems(changed(small, f"problems.0.path={tmp_path}/p.jsonl"))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "word by word: 1, as p.jsonl 2: 'She has 2 apples left.'" in told
+    caplog.clear()
+    opening.check_problems(changed(small, f"problems.0.path={tmp_path}/p.jsonl", "reward.use=builtins:len"))
+    assert not caplog.records
+
+
 def test_a_policy_is_found_by_its_first_digits(finished: Finished) -> None:
     home, policy = finished.home, finished.outcome.policy_id
     assert opening.find_policy(home, policy) == policy

@@ -39,7 +39,7 @@ def test_an_unknown_name_names_the_nearest() -> None:
 
 def test_a_benchmark_of_the_users_data_needs_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("REVAL_DATA", raising=False)
-    with pytest.raises(ConfigError, match="export REVAL_DATA"):
+    with pytest.raises(ConfigError, match=r"Benchmark .*export REVAL_DATA=<folder> first. Or evaluate on a problem"):
         load_benchmark("aime24")
     monkeypatch.setenv("REVAL_DATA", str(tmp_path))
     with pytest.raises(ProblemError, match=r"aime24\.jsonl"):

@@ -192,6 +192,18 @@ def test_a_row_that_is_no_problem_is_refused_with_its_line(tmp_path: Path, row: 
     assert message in found
 
 
+def test_all_faults_of_a_file_are_told_at_once_and_of_many_the_first(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"question": "1?", "answer": "1",}\n{"question": "2?"}\n[]\n')
+    assert [line.partition(": ")[0].partition(" ")[2] for line in refusal(tmp_path / "p.jsonl").splitlines()] == [
+        "line 1",
+        "line 3",
+    ]
+    missing = [{"question": f"{n}?"} for n in range(1007)]
+    told = refusal(write(tmp_path / "p.jsonl", [*ROWS, *missing])).splitlines()
+    assert [line.partition(":")[0] for line in told[:-1]] == [f"p.jsonl, line {n}" for n in range(4, 9)]
+    assert told[-1] == "... and 1,002 more of this file."
+
+
 def test_a_reward_of_its_own_needs_no_gold(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [{"question": "write a poem"}, {"question": "and one more", "answer": ""}])
     assert [problem.gold for problem in load_problems(ProblemSource(path=str(path)))] == ["", ""]

@@ -234,5 +234,9 @@ def test_a_prompt_that_is_too_long_is_named() -> None:
 def test_text_that_the_vocabulary_cannot_write_is_refused() -> None:
     renderer = PromptRenderer(arithmetic_tokenizer(), PromptConfig(template="none"))
     assert renderer.render(Problem(ask("3+4-5=?"), gold="2")).text == "3+4-5=?"
-    with pytest.raises(PromptError, match="cannot write all of it"):
+    with pytest.raises(
+        PromptError, match=r"12 of mine: .* cannot write all of it: it lacks W h a t i s; the tokens read"
+    ):
         renderer.render(Problem(ask("What is 3+4?"), gold="7", external_id="12", source="mine"))
+    with pytest.raises(PromptError, match="it lacks C o m p u t e r and 4 more characters; the tokens read"):
+        renderer.render(Problem(ask("Computer science 3+4"), gold="7"))

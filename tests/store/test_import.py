@@ -559,7 +559,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason_and_the_rest_goes_in(sto
         "without a usable problem": (
             2,
             "said.jsonl, line 8: column 'question' is missing or null. "
-            "There are a; map one with fields: {question: ...}.",
+            "There are a; map one with fields: {question: ...} or --fields question=...",
         ),
     }
 
