@@ -14,6 +14,7 @@ that changed, and the database.
 from __future__ import annotations
 
 import json
+import os
 import logging
 import shlex
 import shutil
@@ -171,7 +172,7 @@ def check_restored(root: Path) -> None:
     Raises:
         StoreError: it is one.
     """
-    if (root / UNFINISHED).exists():
+    if os.path.exists(root / UNFINISHED):  # False of a root that may not be read: opening its database says that
         raise StoreError(
             f"A restore into {root} was cut short, and would overwrite what is done in it now. Give the same `reval "
             "store restore` again; or, to begin without it, move the folder away."

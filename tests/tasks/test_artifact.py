@@ -61,6 +61,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flows.train, "tracking", nullcontext)
         patch.setattr(flows.train, "track", lambda run, tracker: None)
+        patch.setattr(flows.train, "log_models", lambda run, tracker: None)
         patch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
         patch.setattr(tasks.report, "draw", lambda run: {})
         patch.setattr(tasks.report, "FIGURES", ())

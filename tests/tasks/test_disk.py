@@ -167,6 +167,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(flows.train, "tracking", lambda run: Nothing())
     monkeypatch.setattr(flows.train, "track", lambda run, tracker: None)
+    monkeypatch.setattr(flows.train, "log_models", lambda run, tracker: None)
     monkeypatch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
     monkeypatch.setattr(tasks.report, "draw", lambda run: {})
     monkeypatch.setattr(tasks.report, "FIGURES", ())

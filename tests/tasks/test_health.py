@@ -182,6 +182,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(flows.train, "tracking", lambda run: Nothing())
     monkeypatch.setattr(flows.train, "track", lambda run, tracker: None)
+    monkeypatch.setattr(flows.train, "log_models", lambda run, tracker: None)
     monkeypatch.setattr(flows.train, "log_files", lambda tracker, files, folder: None)
     monkeypatch.setattr(tasks.report, "draw", lambda run: {})
     monkeypatch.setattr(tasks.report, "FIGURES", ())
