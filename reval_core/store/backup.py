@@ -14,8 +14,8 @@ that changed, and the database.
 from __future__ import annotations
 
 import json
-import os
 import logging
+import os
 import shlex
 import shutil
 import time
