@@ -38,7 +38,7 @@ from tasks.grading import benchmark_rewards, grader_of
 from tasks.inputs import Inputs, read_inputs
 from tasks.logs import attempt_log
 from tasks.overlap import tell_overlap
-from tasks.preflight import check_model, check_prompts, check_settings, context_length
+from tasks.preflight import check_model, check_packages, check_prompts, check_settings, context_length
 from tasks.progress import Progress
 from tasks.run import Run
 from tasks.select import Selection
@@ -67,6 +67,7 @@ def open_run(
         RevalError: the configuration, the model or the problems cannot be used, or another process works on the run.
     """
     check_settings(config)
+    check_packages(config)
     inputs = _inputs(config, selection, training=training)
     if config.model.threads:
         torch.set_num_threads(config.model.threads)

@@ -11,7 +11,7 @@ import torch
 from reval_core.config import Config
 from reval_core.environment import choose_device, device_slot
 from reval_core.errors import ConfigError
-from reval_core.learning.activations import checkpoint_activations
+from reval_core.learning.activations import checkpoint_activations, liger_patches
 from reval_core.learning.adapters import check_targets, peft
 from reval_core.learning.objectives import Objective, check
 from reval_core.learning.optimizers import library
@@ -57,6 +57,18 @@ def check_settings(config: Config) -> None:
     for name in (*config.evaluation.limits, *config.evaluation.policies):
         check_name(name, config.evaluation.files)
     _check_evaluation_device(config)
+
+
+def check_packages(config: Config) -> None:
+    """Refuse a run that needs packages that are not here; a dry run may be made without them.
+
+    Raises:
+        ConfigError: says which, and how to install it.
+    """
+    if config.model.kernels == "liger":
+        liger_patches()
+    if config.model.lora is not None:
+        peft()
 
 
 def _check_learned_from(config: Config, objective: Objective) -> None:
@@ -146,7 +158,6 @@ def check_model(config: Config, base: Path, device: str, *, training: bool) -> N
     model: Any = outline(base)
     _check_memory(config, model)
     if config.model.lora is not None:
-        peft()
         check_targets(model, config.model.lora)
     _check_ranks(config, model, device)
     if training:

@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,21 @@ def _down(block: Any, kernels: Kernels, gate: Tensor, up: Tensor) -> Tensor:
     return block.down_proj(product)
 
 
+def liger_patches() -> ModuleType:
+    """Liger's module that knows which kernels each family of models takes.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    try:
+        return importlib.import_module("liger_kernel.transformers.monkey_patch")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "model.kernels is 'liger', and the package liger-kernel is not installed. pip install -e '.[gpu]', or set "
+            "it to torch."
+        ) from error
+
+
 def use_kernels(model: PreTrainedModel, kernels: Kernels) -> None:
     """Set the model's norms and gated MLPs to Liger's fused Triton kernels, for "liger".
 
@@ -88,13 +104,7 @@ def use_kernels(model: PreTrainedModel, kernels: Kernels) -> None:
     """
     if kernels != "liger":
         return
-    try:
-        liger = importlib.import_module("liger_kernel.transformers.monkey_patch")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "model.kernels is 'liger', and the package liger-kernel is not installed. pip install -e '.[gpu]', or set "
-            "it to torch."
-        ) from error
+    liger = liger_patches()
     family, activation = model.config.model_type, getattr(model.config, "hidden_act", None)
     if family not in liger.MODEL_TYPE_TO_APPLY_LIGER_FN or activation not in ("silu", "swish"):
         raise ConfigError(

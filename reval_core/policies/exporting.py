@@ -14,6 +14,7 @@ from reval_core.policies.folder import (
     OPTIMIZER,
     OPTIMIZER_SHARDS,
     base_policy_id,
+    let_read,
     load_adapter,
     load_model,
     read_manifest,
@@ -45,6 +46,7 @@ def export_policy(folder: Path, base: Path, dest: Path, card: str | None = None)
             _write_merged(folder, manifest.policy_id, base, aside)
         else:
             shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(MANIFEST, OPTIMIZER, OPTIMIZER_SHARDS))
+        let_read(aside, "config.json")
         if card is not None:
             (aside / "README.md").write_text(card, encoding="utf-8")
         aside.rename(dest)

@@ -216,6 +216,7 @@ def save_policy(
             elif optimizer is not None:
                 save_file(dict(optimizer), aside / OPTIMIZER)
             (aside / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+            let_read(aside, MANIFEST)
             _make_durable(aside)
             if folder.exists():  # whole under one name or the other: a removal under way would leave half a folder
                 folder.rename(before)
@@ -224,6 +225,12 @@ def save_policy(
         finally:
             for left in (aside, before):
                 _put_away(left)
+
+
+def let_read(folder: Path, like: str) -> None:
+    """Weights may be read by whom another file of the folder may be: safetensors writes them for their owner alone."""
+    for path in folder.rglob("*.safetensors"):
+        shutil.copymode(folder / like, path)
 
 
 def _write_weights(model: nn.Module, folder: Path) -> None:

@@ -62,7 +62,8 @@ def model_card(name: str, origin: Origin, results: Sequence[Mapping[str, Any]]) 
             *cards.header(header),
             f"# {name}",
             "",
-            f"`{cards.named(base)}` after {origin.rounds:,} generation rounds of ReVal {__version__}",
+            f"`{cards.named(base)}` after {origin.rounds:,} generation round{'s' * (origin.rounds != 1)} of ReVal "
+            f"{__version__}",
             f"(arXiv 2603.23355): {origin.updates:,} updates on {origin.responses:,} responses of its run to",
             f"{origin.problems:,} problems with checkable answers. Weights in float32, for",
             "`AutoModelForCausalLM.from_pretrained` and for vLLM.",

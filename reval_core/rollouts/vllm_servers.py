@@ -104,8 +104,9 @@ class VllmServers:
         self._policy_id = None
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="weights-", dir=self._folder) as folder:
-            os.chmod(folder, 0o755)  # servers may run as somebody else
             write_weights(Path(folder), model, getattr(torch, self._dtype))
+            for path in (Path(folder), *Path(folder).iterdir()):  # servers may run as somebody else
+                path.chmod(0o755 if path.is_dir() else 0o644)
             failed = self._everywhere(folder)
         self._up = [server for server in map(_Server, self._config.addresses) if server.address not in failed]
         if not self._up:

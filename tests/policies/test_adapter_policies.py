@@ -181,6 +181,9 @@ def test_whole_weights_are_exported_without_what_is_ours(house: House, tmp_path:
     beside.mkdir()
     export_policy(folder, house.base.folder, tmp_path / "plain")
     assert {path.name for path in tmp_path.iterdir()} >= {"plain", "plain.tmp"}
+    weights = [*folder.glob("*.safetensors"), *(tmp_path / "plain").glob("*.safetensors")]
+    assert len(weights) == 3  # the policy's, its optimizer's, the export's
+    assert {path.stat().st_mode for path in weights} == {(folder / "reval.json").stat().st_mode}  # others may read them
     assert {path.name for path in folder.iterdir()} - {path.name for path in (tmp_path / "plain").iterdir()} == {
         "reval.json",
         STATE,

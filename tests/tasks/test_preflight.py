@@ -1,5 +1,6 @@
 """Settings that do not go together are refused before anything is made."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from reval_core.config import Config
 from reval_core.config_files import apply_override, parse_config
 from reval_core.errors import ConfigError
-from tasks.preflight import check_settings
+from tasks.preflight import check_packages, check_settings
 
 
 def config(*overrides: str) -> Config:
@@ -50,3 +51,13 @@ def test_a_policy_that_is_deployed_at_another_temperature_is_sampled_there() -> 
 def test_names_of_ones_own_and_paths_are_benchmarks() -> None:
     own = "evaluation.files={mine: {path: mine.jsonl}}"
     check_settings(config(own, "evaluation.limits={mine: 5, data/other.jsonl: 5, amc@hub: 5}"))
+
+
+def test_a_package_that_is_missing_is_asked_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "liger_kernel", None)
+    check_settings(config("model.kernels=liger"))  # as a dry run does, which may be made elsewhere
+    with pytest.raises(ConfigError, match=r"liger-kernel is not installed. pip install -e '.\[gpu\]'"):
+        check_packages(config("model.kernels=liger"))
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match="peft"):
+        check_packages(config("model.lora={rank: 4}"))
