@@ -148,7 +148,7 @@ def test_a_run_that_was_cut_short_goes_on_in_the_restored_root(
         assert reval("store", "backup", backup, *extent)[0] == 0
         code, text, _ = reval("store", "restore", backup, "--to", str(elsewhere.root))
         assert code == 0
-        assert f"REVAL_HOME={elsewhere.root}" in text
+        assert f"REVAL_HOME={shlex.quote(str(elsewhere.root))}" in text
         with sampled(monkeypatch) as seen:
             run_id = train(two, elsewhere).run_id
         assert seen == []
