@@ -104,7 +104,7 @@ def test_from_the_runs_to_a_token(page: Any, address: str, finished: Finished, p
     assert page.get_by_role("heading", name="The verifier's path").count() == 1
     look("3-trajectory")
     page.get_by_role("link", name="as it was said").click()
-    assert r"\boxed{" in page.locator("pre").last.inner_text()
+    page.locator("pre", has_text=r"\boxed{").last.wait_for()
 
     page.get_by_role("link", name="what each token is worth").click()
     page.locator("polyline").wait_for()
@@ -127,7 +127,7 @@ def test_two_policies_and_a_query(page: Any, address: str, finished: Finished, p
     page.goto(f"{address}/compare")
     page.locator("tbody a").first.click()
     page.get_by_role("button", name="Compare").click()
-    assert page.locator("section article").count() > 1
+    page.locator("section article").nth(1).wait_for()  # the address is there before the page is
     page.screenshot(path=pictures / f"{page.form}-5-compare.png", full_page=True)
     assert fits(page)
 
