@@ -108,5 +108,5 @@ def test_a_free_port_is_listened_on_at_once() -> None:
     from flows.cli_browse import _bound
 
     port = free_port()
-    with _bound(port), socket.create_connection(("127.0.0.1", port), timeout=5):
-        pass
+    with _bound(port), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        assert client.getpeername() == ("127.0.0.1", port)

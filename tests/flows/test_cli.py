@@ -53,14 +53,14 @@ def test_errors_are_one_message_without_a_traceback(
 def test_what_the_system_refuses_is_told_in_a_line(reval: Reval, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(number: int) -> tuple[int, str, str]:
         def fail(*_: object) -> None:
-            raise OSError(number, os.strerror(number), "/root/services.lock")
+            raise OSError(number, os.strerror(number), "/data/services.lock")
 
         monkeypatch.setattr("flows.listing.list_runs", fail)
         return reval("runs")
 
     code, _, error = refused(errno.EROFS)
     assert code == 1
-    assert error.startswith("Error: /root/services.lock: Read-only file system. See that this user may write there")
+    assert error.startswith("Error: /data/services.lock: Read-only file system. See that this user may write there")
     with pytest.raises(OSError, match="Bad file descriptor"):  # a fault of ours
         refused(errno.EBADF)
 

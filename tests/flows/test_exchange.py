@@ -172,7 +172,8 @@ def test_what_cannot_be_imported_is_one_message(into: Reval, said: Path, name: s
 
 def test_neither_command_loads_torch_before_it_is_needed() -> None:
     program = "import sys, flows.exchange; assert not {'torch', 'prefect', 'mlflow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0
 
 
 def test_an_exported_policy_tells_where_it_comes_from_and_loads(
