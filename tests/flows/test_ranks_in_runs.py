@@ -32,8 +32,8 @@ def sent(home: Home, which: int, what: signal.Signals) -> Iterator[None]:
     def send() -> None:
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
-            for text in (home.root / "ranks").rglob(f"{which}/stderr.log"):
-                with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            with suppress(FileNotFoundError, psutil.NoSuchProcess):  # the ranks delete files while we look for theirs
+                for text in (home.root / "ranks").rglob(f"{which}/stderr.log"):
                     if "INFO update" in text.read_text():
                         process = next(p for p in children() if p.environ().get("RANK") == str(which))
                         os.kill(process.pid, what)

@@ -135,8 +135,8 @@ def kill_when_busy(ranks: Ranks, which: int) -> threading.Thread:
     def kill() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            logs = list(ranks.folder.rglob(f"{which}/stderr.log"))
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # the ranks delete files while we look for theirs
+                logs = list(ranks.folder.rglob(f"{which}/stderr.log"))
                 if logs and "update" in logs[0].read_text():
                     os.kill(rank_process(which).pid, signal.SIGKILL)
                     return
