@@ -23,6 +23,7 @@ from reval_core.home import Home
 from tasks.checkpoint import checkpoint
 from tasks.open_run import open_run
 from tasks.progress import Progress
+from tasks.publish import settle
 from tasks.run import Here
 
 CONFIG = "config.yaml"
@@ -53,6 +54,7 @@ def run_cell(config: Config, home: Home, progress: Progress) -> str:
         for here in run.rounds():
             policy = one_round(here, policy)
             after_round(here, policy)
+            settle(here)
         last = Here(run, run.iterations_done() - 1)
         checkpoint(last, policy)
         if config.evaluation.after:

@@ -18,18 +18,26 @@ EVERY_S = 120.0
 
 
 def publish(here: Here) -> None:
-    """Move a log that has grown into the database, and renew the snapshot where one is due.
+    """Settle the store, and renew the snapshot where one is due.
 
     Rounds that follow each other within two minutes share a snapshot; the last one always renews it. What fails here
     has lost nothing and is told, but does not end the run.
     """
+    settle(here)
     run, every, now = here.run, here.run.config.store.snapshot_every, time.monotonic()
     last = here.iteration + 1 == run.config.run.iterations
     try:
-        run.store.settle(least_bytes=SMALL_LOG)
         if every is None or (here.iteration + 1) % every or (now - run.published_at < EVERY_S and not last):
             return
         run.published_at = now
         run.store.snapshot()
+    except StoreError as error:
+        log.warning("%s", error)
+
+
+def settle(here: Here) -> None:
+    """Move a log that has grown into the database: every opening reads it again. A failure is told, as in `publish`."""
+    try:
+        here.run.store.settle(least_bytes=SMALL_LOG)
     except StoreError as error:
         log.warning("%s", error)
