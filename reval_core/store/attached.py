@@ -18,7 +18,7 @@ LINGER_S = 0.25
 """Seconds that the file stays attached behind a block, where nobody has announced himself. To attach it again takes as
 long as to read its log again: 20 ms and more."""
 HOLD_S = 1.0
-"""Seconds after which it does not stay attached behind one, whatever comes: programs that cannot announce themselves."""
+"""Seconds after which it does not stay attached behind one, whatever comes: not everybody announces himself."""
 LEAVE_IN_LOG = "PRAGMA disable_checkpoint_on_shutdown"
 DEFAULTS = "RESET max_vacuum_tasks; RESET wal_autocheckpoint"
 """Settings that blocks change, as a new instance has them: else they would hold for the next block."""
