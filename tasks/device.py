@@ -26,7 +26,6 @@ from prefect.context import FlowRunContext
 from reval_core.home import Home
 from reval_core.store.files import write_text
 from reval_core.store.stages import ProcessIdentity
-from tasks.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +48,15 @@ class Holder:
 
 
 @contextmanager
-def device_held(home: Home, device: str, what: str, progress: Progress) -> Iterator[None]:
+def device_held(home: Home, device: str, what: str) -> Iterator[None]:
     """Hold the device for the block; outside a flow run there is no server to ask, and nothing is held.
+
+    Whom this one waits for is a warning, told once: it is seen where no progress is shown, too.
 
     Args:
         home: the root; the holder's file is under it.
         device: ``cpu``, ``cuda:0``, or ``cpu:1`` for a name of one's own.
         what: told to those who wait.
-        progress: told whom this one waits for.
     """
     if FlowRunContext.get() is None:
         yield
@@ -66,7 +66,7 @@ def device_held(home: Home, device: str, what: str, progress: Progress) -> Itera
     file = home.root / "devices" / f"{device.replace(':', '-')}.json"
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(limit, 1)
-        lease = _acquire(client, limit, file, progress)
+        lease = _acquire(client, limit, file)
         holder = Holder(str(lease), me, what, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
         write_text(file, json.dumps(asdict(holder)))
         done = threading.Event()
@@ -81,7 +81,7 @@ def device_held(home: Home, device: str, what: str, progress: Progress) -> Itera
             file.unlink(missing_ok=True)
 
 
-def _acquire(client: Any, limit: str, file: Path, progress: Progress) -> UUID:
+def _acquire(client: Any, limit: str, file: Path) -> UUID:
     """The lease of the slot, once it is free."""
     told = False
     while True:
@@ -105,7 +105,6 @@ def _acquire(client: Any, limit: str, file: Path, progress: Progress) -> UUID:
                 f"global-concurrency-limit update {limit} --active-slots 0`"
             )  # fmt: skip
             log.warning("waiting for %s, which is held by %s", limit, by)
-            progress.say(f"waiting for {limit}, which is held by {by}")
         time.sleep(LOOK_S)
 
 

@@ -99,7 +99,7 @@ def open_run(
         )
         watch = _attend(stack, config, home, store, run_id, attempt, progress)
         show_crashed(store, run_id, attempt, flow_run_id)
-        _hold_devices(stack, config, home, device, f"{config.run.name} ({run_id}, attempt {attempt})", progress)
+        _hold_devices(stack, config, home, device, f"{config.run.name} ({run_id}, attempt {attempt})")
         _welcome(store, run_id, inputs, progress)
         pad_id = int(tokenizer.pad_token_id or 0)
         ranks = _ranks(stack, config, home, run_id, device)
@@ -144,10 +144,10 @@ def _inputs(config: Config, selection: Selection | None, *, training: bool) -> I
     return inputs if selection is None else replace(inputs, problems=selection.problems)
 
 
-def _hold_devices(stack: ExitStack, config: Config, home: Home, device: str, name: str, progress: Progress) -> None:
+def _hold_devices(stack: ExitStack, config: Config, home: Home, device: str, name: str) -> None:
     """Wait for every device that the run works on, and hold it to the end."""
     for slot in _slots(config, device):
-        stack.enter_context(device_held(home, slot, name, progress))
+        stack.enter_context(device_held(home, slot, name))
 
 
 def _attend(
