@@ -14,7 +14,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 from rich.cells import cell_len
 from rich.console import Console
@@ -23,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import given
+from flows.comma import csv_lines
 from flows.opening import counted
 from flows.terminal import unfolded, visible
 from reval_core.errors import ConfigError, StoreError
@@ -86,7 +86,7 @@ def ask(
         console.print(f"{counted(result.num_rows, 'row')} written to {parquet}", markup=False, soft_wrap=True)
     elif csv:
         with writing(None):
-            pyarrow.csv.write_csv(_plain(result), sys.stdout.buffer)
+            sys.stdout.buffer.writelines(line.encode() for line in csv_lines(result))
             sys.stdout.buffer.flush()
     elif as_json:
         with writing(None):
@@ -129,7 +129,8 @@ def write_file(result: pa.Table, path: Path) -> None:
     """Write a result as CSV, JSON lines or Parquet, by the ending of the file's name (one of `ENDINGS`)."""
     with writing(path):
         if path.suffix == ".csv":
-            pyarrow.csv.write_csv(_plain(result), path)
+            with path.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(csv_lines(result))
         elif path.suffix == ".json":
             path.write_text("".join(f"{line}\n" for line in _json_lines(result)), encoding="utf-8")
         else:
@@ -212,16 +213,6 @@ def find_run(store: Store, text: str) -> str:
     near = difflib.get_close_matches(text, names, n=3)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`reval runs` lists what there is."
     raise StoreError(f"There is no run {text} in this store. {hint}")
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Lists as JSON text, since CSV has none."""
-    columns = {}
-    for name in table.column_names:
-        column = table.column(name)
-        nested = pa.types.is_nested(column.type)
-        columns[name] = pa.array([json.dumps(v, default=str) for v in column.to_pylist()]) if nested else column
-    return pa.table(columns)
 
 
 def show(
