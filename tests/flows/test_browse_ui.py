@@ -6,9 +6,7 @@ in the folder that REVAL_SCREENSHOTS names, else in pytest's own.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from small_run import Finished, rows
 from test_browse import browsing
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_MS = 120_000
 FORMS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1400, "height": 1000}},
@@ -29,26 +25,9 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("REVAL_SCREENSHOTS") or tmp_path_factory.mktemp("pictures"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def address(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with browsing(finished.home.root, tmp_path_factory.mktemp("log") / "browse.log", "--port", 0) as (_, where):
         yield where
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=FORMS)

@@ -6,10 +6,7 @@ in the folder that REVAL_SCREENSHOTS names, else in pytest's own.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +15,15 @@ from served_site import Site, run_id_of, wait_for
 from small_run import BATCH, value
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = Path(os.environ.get("REVAL_SCREENSHOTS") or tmp_path_factory.mktemp("pictures"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    """A page of a browser without a screen."""
-    if BROWSER is None:
-        pytest.skip("no Chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1400, "height": 1200})
-        opened.set_default_timeout(WAIT_MS)
-        yield opened
-        browser.close()
+def page(chromium: Any) -> Any:
+    """A page that is wide enough for Prefect's forms."""
+    opened = chromium.new_page(viewport={"width": 1400, "height": 1200})
+    opened.set_default_timeout(WAIT_MS)
+    return opened
 
 
 def field(page: Any, label: str) -> Any:
