@@ -17,6 +17,7 @@ from reval_core.config import flatten
 from reval_core.config_files import differences
 from reval_core.home import Home
 from reval_core.store import Store
+from reval_core.store.sqlfiles import statement
 from reval_core.store.stages import ProcessIdentity
 
 CHANGES = 4
@@ -125,16 +126,13 @@ def _row(store: Store, run_id: str) -> dict[str, Any]:
 
 
 def _evaluations(store: Store, run_ids: list[str]) -> dict[str, dict[str, str]]:
-    """``benchmark metric`` to run to the value of its newest evaluation with its interval."""
-    newest = (
-        "SELECT run_id, benchmark, metric, arg_max({v: value, l: low, h: high}, (iteration, created_at)) AS at_last "
-        "FROM evaluations WHERE list_contains($runs, run_id) AND iteration >= 0 GROUP BY ALL ORDER BY ALL"
-    )
+    """``benchmark metric`` to run to the value of its newest evaluation, its interval, and the rounds learned then."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in store.query(newest, runs=run_ids).to_pylist():
-        value, low, high = row["at_last"].values()
-        shown = "" if value is None else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
-        found[f"{row['benchmark']} {row['metric']}"][row["run_id"]] = shown
+    for row in store.query(statement("evaluations", "newest"), runs=run_ids).to_pylist():
+        value, low, high = row["value"], row["low"], row["high"]
+        shown = "-" if value is None else f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+        after = counted(row["iteration"] + 1, "round")
+        found[f"{row['benchmark']} {row['metric']}"][row["run_id"]] = f"{shown} after {after}"
     return dict(found)
 
 

@@ -28,6 +28,14 @@ WHERE v.run_id = $run_id
   AND list_contains($benchmark_ids, e.benchmark_id)
 ORDER BY v.benchmark, v.metric, v.iteration;
 
+-- name: newest
+-- Of each run, benchmark and metric the evaluation of the policy that had learned most.
+SELECT run_id, benchmark, metric, iteration, value, low, high
+FROM evaluations
+WHERE list_contains($runs, run_id) AND iteration >= 0
+QUALIFY row_number() OVER (PARTITION BY run_id, benchmark, metric ORDER BY iteration DESC, created_at DESC) = 1
+ORDER BY ALL;
+
 -- name: samples
 -- Every sample of an evaluation with the newest verdict of its verifier.
 SELECT e.benchmark_id, e.problem_count, e.samples_per_problem, v.status, v.answer

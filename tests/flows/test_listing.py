@@ -4,15 +4,17 @@ import json
 from io import StringIO
 from pathlib import Path
 
+import duckdb
 import pytest
 from rich.console import Console
 
 from flows.listing import diff_runs, list_runs
 from reval_core.config_files import differences
 from reval_core.errors import StoreError
+from reval_core.evaluation.metrics import Estimate
 from reval_core.home import Home
-from reval_core.store import Store
-from tests.store.store_example import FORK, RUN, build
+from reval_core.store import Store, evaluations
+from tests.store.store_example import FORK, RUN, build, commit_stage
 
 
 @pytest.fixture
@@ -26,6 +28,11 @@ def printed(show: object, *arguments: object) -> str:
     out = StringIO()
     show(*arguments, Console(file=out, width=200))  # type: ignore[operator]
     return out.getvalue()
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """A table's rows by their first cell."""
+    return {line.split("│")[0].strip(): [cell.strip() for cell in line.split("│")[1:]] for line in text.splitlines()}
 
 
 def test_differences_are_by_dotted_key_and_name_what_one_side_has_not() -> None:
@@ -52,7 +59,7 @@ def test_many_changes_are_counted(home: Home) -> None:
 
 def test_two_runs_are_shown_side_by_side(home: Home) -> None:
     text = printed(diff_runs, home, RUN, FORK)
-    rows = {line.split("│")[0].strip(): [cell.strip() for cell in line.split("│")[1:]] for line in text.splitlines()}
+    rows = rows_of(text)
     assert rows["objective.beta"] == ["0.1", "0.2"]
     assert rows["rounds"] == ["3", "3"]
     assert rows["responses"] == ["12", "12"]  # the fork shares eight of them
@@ -60,6 +67,35 @@ def test_two_runs_are_shown_side_by_side(home: Home) -> None:
     assert f"{FORK} is a fork of {RUN} from round 2" in text
     assert "2 settings alike" in text
     assert f"{FORK} is a fork of {RUN}" in printed(diff_runs, home, FORK, RUN)
+
+
+def test_each_evaluation_says_after_how_many_rounds_it_was_made(home: Home) -> None:
+    with Store(home.database).write() as connection:
+        for run, iteration in ((RUN, 0), (RUN, 2), (FORK, 0)):
+            evaluated(connection, run, iteration, value=0.25 * (iteration + 1))
+    assert rows_of(printed(diff_runs, home, RUN, FORK))["held avg@4"] == [
+        "0.750 [0.650, 0.850] after 3 rounds",
+        "0.250 [0.150, 0.350] after 1 round",
+    ]
+
+
+def evaluated(connection: duckdb.DuckDBPyConnection, run: str, iteration: int, value: float) -> None:
+    """An evaluation of the policy that an iteration of the run gave."""
+    name = f"evl_{run}_{iteration}"
+    evaluations.add(
+        connection,
+        evaluation_id=name,
+        policy_id=f"pol_{run}_{iteration}",
+        benchmark="held",
+        benchmark_id="bmk",
+        batch_id=f"bat_{name}",
+        verifier_id="ver_1",
+        problem_count=1,
+        samples_per_problem=4,
+        settings={},
+        metrics={"avg@4": Estimate(value, value - 0.1, value + 0.1)},
+    )
+    commit_stage(connection, run, iteration, "evaluate", {"evaluation_id": name}, slot="held")
 
 
 def test_a_run_that_is_not_there_is_refused(home: Home) -> None:
