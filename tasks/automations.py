@@ -36,6 +36,8 @@ BREACH = "reval.health.breach"
 """The event of a health rule that is broken; its resource is ``reval.run.<run id>``."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
+BEGUN = "prefect.flow-run.Running"
+"""A heartbeat follows within a second or so, unless the process is killed before."""
 ENDS = ("Completed", "Nothing to do", "Failed", "TimedOut", "Crashed", "Cancelled", "AwaitingRetry", "Suspended")
 """Names of the states after which no heartbeat is to be expected."""
 TROUBLE = ("Failed", "TimedOut", "Crashed", "Late")
@@ -98,10 +100,11 @@ def install(client: SyncPrefectClient, *, webhook: str | None, heartbeat_s: floa
 
 
 def dead_run(dead_after_s: float) -> AutomationCore:
-    """Crash a flow run of ours whose heartbeats have stopped without an end.
+    """Crash a flow run of ours whose heartbeats have stopped, or never began, without an end.
 
     The ends are named one by one: any event that is expected ends Prefect's waiting, and only a heartbeat begins it
-    anew, so a run that dies after an expected ``Running`` would be waited for by nobody. A heartbeat that reaches the
+    anew, so a run that dies after an expected ``Running`` would be waited for by nobody. That one begins a wait and
+    does not end it: a process that was killed right behind it has sent no heartbeat. A heartbeat that reaches the
     server after the end, within some hundredths of a second, begins a wait for nothing; the server then refuses to
     crash what has ended, and says so in its log.
     """
@@ -110,7 +113,7 @@ def dead_run(dead_after_s: float) -> AutomationCore:
         description="A flow run whose heartbeats stop without an end is marked as crashed.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
-            after={HEARTBEAT},
+            after={HEARTBEAT, BEGUN},
             expect={HEARTBEAT, *_states(ENDS)},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=OURS,
@@ -157,13 +160,14 @@ def _put(client: SyncPrefectClient, wanted: AutomationCore) -> None:
 
 
 def _wait_for_life(client: SyncPrefectClient) -> None:
-    """Begin the wait for a heartbeat of every run of ours that the server holds for running.
+    """Begin the wait for a heartbeat of every run of ours that the server holds for running, or for about to.
 
     A server that was down has forgotten whom it waited for, and a run that died meanwhile sends nothing that would
-    begin the wait. So one heartbeat is given in the name of each: those that live follow it up themselves.
+    begin the wait; nor does one whose process was still being started when it and its runner were killed. So one
+    heartbeat is given in the name of each: those that live follow it up themselves.
     """
     ours = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
         tags=FlowRunFilterTags(all_=[TAG]),
     )
     given = [

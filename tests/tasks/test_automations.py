@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import refresh_global_settings_context
 from prefect.events import emit_event
-from prefect.states import Failed, Running, Scheduled
+from prefect.states import Failed, Pending, Running, Scheduled
 from prefect.types._datetime import now
 
 import tasks.health
@@ -329,13 +329,24 @@ def test_a_killed_run_is_crashed_and_told_of_and_others_are_left_alone(
 
 
 @pytest.mark.long
+def test_a_run_that_was_killed_before_its_first_heartbeat_is_crashed_and_told_of(
+    installed: SyncPrefectClient, receiver: Receiver
+) -> None:
+    installed.create_flow_run(broken, name="stillborn", tags=["reval"], state=Running())
+    (told,) = until(lambda: receiver.of("stillborn"), limit_s=2 * HEARTBEAT_S + LIMIT_S)
+    assert (told["what"], told["run"], run_of(installed, "stillborn").state_name) == ("crashed", None, "Crashed")
+
+
+@pytest.mark.long
 def test_a_run_that_died_while_the_server_was_down_is_crashed_after_the_next_installation(
     installed: SyncPrefectClient, server: Server
 ) -> None:
-    # Prefect waits from a heartbeat on, and forgets that while it is down; so one that never beat stands for it
+    # a server that was down has forgotten whom it waited for; nothing of what is pending begins a wait by itself
     installed.create_flow_run(broken, name="unplugged", tags=["reval"], state=Running())
+    installed.create_flow_run(broken, name="about to", tags=["reval"], state=Pending())
     server.stop()
     server.start()
     until(lambda: healthy(installed))
     install(installed, webhook=None, heartbeat_s=HEARTBEAT_S, dead_after_s=2 * HEARTBEAT_S)
-    until(lambda: run_of(installed, "unplugged").state_name == "Crashed", limit_s=2 * HEARTBEAT_S + LIMIT_S)
+    for name in ("unplugged", "about to"):
+        until(lambda name=name: run_of(installed, name).state_name == "Crashed", limit_s=2 * HEARTBEAT_S + LIMIT_S)
