@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tasks.references import Evaluated
 
 app = typer.Typer()
+CHANGED_BY = "Change it by -k, --limit, --set evaluation.temperature=T, or --config FILE."
+"""How an evaluation is given other settings than it takes."""
 
 PolicyName = Annotated[
     str, typer.Argument(help="Policy id (or its first digits), best:RUN, latest, model folder, or builtin:tiny.")
@@ -27,9 +29,11 @@ Benchmarks = Annotated[str | None, typer.Option(help="Names or files, separated 
 Columns = Annotated[
     str | None, typer.Option("--fields", help="Columns of these files, as question=prompt,answer=solution.")
 ]
-Samples = Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k.")]
-Limit = Annotated[int | None, typer.Option(help="Problems of a benchmark at most.")]
-EvaluationConfig = Annotated[Path | None, typer.Option(help="Configuration for prompt, sampling and model.")]
+Samples = Annotated[int | None, typer.Option("--samples", "-k", help="k of avg@k; else as in the policy's own run.")]
+Limit = Annotated[int | None, typer.Option(help="Problems of a benchmark at most; else as in the policy's own run.")]
+EvaluationConfig = Annotated[
+    Path | None, typer.Option(help="Configuration for prompt, sampling and model; else that of the policy's own run.")
+]
 
 
 def _not_an_option(value: str) -> str:
@@ -159,20 +163,13 @@ def _evaluated(
             opening.check_benchmarks(names or [], limit, fields, files)
         configure(home)
         with progress.waiting("loading libraries"):
-            from flows.evaluate import evaluate_flow, evaluation_of
+            from flows.evaluate import Asked, evaluate_flow, evaluation_of, taken
+        asked = Asked(samples, limit, config, tuple(overrides or ()))
         with served(home, progress):
             for policy in found:
                 progress.say(f"evaluating {policy}")
-                settings, policy_id = evaluation_of(
-                    home,
-                    policy,
-                    names,
-                    fields=fields,
-                    samples=samples,
-                    limit=limit,
-                    config=config,
-                    overrides=tuple(overrides or ()),
-                )
+                settings, policy_id = evaluation_of(home, policy, names, asked, fields)
+                progress.say(f"{taken(home, settings, policy_id, asked)}. {CHANGED_BY}")
                 done = evaluate_flow(settings, home, progress, policy_id)
                 names = names or [one.benchmark for one in done]
                 results.append(done)

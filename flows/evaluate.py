@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,22 @@ def _round_of(store: Store, policy_id: str | None) -> int:
     return -1 if iteration is None else int(iteration)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for of an evaluation; the rest is as in the policy's own run."""
+
+    samples: int | None = None
+    """k of avg@k."""
+    limit: int | None = None
+    """Problems of each benchmark at most."""
+    config: Path | None = None
+    """Configuration to evaluate under in the place of that of the policy's run."""
+    overrides: tuple[str, ...] = ()
+    """``key=value`` settings on top."""
+
+
 def evaluation_of(
-    home: Home,
-    policy: str,
-    benchmarks: list[str] | None,
-    *,
-    samples: int | None,
-    limit: int | None,
-    config: Path | None,
-    overrides: tuple[str, ...],
-    fields: dict[str, str] | None = None,
+    home: Home, policy: str, benchmarks: list[str] | None, asked: Asked, fields: dict[str, str] | None = None
 ) -> tuple[Config, str | None]:
     """The configuration of an evaluation, and the stored policy's id, None for a base model.
 
@@ -73,17 +80,16 @@ def evaluation_of(
         home: the root.
         policy: the first digits of a stored policy's id, a model folder, a hub id or a built-in model.
         benchmarks: names or problem files; None for those of the policy's own run.
-        samples: k of avg@k; None as configured.
-        limit: problems of a benchmark at most; None as configured.
-        config: configuration to evaluate under; None for that of the policy's own run.
-        overrides: ``key=value`` settings on top.
+        asked: what the options name.
         fields: our names (question, answer) to the columns of the problem files among `benchmarks`.
     """
-    policy_id, tree = settings_of(home, policy, config)
+    policy_id, tree = settings_of(home, policy, asked.config)
     name = policy_id.removeprefix("pol_")[:12] if policy_id else "base"
     tree["run"] = {**tree.get("run", {}), "name": f"evaluate-{name}", "iterations": 0}
-    wanted = {"benchmarks": benchmarks, "samples_per_problem": samples, "limit": limit}
-    given = {key: value for key, value in wanted.items() if value is not None}
+    wanted = {"benchmarks": benchmarks, "samples_per_problem": asked.samples, "limit": asked.limit}
+    given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+    if asked.limit is not None:
+        given["limits"] = {}  # those of the configuration would go before it
     tree["evaluation"] = {**tree.get("evaluation", {}), **given, "before": True}
     if fields is not None:
         tree["evaluation"]["files"] = {
@@ -91,7 +97,35 @@ def evaluation_of(
         }
     if not tree["evaluation"].get("benchmarks"):
         raise ConfigError("Nothing to evaluate on: name --benchmarks, as arithmetic or aime24, or a problem file.")
-    return parse_config(_overridden(tree, overrides)), policy_id
+    return parse_config(_overridden(tree, asked.overrides)), policy_id
+
+
+def taken(home: Home, settings: Config, policy_id: str | None, asked: Asked) -> str:
+    """What `evaluation_of` took from where: ``as in run a-1b2c: temperature 1, amc whole; as asked: 4 samples``."""
+    own = settings.evaluation
+    caps = [(name, own.limits.get(name, own.limit)) for name in own.benchmarks]
+    subsets = [f"{name} {'whole' if cap is None else f'at most {cap:,} problems'}" for name, cap in caps]
+    by_set = {key.partition("=")[0].strip().removeprefix("evaluation.").split(".")[0] for key in asked.overrides}
+    parts = [
+        (f"{own.samples_per_problem} samples a problem", asked.samples is not None or "samples_per_problem" in by_set),
+        (f"temperature {own.temperature:g}", "temperature" in by_set),
+        (", ".join(subsets), asked.limit is not None or not by_set.isdisjoint({"limit", "limits"})),
+    ]
+    from_there = ", ".join(text for text, is_asked in parts if not is_asked)
+    as_asked = ", ".join(text for text, is_asked in parts if is_asked)
+    told = [(_source(home, policy_id, asked.config), from_there), ("as asked", as_asked)]
+    return "; ".join(f"{source}: {text}" for source, text in told if text)
+
+
+def _source(home: Home, policy_id: str | None, config: Path | None) -> str:
+    if config is not None:
+        return f"as in {config}"
+    if policy_id is None:
+        return "as by default"
+    found = Store(home.database).query_live(
+        "SELECT run_id FROM store.policies WHERE policy_id = $policy", policy=policy_id
+    )
+    return f"as in run {found.to_pylist()[0]['run_id']}"
 
 
 def rows(found: Sequence[Evaluated]) -> list[Row]:

@@ -11,17 +11,15 @@ from prefect import flow
 
 from flows import choosing, closing
 from flows.cli_experiment import show
-from flows.evaluate import evaluate_flow, evaluation_of, rows
+from flows.evaluate import Asked, evaluate_flow, evaluation_of, rows, taken
 from flows.experiment import run_experiment
 from flows.offered import Answer, ConfigFile, Count, Words, at_work, plain, tell
 from flows.opening import LATEST
 from flows.rescore import rescore as rescore_flow
 from flows.starting import policy_named, resolved
-from reval_core.config import Config
 from reval_core.config_files import parse_config
 from reval_core.experiments.experiment import load_experiment
 from reval_core.experiments.tables import as_json
-from reval_core.home import Home
 from tasks.compare import compare as paired
 from tasks.compare_page import write_comparison
 from tasks.context import flow_run_id
@@ -70,16 +68,19 @@ def evaluate(
         config: Configuration file for prompt, sampling and model. Empty: that of the policy's own run.
         overrides: Settings to change, as lines key.path=value.
     """
+    wished = _wished(samples, limit, config, overrides)
     with at_work() as (home, progress):
 
         def mean() -> Answer:
             chosen = policy_named(home, policy, config)
-            wanted, policy_id = _evaluation(home, chosen, benchmarks, samples, limit, config, overrides)
+            wanted, policy_id = evaluation_of(home, chosen, benchmarks or None, wished)
             return {"policy_id": policy_id, "config": wanted.model_dump(mode="json")}
 
         asked = {"policy": policy, "benchmarks": benchmarks, "samples": samples, "limit": limit, "config": config}
         start = resolved(home, flow_run_id(), "evaluate", asked, mean)
-        done = evaluate_flow.fn(parse_config(start["config"]), home, progress, start["policy_id"])
+        settings = parse_config(start["config"])
+        progress.say(taken(home, settings, start["policy_id"], wished))
+        done = evaluate_flow.fn(settings, home, progress, start["policy_id"])
         told, name = rows(done), start["policy_id"] or policy
         tell(progress, f"evaluated {name}", lambda console: closing.show_evaluations(told, console))
         return {"policy_id": start["policy_id"], "metrics": [list(row) for row in told]}
@@ -106,21 +107,24 @@ def compare(
         config: Configuration file for prompt, sampling and model. Empty: that of each policy's own run.
         overrides: Settings to change, as lines key.path=value.
     """
+    wished = _wished(samples, limit, config, overrides)
     with at_work() as (home, progress):
 
         def mean() -> Answer:
-            names, sides = benchmarks, []
+            names, sides = benchmarks or None, []
             for word in (first, second):
                 chosen = policy_named(home, word, config)
-                wanted, policy_id = _evaluation(home, chosen, names, samples, limit, config, overrides)
+                wanted, policy_id = evaluation_of(home, chosen, names, wished)
                 names = names or list(wanted.evaluation.benchmarks)
                 sides.append({"policy_id": policy_id, "config": wanted.model_dump(mode="json")})
             return {"sides": sides}
 
         start = resolved(home, flow_run_id(), "compare", {"first": first, "second": second}, mean)
-        sides = [
-            evaluate_flow.fn(parse_config(side["config"]), home, progress, side["policy_id"]) for side in start["sides"]
-        ]
+        sides = []
+        for side in start["sides"]:
+            settings = parse_config(side["config"])
+            progress.say(taken(home, settings, side["policy_id"], wished))
+            sides.append(evaluate_flow.fn(settings, home, progress, side["policy_id"]))
         found = paired(home, *sides)
         page = write_comparison(home, sides[0], sides[1], found)
         names = [side["policy_id"] or word for side, word in zip(start["sides"], (first, second), strict=True)]
@@ -143,21 +147,5 @@ def experiment(file: ConfigFile = "configs/experiments/tiny.yaml", workers: Coun
         return {"experiments": [json.loads(as_json(results)) for results in done]}
 
 
-def _evaluation(
-    home: Home,
-    policy: str,
-    benchmarks: list[str] | None,
-    samples: int | None,
-    limit: int | None,
-    config: str | None,
-    overrides: list[str] | None,
-) -> tuple[Config, str | None]:
-    return evaluation_of(
-        home,
-        policy,
-        benchmarks or None,
-        samples=samples,
-        limit=limit,
-        config=Path(config) if config else None,
-        overrides=tuple(overrides or ()),
-    )
+def _wished(samples: int | None, limit: int | None, config: str | None, overrides: list[str] | None) -> Asked:
+    return Asked(samples, limit, Path(config) if config else None, tuple(overrides or ()))

@@ -7,6 +7,7 @@ import pytest
 from small_run import ROUNDS, Finished, counts, rows, sampled, value
 
 from flows import evaluate
+from flows.evaluate import Asked
 from reval_core.errors import StoreError
 from reval_core.home import Home
 from reval_core.store import Store, runs
@@ -21,7 +22,7 @@ def asked(
 ) -> dict[str, float]:
     """Metric to value."""
     settings, policy_id = evaluate.evaluation_of(
-        home, policy, [str(benchmark)], samples=samples, limit=None, config=None, overrides=overrides
+        home, policy, [str(benchmark)], Asked(samples=samples, overrides=overrides)
     )
     found = evaluate.evaluate_flow.fn(settings, home, Progress(quiet=True), policy_id)
     assert {one.benchmark for one in found} == {str(benchmark)}
@@ -55,6 +56,43 @@ def test_a_stored_policy(
     right = "SELECT avg((status = 'correct')::INTEGER) FROM trajectories WHERE purpose = 'evaluation' AND batch_id = $b"
     batch = value(copied, "SELECT batch_id FROM store.evaluations WHERE samples_per_problem = 4")
     assert more["avg@4"] == value(copied, right, b=batch)
+
+
+def test_what_is_taken_from_the_policys_run_is_told_and_what_is_asked_for_apart(
+    finished: Finished, benchmark_file: Path, tmp_path: Path
+) -> None:
+    home, policy, name = finished.home, finished.outcome.policy_id, str(benchmark_file)
+
+    def line(asked: Asked, policy: str = policy, names: list[str] | None = None) -> str:
+        settings, policy_id = evaluate.evaluation_of(home, policy, names, asked)
+        return evaluate.taken(home, settings, policy_id, asked)
+
+    source = f"as in run {finished.outcome.run_id}"
+    assert line(Asked()) == f"{source}: 2 samples a problem, temperature 1, {name} whole"
+    wished = Asked(samples=4, limit=1, overrides=("evaluation.temperature=0.6",))
+    assert line(wished) == f"as asked: 4 samples a problem, temperature 0.6, {name} at most 1 problems"
+    by_name = Asked(overrides=("evaluation.limits.arithmetic=100",))
+    both = line(by_name, names=["arithmetic", name])
+    assert both == (
+        f"{source}: 2 samples a problem, temperature 1; as asked: arithmetic at most 100 problems, {name} whole"
+    )
+    assert line(Asked(limit=5), "builtin:tiny", ["arithmetic"]) == (
+        "as by default: 16 samples a problem, temperature 1; as asked: arithmetic at most 5 problems"
+    )
+    file = tmp_path / "own.yaml"
+    file.write_text(finished.config.to_yaml(), encoding="utf-8")
+    assert line(Asked(config=file)).startswith(f"as in {file}: 2 samples")
+
+
+def test_a_limit_that_is_asked_for_goes_before_those_of_the_policys_run(
+    finished: Finished, copied: Home, benchmark_file: Path
+) -> None:
+    config = finished.config.model_dump(mode="json")
+    config["evaluation"]["limits"] = {str(benchmark_file): 3}
+    with Store(copied.database).write() as connection:
+        runs.set_config(connection, finished.outcome.run_id, config)
+    settings, _ = evaluate.evaluation_of(copied, finished.outcome.policy_id, None, Asked(limit=2))
+    assert (settings.evaluation.limit, settings.evaluation.limits) == (2, {})
 
 
 def test_a_policy_that_is_only_a_lineage_is_learned_again(

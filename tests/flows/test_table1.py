@@ -26,7 +26,7 @@ def test_ours_stand_below_with_intervals(finished: Finished, copied: Home, bench
     policy = finished.outcome.policy_id
     files = f"evaluation.files={{aime24: {{path: {benchmark_file}}}, amc: {{path: {benchmark_file}, limit: 2}}}}"
     settings, policy_id = evaluate.evaluation_of(
-        copied, policy, ["aime24", "amc"], samples=2, limit=None, config=None, overrides=(files,)
+        copied, policy, ["aime24", "amc"], evaluate.Asked(samples=2, overrides=(files,))
     )
     done = evaluate.evaluate_flow.fn(settings, copied, Progress(quiet=True), policy_id)
     rows, page = write_table1(copied)
