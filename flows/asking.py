@@ -24,13 +24,14 @@ from rich.text import Text
 from flows import given
 from flows.comma import csv_lines
 from flows.opening import counted
-from flows.terminal import unfolded, visible
+from flows.terminal import unfolded
 from reval_core.errors import ConfigError, StoreError
 from reval_core.home import Home
 from reval_core.identity import finite
 from reval_core.store import Store
 from reval_core.store.ids import whole_id
 from reval_core.store.sqlfiles import description, query_names, query_text
+from reval_core.visible import visible
 
 READ_WAIT_S = 30.0
 """Seconds that a reader waits for a run's commit to end; commits take a fraction of one."""

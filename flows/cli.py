@@ -26,12 +26,13 @@ from flows.cli_prune import archive, prune
 from flows.cli_serve import app as serve_commands
 from flows.cli_stages import app as stage_commands
 from flows.cli_store import app as store_commands
-from flows.terminal import ConfigPath, Overrides, Parameters, console, served, visible
+from flows.terminal import ConfigPath, Overrides, Parameters, console, served
 from flows.tries import in_fresh_processes
 from reval_core.config import Config
 from reval_core.config_files import load_config
 from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home, find_home
+from reval_core.visible import VisibleFormatter, visible
 from tasks.progress import Progress, Terminal
 from tasks.services import configure
 
@@ -160,7 +161,8 @@ def _log_warnings() -> None:
     """Warnings on the terminal; everything else only in the attempt's log file."""
     handler = RichHandler(console=Terminal(stderr=True, emoji=False), show_path=False, show_time=False)
     handler.setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(VisibleFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 @app.command()
@@ -235,7 +237,7 @@ def _train(
 
             fork = planning.fork(settings, home, start_from=start_from, force=force)
             for line in opening.about_fork(settings, home, fork, overrides):
-                progress.say(line)
+                progress.say(visible(line))
             return fork
 
         with served(home, progress, meanwhile=load) as fork:

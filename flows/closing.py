@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.opening import counted
-from flows.terminal import unfolded, visible
+from flows.terminal import unfolded
 from reval_core.config import Config
+from reval_core.visible import visible
 
 if TYPE_CHECKING:
     from flows.generate import Generated

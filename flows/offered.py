@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from rich.console import Console
 
+from flows.terminal import Shown
 from reval_core.home import Home, find_home
 from tasks.progress import Progress
 from tasks.services import configure
@@ -40,7 +41,7 @@ def at_work() -> Iterator[tuple[Home, Progress]]:
 def tell(progress: Progress, what: str, show: Callable[[Console], None]) -> None:
     """Put what the command of the same name prints at its end into the run's log, under a line that says what it is."""
     page = io.StringIO()
-    show(Console(file=page, width=WIDE))
+    show(Shown(file=page, width=WIDE))
     progress.say(f"{what}\n{page.getvalue().strip(chr(10))}")
 
 

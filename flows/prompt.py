@@ -35,11 +35,11 @@ from flows import asking, listing
 from flows.completion import StoreCompleter, read_names, split
 from flows.given import parameters_of
 from flows.opening import counted
-from flows.terminal import visible
 from reval_core.errors import ConfigError, RevalError, StoreError
 from reval_core.home import Home
 from reval_core.store.migrations import now
 from reval_core.store.sqlfiles import query_text
+from reval_core.visible import visible
 
 
 def open_prompt(home: Home, console: Console, limit: int) -> None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from reval_core.home import Home
+from reval_core.visible import visible
 from tasks.progress import Progress, Terminal
 from tasks.services import prefect_server
 
 T = TypeVar("T")
 PIPE_WIDTH = 1_000_000
 """Characters of a line where there is no terminal: no table is as wide, and what a program reads is not folded."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-console = Terminal(highlight=False, emoji=False)
 
 ConfigPath = Annotated[Path, typer.Argument(help="Configuration file, for example configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -31,19 +30,25 @@ Parameters = Annotated[
 ]
 
 
-def visible(text: str, keep: str = "") -> str:
-    """The text with its control characters, but those to ``keep``, as a program writes them, such as ``\\x1b``.
+class Shown(Terminal):
+    """A terminal to which every text goes without control characters: names, questions and answers are of others.
 
-    A completion may hold some that move the cursor, colour what follows, or give the terminal orders.
+    Colours are markup of our own; a ``Text`` is taken as it is.
     """
-    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text as Rich renders it."""
+        return super().render_str(visible(text, keep="\n\t"), **options)
+
+
+console = Shown(highlight=False, emoji=False)
 
 
 def unfolded(console: Console) -> Console:
     """The console; where it leads into a pipe, which has no width, one that does not fold what a program reads."""
     if console.is_terminal or console.file is not sys.stdout:  # a page of a log has a width of its own
         return console
-    return Terminal(width=PIPE_WIDTH, highlight=False, emoji=False)
+    return Shown(width=PIPE_WIDTH, highlight=False, emoji=False)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ AT_ONCE = 100
 """Parameters, or tags, that MLflow takes in one call."""
 BATCH = 900
 """Metric points in one call; MLflow takes at most 1,000."""
+LONGEST_KEY = 250
+"""Characters of a parameter's or a tag's name."""
 
 
 @dataclass
@@ -191,7 +193,13 @@ def evaluation_points(rows: Iterable[Mapping[str, Any]]) -> list[Metric]:
 
 
 def _name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._") or "unnamed"
+
+
+def _key(setting: str) -> str:
+    """A setting's name as MLflow takes it: some have names of the user's own in them, as of files or benchmarks."""
+    parts = (re.sub(r"[^\w.\- :]", "_", part) for part in setting.split("/"))
+    return "/".join("_" if part == ".." else part for part in parts if part not in ("", "."))[:LONGEST_KEY]
 
 
 def _point(key: str, value: float, at: datetime, step: int) -> Metric:
@@ -251,7 +259,7 @@ def _relocate(home: Home, old: str, new: str) -> None:
 
 def _params(config: Config) -> list[Param]:
     """What decides the run and never changes in it; MLflow does not let a parameter change."""
-    return [Param(key, str(value)[:6000]) for key, value in flatten(config.identity()).items()]
+    return [Param(_key(key), str(value)[:6000]) for key, value in flatten(config.identity()).items()]
 
 
 def _tags(run: Run) -> list[RunTag]:
@@ -266,7 +274,7 @@ def _tags(run: Run) -> list[RunTag]:
         "reval.base_policy_id": run.record.base_policy_id,
         "prefect.flow_run_id": run.flow_run_id,
     }
-    return [RunTag(key, str(value)) for key, value in tags.items() if value is not None]
+    return [RunTag(_key(key), str(value)) for key, value in tags.items() if value is not None]
 
 
 SYSTEM = {

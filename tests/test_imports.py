@@ -14,6 +14,7 @@ BOTTOM = {
     "exclusive": (),
     "identity": (),
     "redaction": (),
+    "visible": (),
     "yaml_text": (),
     "home": ("errors",),
     "registry": ("errors",),

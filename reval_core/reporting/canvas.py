@@ -21,6 +21,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from reval_core.visible import visible
+
 Column = NDArray[np.float64]
 
 
@@ -153,6 +155,11 @@ def finish(figure: Figure, *, empty: bool) -> Figure:
             columnspacing=1.4,
         )
     return figure
+
+
+def as_label(text: str) -> str:
+    """A name of the user's own as matplotlib draws it letter by letter: without control characters or formulas."""
+    return visible(text).replace("$", r"\$")
 
 
 def share_axis(axes: Axes, values: Column) -> None:

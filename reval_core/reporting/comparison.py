@@ -22,6 +22,7 @@ from reval_core.reporting.canvas import (
     TEAL,
     VIOLET,
     Table,
+    as_label,
     finish,
     line,
     numbers,
@@ -53,7 +54,7 @@ def curves(arms: Mapping[str, Table], x: str, *, xlabel: str, ylabel: str, thres
         some = True
         colour = COLOURS[index % len(COLOURS)]
         axes.fill_between(at, low, high, color=colour, alpha=0.14, linewidth=0)
-        line(axes, at, value, color=colour, label=name, linestyle=STYLES[index // len(COLOURS) % len(STYLES)])
+        line(axes, at, value, color=colour, label=as_label(name), linestyle=STYLES[index // len(COLOURS) % len(STYLES)])
     axes.set_xlabel(xlabel, fontsize=10.5, color=MUTED)
     return finish(figure, empty=not some)
 
@@ -71,7 +72,7 @@ def differences(rows: Sequence[tuple[str, float, float, float]], *, xlabel: str)
         colour = MUTED if low <= 0 <= high else TEAL if value > 0 else ROSE
         axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.3, solid_capstyle="butt")
         axes.plot([value], [place], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_yticks(range(len(rows)), [as_label(row[0]) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(visible=False)

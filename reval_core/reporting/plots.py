@@ -20,6 +20,7 @@ from reval_core.reporting.canvas import (
     Column,
     Table,
     annotate,
+    as_label,
     finish,
     layered,
     line,
@@ -67,7 +68,7 @@ def learning_curve(rounds: Table, evaluations: Table, *, evaluated: str = "evalu
         _evaluation_points(axes, points, evaluated)
         share_axis(axes, np.concatenate([accuracy, points[1], points[3]]))
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+        figure.suptitle(as_label(title), x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     return finish(figure, empty=not (x.size or points.size))
 
 
@@ -87,7 +88,7 @@ def _evaluation_points(axes: Axes, points: Column, name: str) -> None:
         markeredgecolor="white",
         ecolor=(BLUE, 0.3),
         elinewidth=6,
-        label=f"{name} and 95 % interval",
+        label=f"{as_label(name)} and 95 % interval",
         zorder=4,
     )
     annotate(axes, (at[0], value[0]), f"{value[0]:.0%}", offset=(9, -1), va="center")
