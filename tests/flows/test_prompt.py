@@ -460,7 +460,7 @@ def test_a_further_result_goes_to_a_file_of_its_own_and_overwrites_none(
     answer(f"\\o '{tmp_path}/out.csv'")
     answer("select 1 as a; select 2 as a;")
     found = {path.name: path.read_text().split() for path in tmp_path.iterdir()}
-    assert found == {"out.csv": ['"a"', "1"], "out-2.csv": ["another's"], "out-3.csv": ['"a"', "2"]}
+    assert found == {"out.csv": ["a", "1"], "out-2.csv": ["another's"], "out-3.csv": ["a", "2"]}
 
 
 def test_a_file_that_cannot_be_written_is_said(answer: Callable[[str], str], tmp_path: Path) -> None:
