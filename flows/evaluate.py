@@ -15,7 +15,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.opening import find_policy
+from flows.opening import counted, find_policy
 from reval_core.config import Config
 from reval_core.config_files import apply_override, load_config, parse_config
 from reval_core.errors import ConfigError
@@ -105,7 +105,7 @@ def taken(home: Home, settings: Config, policy_id: str | None, asked: Asked) -> 
     """What `evaluation_of` took from where: ``as in run a-1b2c: temperature 1, amc whole; as asked: 4 samples``."""
     own = settings.evaluation
     caps = [(name, own.limits.get(name, own.limit)) for name in own.benchmarks]
-    subsets = [f"{name} {'whole' if cap is None else f'at most {cap:,} problems'}" for name, cap in caps]
+    subsets = [f"{name} {'whole' if cap is None else 'at most ' + counted(cap, 'problem')}" for name, cap in caps]
     by_set = {key.partition("=")[0].strip().removeprefix("evaluation.").split(".")[0] for key in asked.overrides}
     parts = [
         (f"{own.samples_per_problem} samples a problem", asked.samples is not None or "samples_per_problem" in by_set),

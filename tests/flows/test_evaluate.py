@@ -70,7 +70,7 @@ def test_what_is_taken_from_the_policys_run_is_told_and_what_is_asked_for_apart(
     source = f"as in run {finished.outcome.run_id}"
     assert line(Asked()) == f"{source}: 2 samples a problem, temperature 1, {name} whole"
     wished = Asked(samples=4, limit=1, overrides=("evaluation.temperature=0.6",))
-    assert line(wished) == f"as asked: 4 samples a problem, temperature 0.6, {name} at most 1 problems"
+    assert line(wished) == f"as asked: 4 samples a problem, temperature 0.6, {name} at most 1 problem"
     by_name = Asked(overrides=("evaluation.limits.arithmetic=100",))
     both = line(by_name, names=["arithmetic", name])
     assert both == (
