@@ -237,7 +237,7 @@ def _train(
 
             fork = planning.fork(settings, home, start_from=start_from, force=force)
             for line in opening.about_fork(settings, home, fork, overrides):
-                progress.say(visible(line))
+                progress.say(line)
             return fork
 
         with served(home, progress, meanwhile=load) as fork:

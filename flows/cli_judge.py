@@ -12,7 +12,6 @@ import typer
 from flows.terminal import Overrides, Parameters, console, served
 from reval_core.errors import ConfigError
 from reval_core.home import find_home
-from reval_core.visible import visible
 from tasks.progress import Progress
 from tasks.services import configure
 
@@ -168,9 +167,9 @@ def _evaluated(
         asked = Asked(samples, limit, config, tuple(overrides or ()))
         with served(home, progress):
             for policy in found:
-                progress.say(visible(f"evaluating {policy}"))
+                progress.say(f"evaluating {policy}")
                 settings, policy_id = evaluation_of(home, policy, names, asked, fields)
-                progress.say(visible(f"{taken(home, settings, policy_id, asked)}. {CHANGED_BY}"))
+                progress.say(f"{taken(home, settings, policy_id, asked)}. {CHANGED_BY}")
                 done = evaluate_flow(settings, home, progress, policy_id)
                 names = names or [one.benchmark for one in done]
                 results.append(done)

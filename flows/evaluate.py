@@ -22,7 +22,6 @@ from reval_core.errors import ConfigError
 from reval_core.home import Home
 from reval_core.problems.benchmarks import BENCHMARKS
 from reval_core.store import Store
-from reval_core.visible import visible
 from tasks.context import flow_run_id
 from tasks.evaluate import evaluate
 from tasks.open_run import open_run
@@ -47,7 +46,7 @@ def evaluate_flow(config: Config, home: Home, progress: Progress, policy_id: str
     with open_run(config, home, progress=progress, flow_run_id=flow_run_id(), training=False) as run:
         here = Here(run, _round_of(run.store, policy_id))
         for one in of_policy(run.store, policy_id, run.benchmarks) if policy_id else []:
-            progress.say(visible(f"not all of it is new to this policy: {one}"))
+            progress.say(f"not all of it is new to this policy: {one}")
         return [evaluate(here, policy_id or run.base.policy_id, name) for name in config.evaluation.benchmarks]
 
 

@@ -36,7 +36,6 @@ from reval_core.store.exchange import (
 )
 from reval_core.store.exchange.foreign import SUFFIXES, check_fields
 from reval_core.store.exchange.tally import no_step
-from reval_core.visible import visible
 from tasks.progress import Progress
 
 
@@ -114,7 +113,7 @@ def import_from(
         tally = Tally()
         for done, path in enumerate(paths, start=1):
             # of several files the files are counted, of one its rows
-            step = partial(progress.step, visible(f"importing {path.name}")) if len(paths) == 1 else no_step
+            step = partial(progress.step, f"importing {path.name}") if len(paths) == 1 else no_step
             if tokeniser is None or exported[path]:
                 one = import_export(store, path, step)
             else:
@@ -122,9 +121,9 @@ def import_from(
             whole = whole and (one.new + one.known > 0 or not one.left_out)
             tally.add(one)
             if len(paths) > 1:
-                progress.step(visible(f"importing files of {source}"), done, len(paths))
+                progress.step(f"importing files of {source}", done, len(paths))
         for line in _told(source, len(paths), tally):
-            progress.say(visible(line))
+            progress.say(line)
     store.settle()
     return whole
 

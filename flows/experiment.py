@@ -32,7 +32,6 @@ from reval_core.experiments.results import Results, choose, compared
 from reval_core.home import Home
 from reval_core.policies.base import base_policy
 from reval_core.store import Store, curves
-from reval_core.visible import visible
 from tasks.cell import Computed, cell_root, compute, finished
 from tasks.compared import write_results
 from tasks.preflight import check_settings
@@ -87,7 +86,7 @@ def alone(experiment: Experiment, home: Home, progress: Progress) -> list[Experi
     found = []
     for level, wanted in experiment.problems.items():
         question = min(rates, key=lambda name: abs(rates[name] - wanted.base_pass_rate))
-        progress.say(visible(f"  {level}: {question} with pass rate {rates[question]:.2f}"))
+        progress.say(f"  {level}: {question} with pass rate {rates[question]:.2f}")
         found.append(experiment.on_problem(level, question, rates[question]))
     return found
 

@@ -20,7 +20,6 @@ from flows.starting import policy_named, resolved
 from reval_core.config_files import parse_config
 from reval_core.experiments.experiment import load_experiment
 from reval_core.experiments.tables import as_json
-from reval_core.visible import visible
 from tasks.compare import compare as paired
 from tasks.compare_page import write_comparison
 from tasks.context import flow_run_id
@@ -80,7 +79,7 @@ def evaluate(
         asked = {"policy": policy, "benchmarks": benchmarks, "samples": samples, "limit": limit, "config": config}
         start = resolved(home, flow_run_id(), "evaluate", asked, mean)
         settings = parse_config(start["config"])
-        progress.say(visible(taken(home, settings, start["policy_id"], wished)))
+        progress.say(taken(home, settings, start["policy_id"], wished))
         done = evaluate_flow.fn(settings, home, progress, start["policy_id"])
         told, name = rows(done), start["policy_id"] or policy
         tell(progress, f"evaluated {name}", lambda console: closing.show_evaluations(told, console))
@@ -124,7 +123,7 @@ def compare(
         sides = []
         for side in start["sides"]:
             settings = parse_config(side["config"])
-            progress.say(visible(taken(home, settings, side["policy_id"], wished)))
+            progress.say(taken(home, settings, side["policy_id"], wished))
             sides.append(evaluate_flow.fn(settings, home, progress, side["policy_id"]))
         found = paired(home, *sides)
         page = write_comparison(home, sides[0], sides[1], found)

@@ -17,6 +17,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
+from reval_core.visible import visible
+
 log = logging.getLogger(__name__)
 
 WIDE = 110
@@ -92,7 +94,8 @@ class Progress:
             self._bars = None
 
     def say(self, text: str) -> None:
-        """One line."""
+        """One line, in which names and texts of others give no orders to a terminal."""
+        text = visible(text, keep="\n")
         if self._into_log:
             log.info("%s", text.strip())
         self.console.print(text, markup=False, soft_wrap=True)
@@ -116,6 +119,7 @@ class Progress:
         every ten seconds while it lasts.
         """
         self.on_step()
+        name = visible(name)
         if self._bars is None:
             self._step_in_lines(name, done, total)
             return

@@ -67,3 +67,10 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         progress.say("x")
         progress.step("generate", 1, 3)
     assert lines(capsys) == []
+
+
+def test_names_of_others_give_the_terminal_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        progress.say("evaluating a\x1b[2Jb")
+        progress.step("importing c\x07.jsonl", 1, 2)
+    assert capsys.readouterr().out == "evaluating a\\x1b[2Jb\n  importing c\\x07.jsonl: 1 of 2\n"
