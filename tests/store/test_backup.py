@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,7 @@ def test_backups_are_whole_while_another_process_writes(
         for number in (1, 2):
             done, _ = back_up(home, tmp_path / f"backup {number}", step=quiet)
             counts.append(done.rows)
+            wait_for_more(home.database, than=done.rows["trajectories"])
         assert writer.poll() is None
         writer.kill()
     live = contents_of(home.database)
@@ -286,6 +288,14 @@ def test_backups_are_whole_while_another_process_writes(
 def contents_of(path: Path) -> set[str]:
     """Ids of the stored trajectories."""
     return set(Store(path).query("SELECT trajectory_id FROM store.trajectories").column(0).to_pylist())
+
+
+def wait_for_more(path: Path, *, than: int) -> None:
+    """Until there are more trajectories."""
+    deadline = time.monotonic() + 60
+    while len(contents_of(path)) <= than:
+        assert time.monotonic() < deadline, "nobody writes"
+        time.sleep(0.02)
 
 
 def test_a_part_that_is_taken_in_during_the_copy_is_in_the_backup(

@@ -296,10 +296,10 @@ def test_who_holds_the_file_is_named_while_a_writer_waits_and_afterwards(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(connection, "_SAY_AFTER_S", 0.05)
+    monkeypatch.setattr(connection, "_SAY_AFTER_S", -1.0)  # at the first look, however late that is
     other = hold(copied.path, mode)  # which never closes its connection
     with pytest.raises(StoreError, match=rf"held by process {other.pid} .*Close it there.* 4 responses are safe in"):
-        append(copied, 4)
+        append(Store(copied.path, lock_wait_s=2.0), 4)
     assert f"waiting for process {other.pid}" in caplog.text
     with pytest.raises(StoreLocked, match=f"process {other.pid}"):
         copied.prepare()

@@ -4,7 +4,6 @@ import logging
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
@@ -156,11 +155,14 @@ def test_results_come_as_pandas_and_polars(example: Example) -> None:
 
 
 READER = """
-import sys, time
+import sys
 sys.path.insert(0, sys.argv[1])
 from reval_core.store import Store
-store, end = Store(sys.argv[2], lock_wait_s=30), time.monotonic() + float(sys.argv[3])
-while time.monotonic() < end:
+from pathlib import Path
+store, enough = Store(sys.argv[2], lock_wait_s=60), Path(sys.argv[3])
+store.query("SELECT count(*) FROM trajectories")
+print("reading", flush=True)
+while not enough.exists():
     store.query("SELECT count(*) FROM trajectories")
 print("done")
 """
@@ -168,15 +170,15 @@ print("done")
 
 @pytest.mark.long
 def test_readers_that_never_pause_leave_a_writer_its_turn(example: Example) -> None:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", READER, str(root), str(example.store.path), "6"]
+    root, enough = Path(__file__).parents[2], example.store.path.with_name("enough")
+    command = [sys.executable, "-c", READER, str(root), str(example.store.path), str(enough)]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    time.sleep(2)  # until they read
-    written = 0
-    while any(reader.poll() is None for reader in readers) and written < 20:
-        batch = batch_record(10 + written)
-        example.store.append_batch(batch, part_of(batch), wait_s=5)
-        written += 1
-    assert written > 5
-    assert [reader.communicate(timeout=60)[0] for reader in readers] == ["done\n"] * 3
-    assert example.store.query("SELECT count(*) AS n FROM store.trajectories").to_pylist() == [{"n": 18 + 4 * written}]
+    assert [reader.stdout.readline() for reader in readers if reader.stdout] == ["reading\n"] * 3
+    try:
+        for number in range(20):
+            batch = batch_record(10 + number)
+            example.store.append_batch(batch, part_of(batch), wait_s=30)
+    finally:
+        enough.touch()
+    assert [reader.communicate(timeout=120)[0] for reader in readers] == ["done\n"] * 3
+    assert example.store.query("SELECT count(*) AS n FROM store.trajectories").to_pylist() == [{"n": 18 + 4 * 20}]

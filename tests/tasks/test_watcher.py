@@ -99,9 +99,11 @@ limits = LimitsConfig.model_validate_json(sys.argv[2])
 silent = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True, **silent)
 with closing(Watch(Home(Path(sys.argv[1])), "run-1", 2, limits)) as watch:
+    watch._start()
+    print(watch._process.pid, child.pid, flush=True)
+    sys.stdin.readline()  # the test knows them: now they may end
     try:
         with watch.stage("learn", 3):
-            print(watch._process.pid, child.pid, flush=True)
             BODY
         print("done", flush=True)
     except StageEnded as error:
@@ -119,9 +121,10 @@ class Worker:
 
     def __init__(self, root: Path, body: str, limits: LimitsConfig) -> None:
         self.record = record_path(Home(root), "run-1", 2)
-        self.record.parent.mkdir(parents=True)
+        self.record.parent.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER.replace("BODY", body), str(root), limits.model_dump_json()],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -130,6 +133,14 @@ class Worker:
         assert self.process.stdout is not None
         watcher, child = map(int, self.process.stdout.readline().split())
         self.watcher, self.child = psutil.Process(watcher), psutil.Process(child)
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def is_in_its_stage(self) -> None:
+        """Wait until the body says so."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "in\n"
 
     def ends(self) -> tuple[int, str]:
         """Exit code, and what it printed; the watcher and the child end, too."""
@@ -154,9 +165,10 @@ def test_a_stuck_worker_is_asked_to_end_and_told_why(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_worker_that_does_not_hear_is_killed_with_its_children(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, DEAF, LimitsConfig(stalled_s=None, stage_s={"learn": 0.3}, grace_s=0.2))
-    log = worker.record.with_name("attempt-2.jsonl")
+    log = record_path(Home(tmp_path), "run-1", 2).with_name("attempt-2.jsonl")
+    log.parent.mkdir(parents=True)
     log.write_text(json.dumps({"time": "t", "level": "INFO", "message": "update 7 of 8"}) + "\n")
+    worker = Worker(tmp_path, DEAF, LimitsConfig(stalled_s=None, stage_s={"learn": 0.3}, grace_s=0.2))
     code, printed = worker.ends()
     assert (code, printed) == (-signal.SIGKILL, "")
     ended = read_record(worker.record)
@@ -188,7 +200,8 @@ def test_a_worker_that_holds_too_much_with_its_children_is_ended(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_person_ends_a_worker_without_a_record(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, "time.sleep(600)", LimitsConfig())
+    worker = Worker(tmp_path, 'print("in", flush=True); time.sleep(600)', LimitsConfig())
+    worker.is_in_its_stage()
     worker.process.send_signal(signal.SIGTERM)
     assert worker.ends() == (0, "KeyboardInterrupt\n")
     assert not worker.record.exists()
@@ -197,16 +210,20 @@ def test_a_person_ends_a_worker_without_a_record(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_progress_keeps_a_stage_alive(tmp_path: Path) -> None:
-    body = "for _ in range(80): watch.progress(); time.sleep(0.1)"
-    worker = Worker(tmp_path, body, LimitsConfig(stalled_s=5.0))
+    body = "for _ in range(130): watch.progress(); time.sleep(0.1)"
+    worker = Worker(tmp_path, body, LimitsConfig(stalled_s=10.0))
     assert worker.ends() == (0, "done\n")
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_paused_worker_is_left_alone(tmp_path: Path) -> None:
-    worker = Worker(tmp_path, "time.sleep(600)", LimitsConfig(stalled_s=4.0))
-    worker.process.send_signal(signal.SIGSTOP)
+    body = "os.kill(os.getpid(), signal.SIGSTOP); time.sleep(600)"
+    worker = Worker(tmp_path, body, LimitsConfig(stalled_s=4.0))
+    stopped = psutil.Process(worker.process.pid)
+    while stopped.status() != psutil.STATUS_STOPPED:
+        assert worker.process.poll() is None
+        time.sleep(0.05)
     time.sleep(6.0)
     assert not worker.record.exists()
     worker.process.send_signal(signal.SIGCONT)
@@ -225,8 +242,9 @@ def test_the_watcher_of_a_killed_worker_ends(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_watcher_that_was_killed_is_replaced_and_holds_nothing_up(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(tasks.watched, "END_S", PATIENCE_S)
     watch = Watch(Home(tmp_path), "run-1", 1, LimitsConfig())
     with watch.stage("learn", 0):
         first = watch._process

@@ -112,10 +112,11 @@ def test_equal_texts_are_accepted_before_any_limit(boxed: Verifier) -> None:
     ],
 )
 def test_no_short_answer_is_slow_in_this_process(unit: str) -> None:
+    """In processor time: the machine may have other things to do."""
     for length in (300, 1900, 19_000):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         decide("4", unit * (length // len(unit)), DEFAULT)
-        assert time.perf_counter() - begun < 1.0
+        assert time.thread_time() - begun < 1.0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,28 @@ pytestmark = pytest.mark.slow
 NEEDS_SYMBOLIC = ("\\frac{1}{3}", "\\int_0^1 x^2\\,dx")
 HANGS = ("\\int_0^1 \\frac{\\sin(x^3+x+1)\\log x}{\\sqrt{x^5+\\cos x}} dx", "\\log 8")
 """An integral that sympy does not finish; only a gold may have one that is so hard."""
+LIMIT_S = 60.0
+"""A limit that nothing here meets that is not meant to, on a machine that pauses for seconds."""
 
 
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before its file was opened, or after
         return False
 
 
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something comes about within the limit."""
+    deadline = time.monotonic() + LIMIT_S
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
 def test_arithmetic_never_starts_a_process() -> None:
-    with Verifier() as verifier:
+    with Verifier(timeout_s=LIMIT_S) as verifier:
         assert verifier.grade("42", "\\frac{84}{2}").correct
         assert verifier.grade("(x-1)(x+1)", "x^2-1").correct
         assert not verifier.pool.started
@@ -42,7 +53,7 @@ def test_arithmetic_never_starts_a_process() -> None:
 
 
 def test_nothing_is_left_after_close() -> None:
-    verifier = Verifier()
+    verifier = Verifier(timeout_s=LIMIT_S)
     assert verifier.grade(*NEEDS_SYMBOLIC).correct
     pids = verifier.pool.pids()
     assert pids
@@ -53,22 +64,24 @@ def test_nothing_is_left_after_close() -> None:
 
 
 def test_a_worker_killed_from_outside_is_replaced() -> None:
-    with Verifier(workers=1, timeout_s=10.0) as verifier:
+    with Verifier(workers=1, timeout_s=LIMIT_S) as verifier:
         assert verifier.grade(*NEEDS_SYMBOLIC).correct
         os.kill(verifier.pool.pids()[0], signal.SIGKILL)
         assert verifier.grade("\\frac{1}{4}", "\\int_0^1 x^3\\,dx").correct
 
 
 def test_timeouts_are_hard_and_cached() -> None:
-    with Verifier(workers=1, timeout_s=1.0) as verifier:
+    with Verifier(workers=1, timeout_s=LIMIT_S) as verifier:
         assert verifier.grade(*NEEDS_SYMBOLIC).correct
+        verifier.pool.timeout_s = 1.0
         first = verifier.grade(*HANGS)
         assert first.status == "timeout"
-        assert first.seconds < 5.0
+        assert 1.0 <= first.seconds < LIMIT_S
         pids = verifier.pool.pids()
         again = verifier.grade(*HANGS)
         assert (again.status, again.seconds) == ("timeout", 0.0)
         assert verifier.pool.pids() == pids  # no second kill
+        verifier.pool.timeout_s = LIMIT_S
         assert verifier.grade("\\frac{1}{4}", "\\int_0^1 x^3\\,dx").correct
 
 
@@ -76,7 +89,7 @@ def test_same_verdicts_from_eight_threads_while_workers_are_killed() -> None:
     pairs = [(f"\\log {2**k}", f"so \\boxed{{{k if k % 2 else k + 1}\\log 2}}") for k in range(3, 15)]
     expected = [bool(k % 2) for k in range(3, 15)]
     results: dict[int, list[bool]] = {}
-    with Verifier(workers=2, timeout_s=20.0) as verifier:
+    with Verifier(workers=2, timeout_s=LIMIT_S) as verifier:
 
         def run(number: int) -> None:
             shift = number % len(pairs)
@@ -91,14 +104,14 @@ def test_same_verdicts_from_eight_threads_while_workers_are_killed() -> None:
         for pid in verifier.pool.pids()[:1]:
             os.kill(pid, signal.SIGKILL)
         for thread in threads:
-            thread.join(60)
+            thread.join(4 * LIMIT_S)
     assert results == dict.fromkeys(range(8), expected)
 
 
 SCRIPT = textwrap.dedent("""
     import sys, time
     from reval_core.verification import Verifier
-    verifier = Verifier(workers=1, timeout_s=60.0)   # no __main__ guard, on purpose
+    verifier = Verifier(workers=1, timeout_s=600.0)   # no __main__ guard, on purpose
     assert verifier.grade(%r, %r).correct
     print(*verifier.pool.pids(), flush=True)
     if sys.argv[1] == "hang":
@@ -120,10 +133,7 @@ def test_workers_die_with_a_script_that_exits_or_is_killed(mode: str, tmp_path: 
         process.kill()
     process.wait(60)
     process.stdout.close()
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(alive(pid) for pid in pids)
+    assert until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_closed_pool_says_so() -> None:
@@ -137,13 +147,13 @@ def test_a_closed_pool_says_so() -> None:
 
 
 def test_a_killed_server_is_replaced_and_takes_its_workers_along() -> None:
-    with Verifier(workers=2, timeout_s=10.0) as verifier:
+    with Verifier(workers=2, timeout_s=LIMIT_S) as verifier:
         assert verifier.grade(*NEEDS_SYMBOLIC).correct
         (worker,) = verifier.pool.pids()
         server = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
         os.kill(server, signal.SIGKILL)
         assert verifier.grade("\\frac{1}{4}", "\\int_0^1 x^3\\,dx").correct
-        assert not alive(worker)
+        assert until(lambda: not alive(worker))  # the kernel ends it with the server, a moment later
 
 
 def test_two_processes_draw_different_numbers() -> None:
@@ -155,7 +165,7 @@ def test_two_processes_draw_different_numbers() -> None:
         Path(folder, "drawn_reward.py").write_text(script)
         patch.syspath_prepend(folder)
         numbers = set()
-        with Grader("drawn_reward:number", workers=2) as grader:
+        with Grader("drawn_reward:number", workers=2, timeout_s=LIMIT_S) as grader:
             for _ in range(2):
                 numbers.add(grader.grade_batch([(ProblemData(gold="1"), "x")])[0].reward)
                 for pid in grader._backend.pool.pids():

@@ -75,7 +75,7 @@ def my_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def tricky(my_rewards: str) -> Iterator[Grader]:
-    with Grader(f"{my_rewards}:Tricky", {"sleep_s": 500}, workers=1, timeout_s=1.0, memory_gb=1.0) as grader:
+    with Grader(f"{my_rewards}:Tricky", {"sleep_s": 500}, workers=1, timeout_s=5.0, memory_gb=1.0) as grader:
         yield grader
 
 
@@ -94,7 +94,7 @@ def test_math_reward_has_the_protocol() -> None:
 
 
 def test_a_plain_function_scores(my_rewards: str) -> None:
-    with Grader(f"{my_rewards}:score", {"bonus": 0.5}, workers=2) as grader:
+    with Grader(f"{my_rewards}:score", {"bonus": 0.5}, workers=2, timeout_s=30.0) as grader:
         verdicts = grader.grade_batch([(Problem(), "x" * n) for n in range(6)])
         assert [v.reward for v in verdicts] == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
         assert {v.status for v in verdicts} == {"correct"}
