@@ -44,8 +44,10 @@ IDLE = timedelta(days=365)
 """Between two rounds ranks wait for as long as sampling takes."""
 LOOK_S = 1.0
 """Seconds between two looks whether torchrun is still there."""
-LAST_WORD_S = 3.0
-"""Seconds that a rank waits before it ends by an error of ours, which rank 0, having met it, too, then has told."""
+LAST_WORD_S = 10.0
+"""Seconds that a rank waits before it ends by an error that is not its own alone. One of ours rank 0, having met it, too,
+then has told; and where another rank has died, torchrun, however busy the machine is, has seen that one end first, and
+ends this one."""
 
 
 class Worker:
@@ -141,7 +143,11 @@ def main() -> None:
     idle = dist.new_group(backend="gloo", timeout=IDLE)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     log.info("rank %d of %d on %s", dist.get_rank(), dist.get_world_size(), device)
-    _serve(Worker(mesh, device), _Line(given.line) if dist.get_rank() == 0 else None, idle)
+    try:
+        _serve(Worker(mesh, device), _Line(given.line) if dist.get_rank() == 0 else None, idle)
+    except RuntimeError:  # as a rule that another rank is gone
+        time.sleep(LAST_WORD_S)
+        raise
     dist.destroy_process_group()
 
 

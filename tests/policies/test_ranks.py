@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -33,7 +31,9 @@ from reval_core.upkeep import LearningConfig
 
 pytestmark = pytest.mark.long
 
-TWO = LearningConfig(ranks=2, timeout_s=60)
+TWO = LearningConfig(ranks=2, timeout_s=600)
+PATIENCE_S = 240
+"""Far below the ranks' own limit, and enough for a machine that is busy."""
 
 
 @pytest.fixture
@@ -62,7 +62,13 @@ def reports(house: House, policy_id: str) -> np.ndarray:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """torchrun and the ranks; other tests of this process may have left servers of theirs."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "reval_core.policies.rank" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_two_ranks_learn_what_one_process_learns_and_either_goes_on(
@@ -129,18 +135,25 @@ def test_a_damaged_shard_is_named(house: House, ranks: Ranks) -> None:
         load_optimizer(folder)
 
 
-def kill_when_busy(ranks: Ranks, which: int) -> threading.Thread:
-    """Kill -9 a rank as soon as it has learned something."""
+def kill_when_busy(ranks: Ranks, which: int, killed: list[float]) -> threading.Thread:
+    """Kill -9 a rank as soon as it learns something, and note when; torchrun comes to look seconds later only."""
 
     def kill() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             with suppress(FileNotFoundError):  # the ranks delete files while we look for theirs
                 logs = list(ranks.folder.rglob(f"{which}/stderr.log"))
                 if logs and "update" in logs[0].read_text():
-                    os.kill(rank_process(which).pid, signal.SIGKILL)
-                    return
+                    break
             time.sleep(0.002)
+        rank = rank_process(which)
+        torchrun = rank.parent()
+        assert torchrun is not None
+        torchrun.suspend()
+        rank.kill()
+        killed.append(time.monotonic())
+        time.sleep(4.0)
+        torchrun.resume()
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -162,12 +175,12 @@ def test_a_killed_rank_ends_the_others_and_the_same_call_goes_on(
     policies = house.policies(ranks=ranks)
     step = house.step(house.base.policy_id, house.base.policy_id, 0)
     step = replace(step, updates=step.updates * 40)
-    killer = kill_when_busy(ranks, which)
-    started = time.monotonic()
+    killed: list[float] = []
+    killer = kill_when_busy(ranks, which, killed)
     with pytest.raises(LearningError) as failure:
         policies.learn(step)
     killer.join()
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - killed[0] < PATIENCE_S
     message = str(failure.value)
     assert f"Rank {which} of 2 was killed by signal 9" in message
     assert "INFO update" in message
@@ -193,7 +206,7 @@ def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     rendezvous = f"127.0.0.1:{port}"
-    config = LearningConfig(ranks=2, nodes=2, rendezvous=rendezvous, folder=str(tmp_path), timeout_s=60)
+    config = LearningConfig(ranks=2, nodes=2, rendezvous=rendezvous, folder=str(tmp_path), timeout_s=600)
     base, policies = house.base.policy_id, house.policies()
     first = house.learn(policies, house.step(base, base, 0)).policy_id
     policies.save(first, run_id="run-1", iteration=0, with_optimizer=True)
@@ -207,7 +220,7 @@ def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp
             found = reports(house, second)
             folder = policies.save(second, run_id="run-1", iteration=1, with_optimizer=True)
             ranks.close()
-            assert other.wait(60) == 0  # it ends with the run
+            assert other.wait(PATIENCE_S) == 0  # it ends with the run
     np.testing.assert_allclose(found[:, 0], [r.loss for r in alone], rtol=1e-4)
     state = load_optimizer(folder)
     assert state is not None
@@ -223,7 +236,7 @@ def test_ranks_end_with_a_worker_that_was_killed(house: House, tmp_path: Path) -
     assert len(everyone) == 3
     ranks._socket.shutdown(2)  # as the kernel does for a process that is gone
     ranks._socket.close()
-    _, left = psutil.wait_procs(everyone, timeout=20)
+    _, left = psutil.wait_procs(everyone, timeout=PATIENCE_S)
     assert left == []
     ranks._waiting = True
     ranks.close()
