@@ -390,12 +390,15 @@ def end(process: subprocess.Popen[bytes], worker: int, who: str) -> list[psutil.
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that have not ended within `END_S`."""
     deadline = time.monotonic() + END_S
-    while time.monotonic() < deadline:
-        processes = [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-        if not processes:
-            break
+    while (processes := list(filter(_runs, processes))) and time.monotonic() < deadline:
         time.sleep(0.2)
     return processes
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # it may end between the two questions
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def stored(home: Home) -> set[Key]:

@@ -26,6 +26,7 @@ from tasks.ended import Ended, read_record
 PAUSE_S = 10.0
 """Seconds before the first new try, give or take a half; each further pause is twice as long."""
 _PR_SET_PDEATHSIG = 1
+_ASKED = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ def _fork() -> _Worker | None:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)  # until `_wait` can pass them on
     pid = os.fork()
     if pid:
         return _Worker(pid, psutil.Process(pid).create_time())
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
     return None
 
 
@@ -86,6 +89,7 @@ def _wait(pid: int) -> int:
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: os.kill(pid, number)),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
     }
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKED)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:

@@ -53,7 +53,7 @@ def test_it_answers_on_this_machine_alone_and_ends_in_order(finished: Finished, 
         assert "server" not in answer.headers
         listening = [one.laddr for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"]
         assert [f"http://{one.ip}:{one.port}" for one in listening] == [address]
-        assert httpx.get(address, headers={"host": "elsewhere.example"}).status_code == 421
+        assert httpx.get(address, headers={"host": "elsewhere.example"}, timeout=60).status_code == 421
 
         code, _, told = reval("browse", "--no-open", "--port", address.rpartition(":")[2])
         assert (code, "is taken. Choose another with --port." in told) == (1, True)

@@ -46,6 +46,12 @@ def page(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     context.close()
 
 
+def follow(page: Any, link: Any) -> None:
+    """Click on what leads to another page, and wait until that is there as a whole."""
+    with page.expect_navigation():
+        link.click()
+
+
 def fits(page: Any) -> bool:
     """Whether nothing of the page lies beyond its right edge: wide tables scroll by themselves."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
@@ -60,11 +66,11 @@ def test_from_the_runs_to_a_token(page: Any, address: str, finished: Finished, p
 
     page.goto(address)
     look("1-runs")
-    page.get_by_role("link", name=run_id, exact=True).click()
+    follow(page, page.get_by_role("link", name=run_id, exact=True))
     page.get_by_label("purpose").select_option("training")
     page.get_by_label("first round").fill("2")
     page.get_by_label("order").select_option("longest")
-    page.get_by_role("button", name="Show").click()
+    follow(page, page.get_by_role("button", name="Show"))
     page.get_by_text("16 trajectories").wait_for()
     assert re.search(f"run={run_id}&purpose=training.*first=2.*sort=longest", page.url)
     look("2-trajectories")
@@ -82,10 +88,10 @@ def test_from_the_runs_to_a_token(page: Any, address: str, finished: Finished, p
     assert box.bounding_box()["width"] > 5  # drawn by the browser, not shown as source
     assert page.get_by_role("heading", name="The verifier's path").count() == 1
     look("3-trajectory")
-    page.get_by_role("link", name="as it was said").click()
+    follow(page, page.get_by_role("link", name="as it was said"))
     page.locator("pre", has_text=r"\boxed{").last.wait_for()
 
-    page.get_by_role("link", name="what each token is worth").click()
+    follow(page, page.get_by_role("link", name="what each token is worth"))
     page.locator("polyline").wait_for()
     tokens = page.locator(".strip span")
     assert (
@@ -104,16 +110,16 @@ def test_from_the_runs_to_a_token(page: Any, address: str, finished: Finished, p
 
 def test_two_policies_and_a_query(page: Any, address: str, finished: Finished, pictures: Path) -> None:
     page.goto(f"{address}/compare")
-    page.locator("tbody a").first.click()
-    page.get_by_role("button", name="Compare").click()
-    page.locator("section article").nth(1).wait_for()  # the address is there before the page is
+    follow(page, page.locator("tbody a").first)
+    follow(page, page.get_by_role("button", name="Compare"))
+    page.locator("section article").nth(1).wait_for()
     page.screenshot(path=pictures / f"{page.form}-5-compare.png", full_page=True)
     assert fits(page)
 
     page.goto(f"{address}/queries")
-    page.get_by_role("link", name="verdict_shares").click()
+    follow(page, page.get_by_role("link", name="verdict_shares"))
     page.get_by_label("run").select_option(finished.outcome.run_id)
-    page.get_by_role("button", name="Ask").click()
+    follow(page, page.get_by_role("button", name="Ask"))
     page.locator("tbody tr").first.wait_for()
     page.screenshot(path=pictures / f"{page.form}-6-query.png", full_page=True)
     assert fits(page)
@@ -121,6 +127,7 @@ def test_two_policies_and_a_query(page: Any, address: str, finished: Finished, p
 
 def test_by_the_keyboard_alone(chromium: Any, address: str) -> None:
     page = chromium.new_page()
+    page.set_default_timeout(WAIT_MS)
     page.goto(address)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "To the content"

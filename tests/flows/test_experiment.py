@@ -226,7 +226,7 @@ def test_a_kill_in_the_middle_costs_what_was_under_way(trial_file: Path, home: H
         time.sleep(0.2)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    done = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment_of(home), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "reval.s0" in done.stdout
     assert value(home, "SELECT count(*) FROM rounds") == 20

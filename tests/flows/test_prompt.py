@@ -140,7 +140,7 @@ class Screen:
 
     def until(self, words: str, again: str = "") -> str:
         """Read up to the words; ``again`` is sent every half second until they come. Returns what stood before them."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while words not in self.seen:
             assert time.monotonic() < deadline, f"{words!r} did not come:\n{self.seen}"
             if not self.read(0.5) and again:
@@ -167,7 +167,7 @@ def test_on_a_terminal_a_prompt_opens_answers_and_closes(screen: Screen, home: H
     screen.send("as answer;\r")
     for words in ("answer", "42", "1 row", "reval>"):
         screen.until(words)
-    with Store(home.database, lock_wait_s=5).write() as connection:  # the open prompt holds nothing
+    with Store(home.database, lock_wait_s=60).write() as connection:  # the open prompt holds nothing
         connection.execute("CREATE VIEW later AS SELECT 'what came later' AS word")
     screen.send("from later;\r")
     screen.until("what came later")
@@ -181,9 +181,9 @@ def test_on_a_terminal_a_prompt_opens_answers_and_closes(screen: Screen, home: H
     screen.until("still here")
     screen.until("reval>")
     screen.send(CTRL_D)
-    while screen.read(30):
+    while screen.read(120):
         pass
-    assert screen.process.wait(timeout=30) == 0
+    assert screen.process.wait(timeout=120) == 0
     assert "Traceback" not in screen.seen
     assert "leak" not in screen.seen
 

@@ -13,7 +13,7 @@ from benchmarks.recovery import Chain, State, end, run, started_stage, stored
 from reval_core.config import Config
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-KILLS, WAIT_S = 4, 120
+KILLS, WAIT_S = 4, 480
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from served_site import GRACE_S, LIMIT_S, ROOT, Site, reval, run_id_of, wait_for
+from served_site import LIMIT_S, ROOT, Site, reval, run_id_of, wait_for
 from small_run import BATCH, ROUNDS, rows, value
 
 from reval_core.problems.arithmetic import arithmetic_problems
@@ -84,7 +84,7 @@ def test_cancel_ends_a_run_and_leaves_nothing_of_it(site: Site) -> None:
     assert family  # the graders
     site.set_state(flow_run, "CANCELLING")
     site.until(flow_run, "CANCELLED")
-    _, left = psutil.wait_procs([process, *family], timeout=GRACE_S)
+    _, left = psutil.wait_procs([process, *family], timeout=LIMIT_S)
     assert left == []
     status = "SELECT status FROM attempts WHERE run_id = $r ORDER BY attempt DESC LIMIT 1"
     assert value(site.home, status, r=run_id) == "cancelled", site.log(flow_run)
@@ -128,10 +128,11 @@ def test_three_firings_of_a_schedule_one_while_the_last_still_runs_and_one_with_
 def test_two_devices_work_side_by_side_and_an_evaluation_of_a_busy_one_waits_and_says_for_whom(
     site: Site, trained: dict[str, Any]
 ) -> None:
+    rounds = 30  # so many that both are at work until the evaluation has started, which takes a busy machine a while
     runs = {
         device: site.start(
             "train/quickstart",
-            settings={"run": {"seed": 20 + int(device[-1]), "iterations": 12}, "model": {"device": device}},
+            settings={"run": {"seed": 20 + int(device[-1]), "iterations": rounds}, "model": {"device": device}},
         )
         for device in ("cpu:1", "cpu:2")
     }
@@ -145,7 +146,7 @@ def test_two_devices_work_side_by_side_and_an_evaluation_of_a_busy_one_waits_and
     site.until(evaluation, "COMPLETED")
     ended = {device: site.until(flow_run, "COMPLETED") for device, flow_run in runs.items()}
     for found in ended.values():
-        assert site.rounds(run_id_of(found)) == 12
+        assert site.rounds(run_id_of(found)) == rounds
 
 
 def test_every_other_deployment_works_on_what_the_store_holds(site: Site, trained: dict[str, Any]) -> None:
@@ -194,7 +195,7 @@ def test_the_end_of_serve_ends_its_runs_and_everything_that_it_started(site: Sit
     family = [process, *psutil.Process(site.process.pid).children(recursive=True)]
     site.process.send_signal(signal.SIGTERM)
     site.process.wait(LIMIT_S)
-    _, left = psutil.wait_procs(family, timeout=GRACE_S)
+    _, left = psutil.wait_procs(family, timeout=LIMIT_S)
     assert left == []
     status = "SELECT status FROM attempts WHERE run_id = $r ORDER BY attempt DESC LIMIT 1"
     assert value(site.home, status, r=run_id) == "cancelled", site.log(flow_run)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from served_site import GRACE_S, LIMIT_S, Site, run_id_of, serving, wait_for
+from served_site import LIMIT_S, Site, run_id_of, serving, wait_for
 from small_run import BATCH, value
 
 from reval_core.config import Config
@@ -132,7 +132,7 @@ def test_kill_9_of_serve_leaves_nothing_running_and_its_run_is_retried_after_the
     assert len(family) > 6  # the run, three services, and a lifeline of each
     site.process.kill()
     site.process.wait(LIMIT_S)
-    _, left = psutil.wait_procs(family, timeout=2 * GRACE_S)
+    _, left = psutil.wait_procs(family, timeout=LIMIT_S)
     assert left == []
     assert site.rounds(run_id) < 15
 

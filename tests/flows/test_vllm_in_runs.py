@@ -69,7 +69,7 @@ def test_the_quickstart_runs_on_vllm(base: Path, tmp_path: Path) -> None:
         env=os.environ | {"REVAL_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

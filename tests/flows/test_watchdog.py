@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from tasks.watched import EVENT, StageEnded
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-END_S = 240
+END_S = 480
 """Generous limit, for machines that are busy."""
 
 
 def watched(small: Config, *overrides: str) -> Config:
     """The small run with a limit that it passes when it is stuck, and not when the machine is merely busy."""
-    return changed(small, "limits.stalled_s=8", *overrides)
+    return changed(small, "limits.stalled_s=20", *overrides)
 
 
 RECORD = {
@@ -188,6 +188,44 @@ def test_the_process_that_works_ends_with_the_one_that_waits(number: int, code: 
     worker.wait(END_S)
 
 
+SLOW_TO_WAIT = """
+import os, signal, sys, time
+from pathlib import Path
+from flows import tries
+from reval_core.upkeep import LimitsConfig
+from reval_core.home import Home
+
+wait = tries._wait
+
+
+def late(pid):
+    sys.stdin.readline()
+    return wait(pid)
+
+
+tries._wait = late
+tries.in_fresh_processes(Home(Path(sys.argv[1])), LimitsConfig())
+signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
+print("at work", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_signal_before_the_waiting_begins_is_passed_on_when_it_has(home: Home) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_WAIT, str(home.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate("\n", timeout=END_S)
+    assert process.returncode == 130
+
+
 STUCK_ENGINE = """
 import itertools
 import os
@@ -243,12 +281,10 @@ def finishes(process: subprocess.Popen[str]) -> tuple[int, str]:
     gone = threading.Event()
 
     def look() -> None:
-        parent = psutil.Process(process.pid)
-        while not gone.wait(0.2):
-            try:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(process.pid)
+            while not gone.wait(0.2):
                 seen.update({child.pid: child for child in parent.children(recursive=True)})
-            except psutil.NoSuchProcess:
-                return
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -258,7 +294,7 @@ def finishes(process: subprocess.Popen[str]) -> tuple[int, str]:
         gone.set()
         looking.join()
     assert len(seen) > 2, shown
-    _, left = psutil.wait_procs(list(seen.values()), timeout=30)
+    _, left = psutil.wait_procs(list(seen.values()), timeout=END_S)
     assert left == [], shown
     return process.returncode, shown
 
@@ -389,11 +425,11 @@ def test_a_deployed_run_is_tried_again_in_a_fresh_process(home: Home, monkeypatc
                 for how, flow_run_id in given.items():
                     names = [state.name for state in client.read_flow_run_states(flow_run_id)]
                     seen[how] = [
-                        name for name in names if name not in ("Scheduled", "Pending", "Submitting", "Running")
+                        name for name in names if name not in ("Scheduled", "Late", "Pending", "Submitting", "Running")
                     ]
             assert seen == wanted
         finally:
             serving.terminate()
-            serving.wait(60)
+            serving.wait(END_S)
     pids = (home.root / "pids").read_text().split()
     assert len(pids) == len(set(pids)) == 7
