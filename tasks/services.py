@@ -26,7 +26,7 @@ T = TypeVar("T")
 API_URL = "PREFECT_API_URL"
 TAG = "reval"
 """The tag of our flow runs and deployments."""
-START_S = 120.0
+START_S = 300.0
 """Seconds that Prefect's server has to start; it takes a few on a machine that is not busy."""
 END_S = 30.0
 """Seconds that it has to end."""

@@ -48,7 +48,7 @@ HEARTBEAT_S, DEAD_AFTER_S = 30, 120
 """Seconds between two signs of life of a run, and without one until it counts as dead."""
 LATE_AFTER_S = 120
 """Seconds after its time when a run that has not begun counts as late; a worker's polling takes up to 15."""
-START_S = 120.0
+START_S = 300.0
 """Seconds that a service has to start; migrations of a first start take most of them on a busy machine."""
 
 

@@ -45,9 +45,9 @@ IDLE = timedelta(days=365)
 LOOK_S = 1.0
 """Seconds between two looks whether torchrun is still there."""
 LAST_WORD_S = 10.0
-"""Seconds that a rank waits before it ends by an error that is not its own alone. One of ours rank 0, having met it, too,
-then has told; and where another rank has died, torchrun, however busy the machine is, has seen that one end first, and
-ends this one."""
+"""Seconds that a rank waits before it ends by an error that is not its own alone. One of ours rank 0, having met it,
+too, then has told; and where another rank has died, torchrun, however busy the machine is, has seen that one end
+first, and ends this one."""
 
 
 class Worker:
