@@ -72,9 +72,11 @@ def test_an_option_that_is_named_alone_is_some_commands(page: str) -> None:
     assert set(re.findall(r"`(--[a-z0-9-]+)[^`\n]*`", text)) <= known
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home, *arguments: str) -> str:
-    """Output of ``reval`` on a root; it has to end well."""
-    monkeypatch.chdir(home.root)  # some write a file
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Home, folder: Path, *arguments: str
+) -> str:
+    """Output of ``reval`` on a root, in a folder, since some write a file; it has to end well."""
+    monkeypatch.chdir(folder)
     monkeypatch.setenv("REVAL_HOME", str(home.root))
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr(sys, "argv", ["reval", *arguments])
@@ -95,6 +97,7 @@ QUERIES = [arguments for arguments in all_commands() if arguments[0] == "sql" an
 def test_its_sql_runs_on_a_finished_store(
     arguments: tuple[str, ...],
     finished: Finished,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -104,18 +107,18 @@ def test_its_sql_runs_on_a_finished_store(
         .replace("(0, 29)", f"(0, {ROUNDS - 1})")
         for argument in arguments
     ]
-    assert "0 rows" not in run(monkeypatch, capsys, finished.home, *ours).splitlines()
+    assert "0 rows" not in run(monkeypatch, capsys, finished.home, tmp_path, *ours).splitlines()
 
 
 def test_the_shown_table_has_the_columns_of_its_query(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"```bash\nreval sql (\".*\")\n```\n\n```text\n(.*)\n", readme)
     assert shown
     for query, header in shown:
         (text,) = shlex.split(query)
-        output = run(monkeypatch, capsys, finished.home, "sql", text, "--csv")
+        output = run(monkeypatch, capsys, finished.home, tmp_path, "sql", text, "--csv")
         assert output.splitlines()[0].replace('"', "").split(",") == [name.strip() for name in header.split("┃")]
 
 
@@ -157,5 +160,5 @@ def test_its_training_dry_runs(
         places = [EXAMPLES_RUN.sub(f"{finished.outcome.run_id}@2", argument) for argument in rest]
         rest = [re.sub(r"^generate@\d+$", "generate@2", argument) for argument in places]
     monkeypatch.syspath_prepend(str(ROOT / "examples"))  # as the line with the example reward has it
-    output = run(monkeypatch, capsys, copied, "train", str(ROOT / config), *rest, "--dry-run")
+    output = run(monkeypatch, capsys, copied, copied.root, "train", str(ROOT / config), *rest, "--dry-run")
     assert "\nrun " in output or "ids [" in output

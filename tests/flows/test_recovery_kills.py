@@ -26,7 +26,7 @@ from tasks.services import configure
 from tasks.stage import Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-START_S = 120.0
+START_S = 480.0
 """Seconds that one start may take, on a machine that is busy."""
 ORDER = ("evaluate", "generate", "verify", "score", "persist", "learn", "checkpoint", "rescore", "report")
 """The stages as they come first: the evaluation of the base, the first round, the reset of the reference, the end."""

@@ -134,7 +134,7 @@ class Writer:
 
     def finish(self) -> None:
         """Wait until it has done all its batches."""
-        self._process.join(120)
+        self._process.join(600)
         assert self._process.exitcode == 0, f"the writer ended with code {self._process.exitcode}"
 
 
