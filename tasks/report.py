@@ -22,7 +22,7 @@ from tasks.run import Here, Run
 from tasks.stage import stage
 from tasks.track import system_metrics
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 """Raised by hand when the page changes, so that a finished run's page is written anew."""
 
 FIGURES = (

@@ -89,6 +89,8 @@ PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}%")
 ITERATION = "iteration, counted from 0"
 SIZE = (5.2, 3.4)
 """Inches; text of 10 to 11 points stays readable across a phone."""
+COLUMNS = 130
+"""Columns side by side that the eye can still tell apart; with more rounds several share one."""
 
 
 def panels(
@@ -118,8 +120,8 @@ def plain(axes: Axes, name: str) -> None:
 
 
 def _columns(labels: Sequence[str]) -> int:
-    """Columns of a legend that is no wider than the figure, where a row has room for some 84 letters."""
-    fitting = max(1, 84 // (max(map(len, labels)) + 6))  # the line and the gap are as wide as 6
+    """Columns of a legend that is no wider than the figure, where a row has room for some 80 letters."""
+    fitting = max(1, 80 // (max(map(len, labels)) + 6))  # the line and the gap are as wide as 6
     return min(fitting, len(labels) if len(labels) < 5 else 4)
 
 
@@ -186,7 +188,7 @@ def annotate(axes: Axes, point: tuple[float, float], text: str, offset: tuple[fl
 
 def stack(
     axes: Axes,
-    x: NDArray[np.int64],
+    x: Column,
     layers: dict[str, Column],
     colours: Mapping[str, str],
     width: float,
@@ -211,13 +213,39 @@ def stack(
         base = base + heights
 
 
-def layered(
-    table: Table, key: str, value: str, order: Mapping[str, str]
-) -> tuple[NDArray[np.int64], dict[str, Column]]:
+def merged(x: Column, layers: dict[str, Column]) -> tuple[Column, dict[str, Column], int]:
+    """At most `COLUMNS` columns, each the mean of neighbouring rounds.
+
+    Returns:
+        The middle of each column, its layers, and how many rounds it stands for (the last one for fewer).
+    """
+    rounds = max(1, -(-x.size // COLUMNS))
+    if rounds == 1:
+        return x, layers, 1
+    starts = np.arange(0, x.size, rounds)
+    counts = np.diff([*starts, x.size])
+    means = {name: np.add.reduceat(values, starts) / counts for name, values in layers.items()}
+    return x[starts] + (rounds - 1) / 2, means, rounds
+
+
+def of_rounds(name: str, rounds: int) -> str:
+    """What a panel or line shows, where each of its values is the mean of several rounds."""
+    return name if rounds == 1 else f"{name}, mean of {rounds} rounds"
+
+
+def running_mean(values: Column, rounds: int) -> Column:
+    """The mean of the known ones of so many neighbours around each value; NaN where none is known."""
+    known, ones = ~np.isnan(values), np.ones(rounds)
+    counts = np.convolve(known, ones, mode="same")
+    sums = np.convolve(np.where(known, values, 0.0), ones, mode="same")
+    return np.divide(sums, counts, out=np.full(values.shape, np.nan), where=counts > 0)
+
+
+def layered(table: Table, key: str, value: str, order: Mapping[str, str]) -> tuple[Column, dict[str, Column]]:
     """A long table as one column per key over all iterations, known keys first, then the others by
     name."""
     iterations, keys, values = columns(table, "iteration", key, value)
-    x = np.unique(np.asarray(iterations, dtype=np.int64))
+    x = np.unique(np.asarray(iterations, dtype=np.float64))
     names = [name for name in order if name in set(keys)] + sorted(set(keys) - set(order))
     layers = {name: np.zeros(x.size) for name in names}
     for iteration, name, amount in zip(iterations, keys, values, strict=True):

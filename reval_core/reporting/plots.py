@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from reval_core.reporting.canvas import (
     AMBER,
     BLUE,
+    COLUMNS,
     GREY,
     INK,
     MUTED,
@@ -25,13 +26,20 @@ from reval_core.reporting.canvas import (
     layered,
     line,
     log_axis,
+    merged,
     numbers,
+    of_rounds,
     panels,
+    running_mean,
     share_axis,
     stack,
 )
 
 LEARNED = "rounds learned"
+LOW = 0.12
+"""A share under which a number has no room below its point."""
+FAR = 5.0
+"""Times the usual column from which on one is cut off, so that the others can be seen."""
 
 
 def learning_curve(rounds: Table, evaluations: Table, *, evaluated: str = "evaluation", title: str = "") -> Figure:
@@ -55,14 +63,14 @@ def learning_curve(rounds: Table, evaluations: Table, *, evaluated: str = "evalu
     if graded:
         figure, (axes,) = panels("accuracy")
         if x.size:
-            line(axes, x, accuracy, color=AMBER, linewidth=1.1, label="fresh batch")
+            _fresh(axes, x, accuracy)
     elif points.size:
         figure, (above, axes) = panels("mean reward of the fresh batch", "accuracy")
-        line(above, x, reward, color=AMBER)
+        _fresh(above, x, reward)
     else:
         figure, (above,) = panels("mean reward of the fresh batch")
         axes = None
-        line(above, x, reward, color=AMBER)
+        _fresh(above, x, reward)
     figure.axes[-1].set_xlabel(LEARNED, fontsize=10.5, color=MUTED)
     if axes is not None:
         _evaluation_points(axes, points, evaluated)
@@ -70,6 +78,15 @@ def learning_curve(rounds: Table, evaluations: Table, *, evaluated: str = "evalu
     if title:
         figure.suptitle(as_label(title), x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
     return finish(figure, empty=not (x.size or points.size))
+
+
+def _fresh(axes: Axes, x: Column, values: Column) -> None:
+    """What each round's batch got; of many rounds a running mean, with the rounds themselves pale behind it."""
+    rounds = 1 if x.size <= COLUMNS else x.size // (COLUMNS // 2) | 1  # odd: as many before a round as behind it
+    if rounds > 1:
+        line(axes, x, values, color=AMBER, linewidth=0.6, alpha=0.35)
+        values = running_mean(values, rounds)
+    line(axes, x, values, color=AMBER, linewidth=1.1, label=of_rounds("fresh batch", rounds))
 
 
 def _evaluation_points(axes: Axes, points: Column, name: str) -> None:
@@ -93,8 +110,11 @@ def _evaluation_points(axes: Axes, points: Column, name: str) -> None:
     )
     annotate(axes, (at[0], value[0]), f"{value[0]:.0%}", offset=(9, -1), va="center")
     if at.size > 1:
-        bottom = np.fmin(low[-1], value[-1])
-        annotate(axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top")
+        bottom, top = np.fmin(low[-1], value[-1]), np.fmax(high[-1], value[-1])
+        if bottom > LOW:
+            annotate(axes, (at[-1], bottom), f"{value[-1]:.0%}", offset=(4, -5), ha="right", va="top")
+        else:  # below it stand the numbers of the axis
+            annotate(axes, (at[-1], top), f"{value[-1]:.0%}", offset=(4, 5), ha="right", va="bottom")
 
 
 def residual_plot(residuals: Table) -> Figure:
@@ -144,9 +164,10 @@ def verdict_shares(verdicts: Table) -> Figure:
     Args:
         verdicts: columns iteration, status, share (0 to 1); a status without a row has share 0.
     """
-    figure, (axes,) = panels("share of responses")
-    x, layers = layered(verdicts, "status", "share", VERDICT_COLOURS)
-    stack(axes, x, {name: shares for name, shares in layers.items() if shares.any()}, VERDICT_COLOURS, width=1.0)
+    x, layers, rounds = merged(*layered(verdicts, "status", "share", VERDICT_COLOURS))
+    figure, (axes,) = panels(of_rounds("share of responses", rounds))
+    there = {name: shares for name, shares in layers.items() if shares.any()}
+    stack(axes, x, there, VERDICT_COLOURS, width=rounds)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(visible=False)
@@ -156,11 +177,17 @@ def verdict_shares(verdicts: Table) -> Figure:
 def stage_timeline(stages: Table) -> Figure:
     """Stacked bars: seconds that each stage took in each iteration.
 
+    A column that is many times as high as the others, as of a machine that slept, is cut off, and its height said.
+
     Args:
         stages: columns iteration, stage, seconds; a stage without a row took no time.
     """
-    figure, (axes,) = panels("seconds")
-    x, layers = layered(stages, "stage", "seconds", STAGE_COLOURS)
-    stack(axes, x, layers, STAGE_COLOURS, width=0.8)
-    axes.set_ylim(bottom=0)
+    x, layers, rounds = merged(*layered(stages, "stage", "seconds", STAGE_COLOURS))
+    heights = sum(layers.values(), np.zeros(x.size))
+    usual, highest = (float(np.quantile(heights, share)) if x.size else 0.0 for share in (0.95, 1.0))
+    cut = highest > FAR * usual > 0
+    name = of_rounds("seconds", rounds) + (f"; the highest column is {highest:,.0f} s" if cut else "")
+    figure, (axes,) = panels(name)
+    stack(axes, x, layers, STAGE_COLOURS, width=0.8 * rounds)
+    axes.set_ylim(0, 1.5 * usual if cut else None)
     return finish(figure, empty=not x.size)

@@ -29,6 +29,8 @@ from reval_core.reporting.canvas import (
 METRIC_COLOURS = (BLUE, TEAL, AMBER, *OTHER_COLOURS)
 UNITS = ((3 * 3600.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 """Of a timeline: seconds from which it is told so, seconds of the unit, its name."""
+PLACES = 1000
+"""Across a timeline; a gap of less than one cannot be seen."""
 
 
 def benchmark_curves(metrics: Mapping[str, Table]) -> Figure:
@@ -99,7 +101,9 @@ def response_length(table: Table) -> Figure:
 
 
 def timeline(table: Table) -> Figure:
-    """When each stage ran: one row for each kind of stage, a bar for each time that it was executed.
+    """When each stage ran: a row for each kind of stage, in it a bar for each time that it was executed.
+
+    Neighbours that touch each other are drawn as one bar.
 
     Args:
         table: columns stage, start and seconds (both in seconds, start since the first began).
@@ -112,7 +116,8 @@ def timeline(table: Table) -> Figure:
     unit, name = next((unit, name) for least, unit, name in UNITS if end >= least)
     spare = dict(zip((row for row in rows if row not in STAGE_COLOURS), OTHER_COLOURS * 3, strict=False))
     for place, row in enumerate(rows):
-        bars = [(s / unit, d / unit) for stage, s, d in zip(stages, starts, seconds, strict=True) if stage == row]
+        ran = [(s / unit, d / unit) for stage, s, d in zip(stages, starts, seconds, strict=True) if stage == row]
+        bars = _joined(ran, end / unit / PLACES)
         colour = STAGE_COLOURS.get(row) or spare[row]
         # a line round a bar keeps one of a moment visible
         axes.broken_barh(bars, (place - 0.36, 0.72), color=colour, linewidth=0.8)
@@ -122,6 +127,17 @@ def timeline(table: Table) -> Figure:
     axes.grid(visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.9)
     return finish(figure, empty=not stages)
+
+
+def _joined(bars: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
+    """Bars (start, length) in order, those that are closer than the gap drawn as one: a picture has no room for it."""
+    found: list[tuple[float, float]] = []
+    for start, length in sorted(bars):
+        if found and start - sum(found[-1]) < gap:
+            before = found.pop()
+            start, length = before[0], max(sum(before), start + length) - before[0]
+        found.append((start, length))
+    return found
 
 
 def resources(table: Mapping[str, Table]) -> Figure:

@@ -326,3 +326,55 @@ def test_pyplot_is_never_imported() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LONG = 650
+"""Rounds of a run such as the paper's."""
+
+
+def test_columns_of_a_long_run_are_means_of_neighbours() -> None:
+    shares = {"iteration": list(range(LONG)), "status": ["correct"] * LONG, "share": [i / LONG for i in range(LONG)]}
+    figure = plots.verdict_shares(shares)
+    (axes,) = figure.axes
+    assert axes.get_title("left") == "share of responses, mean of 5 rounds"
+    (patch,) = [artist for artist in axes.get_children() if isinstance(artist, StepPatch)]
+    values, edges, _ = patch.get_data()
+    np.testing.assert_allclose(values[::2][:2], [2 / LONG, 7 / LONG])
+    np.testing.assert_allclose(edges[:4], [-0.5, 4.5, 4.5, 9.5])
+    assert len(values[::2]) == canvas.COLUMNS
+
+
+def test_the_last_column_is_the_mean_of_the_rounds_that_it_has() -> None:
+    x, layers, rounds = canvas.merged(np.arange(131.0), {"a": np.arange(131.0)})
+    assert rounds == 2
+    assert (x[0], x[-1]) == (0.5, 130.5)
+    np.testing.assert_allclose(layers["a"][[0, -1]], [0.5, 130.0])
+
+
+def test_the_batches_of_a_long_run_are_shown_with_their_running_mean() -> None:
+    rounds = {"iteration": list(range(LONG)), "accuracy": [i % 2 for i in range(LONG)], "reward_mean": [0.0] * LONG}
+    (axes,) = plots.learning_curve(rounds, {key: [] for key in EVALUATIONS}).axes
+    pale, mean = axes.lines
+    assert mean.get_label() == "fresh batch, mean of 11 rounds"
+    assert np.ptp(pale.get_ydata()) == 1
+    assert 0.4 < mean.get_ydata().min() < mean.get_ydata().max() < 0.6
+
+
+def test_a_running_mean_passes_over_what_is_unknown() -> None:
+    np.testing.assert_allclose(
+        canvas.running_mean(np.array([1.0, np.nan, 3.0, np.nan, np.nan, np.nan]), 3), [1, 2, 3, 3, np.nan, np.nan]
+    )
+
+
+def test_a_round_in_which_the_machine_slept_does_not_hide_the_others() -> None:
+    table = {"iteration": list(range(40)), "stage": ["learn"] * 40, "seconds": [2.0] * 39 + [2000.0]}
+    (axes,) = plots.stage_timeline(table).axes
+    assert axes.get_title("left") == "seconds; the highest column is 2,000 s"
+    assert axes.get_ylim() == (0, 3)
+
+
+def test_bars_that_touch_are_drawn_as_one() -> None:
+    starts = [float(i) for i in range(5000)] + [6000.0]
+    (axes,) = run_plots.timeline({"stage": ["learn"] * 5001, "start": starts, "seconds": [0.9] * 5001}).axes
+    (bars,) = axes.collections
+    assert len(bars.get_paths()) == 2
