@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ASKED_TO_END = (KeyboardInterrupt, TerminationSignal)
 """What is raised then; no `Exception`, which would be swallowed by libraries that shield themselves from errors."""
 
@@ -37,6 +38,28 @@ def _interruption_behind(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, ASKED_TO_END):
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """What asks to end waits until the block is over: for short writes that a library would leave half done.
+
+    Raises:
+        KeyboardInterrupt, TerminationSignal: at the end of the block, where one was asked for in it.
+    """
+    came: list[int] = []
+    try:
+        before = {number: signal.signal(number, lambda got, _: came.append(got)) for number in _SIGNALS}
+    except ValueError:  # not the main thread, which no signal reaches
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def is_deployed() -> bool:

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from reval_core.store import statements as sql
 from tasks.evaluate import current_evaluations
 from tasks.run import Run
-from tasks.track import Tracker, evaluation_points, going_on_without
+from tasks.track import Tracker, evaluation_points, going_on_without, in_one_piece
 
 EXTERNAL = "mlflow.model.isExternal"
 """MLflow's own tag of a model whose files lie elsewhere."""
@@ -44,19 +44,21 @@ def _reconcile(run: Run, client: MlflowClient, mlflow_run_id: str) -> None:
     shown = client.get_run(mlflow_run_id)
     known = {model.name: model for model in _known(client, shown.info.experiment_id, mlflow_run_id)}
     for name in known.keys() - saved.keys():
-        client.delete_logged_model(known[name].model_id)
+        with in_one_piece(client):
+            client.delete_logged_model(known[name].model_id)
     outputs = {output.model_id for output in shown.outputs.model_outputs} if shown.outputs else set()
     points = _points(run)
     for name, policy in saved.items():
-        model = known.get(name) or _create(run, client, shown.info.experiment_id, mlflow_run_id, policy)
-        if model.model_id not in outputs:
-            client.log_outputs(mlflow_run_id, [LoggedModelOutput(model.model_id, policy.rounds)])
-        if model.status != LoggedModelStatus.READY:
-            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        measured = {(metric.key, metric.step) for metric in model.metrics or ()}
-        missing = [point for point in points[name] if (point.key, point.step) not in measured]
-        if missing:
-            client.log_batch(mlflow_run_id, metrics=[_of(point, model) for point in missing])
+        with in_one_piece(client):
+            model = known.get(name) or _create(run, client, shown.info.experiment_id, mlflow_run_id, policy)
+            if model.model_id not in outputs:
+                client.log_outputs(mlflow_run_id, [LoggedModelOutput(model.model_id, policy.rounds)])
+            if model.status != LoggedModelStatus.READY:
+                client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            measured = {(metric.key, metric.step) for metric in model.metrics or ()}
+            missing = [point for point in points[name] if (point.key, point.step) not in measured]
+            if missing:
+                client.log_batch(mlflow_run_id, metrics=[_of(point, model) for point in missing])
 
 
 def _saved(run: Run) -> Iterator[SavedPolicy]:

@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from reval_core.home import Home
 from reval_core.identity import digest
 from reval_core.redaction import without_secrets
 from reval_core.store import runs
-from tasks.ending import ASKED_TO_END, interruptions_told
+from tasks.ending import ASKED_TO_END, interruptions_told, signals_wait
 from tasks.evaluate import current_evaluations
 from tasks.finished import finished_rounds
 from tasks.run import Here, Run
@@ -88,7 +88,7 @@ def tracking(run: Run) -> Iterator[Tracker]:
         if tracker.monitor is not None:
             tracker.monitor.finish()
         if tracker.mlflow_run_id is not None:
-            with going_on_without():
+            with going_on_without(), in_one_piece(tracker.client):
                 tracker.client.set_terminated(tracker.mlflow_run_id, status)
 
 
@@ -117,6 +117,16 @@ def going_on_without() -> Iterator[None]:
         )
 
 
+@contextmanager
+def in_one_piece(client: MlflowClient) -> Iterator[None]:
+    """A write into MLflow's own database: one that a signal breaks off keeps it locked until the process is gone.
+
+    A server's database does not, and there is no telling how long a server takes.
+    """
+    with nullcontext() if client.tracking_uri.startswith("http") else signals_wait():
+        yield
+
+
 @task(name="track", task_run_name="track", cache_policy=NO_CACHE, persist_result=False)
 def _track(work: Callable[[], int]) -> None:
     work()
@@ -142,7 +152,8 @@ def _add_missing(run: Run, tracker: Tracker) -> int:
     missing = [point for point in _stored_points(run, tracker.known) if (point.key, point.step) not in tracker.known]
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
-        tracker.client.log_batch(tracker.mlflow_run_id, metrics=part)
+        with in_one_piece(tracker.client):
+            tracker.client.log_batch(tracker.mlflow_run_id, metrics=part)
         tracker.known |= {(point.key, point.step) for point in part}
     return len(missing)
 
@@ -151,7 +162,8 @@ def log_files(tracker: Tracker, files: list[Path], folder: str) -> None:
     """Attach files (plots, the report) to the MLflow run; a file of the same name is replaced."""
     with going_on_without():
         for path in files if tracker.mlflow_run_id is not None else []:
-            tracker.client.log_artifact(tracker.mlflow_run_id, str(path), folder)
+            with in_one_piece(tracker.client):
+                tracker.client.log_artifact(tracker.mlflow_run_id, str(path), folder)
 
 
 def show_round(here: Here) -> None:
