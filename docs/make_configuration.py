@@ -91,21 +91,24 @@ def page(text: str) -> str:
 def tables() -> str:
     """One headed table for each section of the tree."""
     parts = []
-    for prefix, section in sections(Config, ""):
-        rows = [row(f"{prefix}{name}", field) for name, field in section.model_fields.items() if not nested(field)]
+    for prefix, section, neutral in sections(Config, ""):
+        fields = [(name, field) for name, field in section.model_fields.items() if not nested(field)]
+        rows = [row(f"{prefix}{name}", field, neutral=neutral) for name, field in fields]
         if rows:
             about = (section.__doc__ or "").strip()
             parts.append("\n".join([f"## `{prefix.rstrip('.')}`\n\n{about}\n\n{HEAD}", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
-def sections(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """(dotted prefix, section) of the tree, a section before the ones inside it."""
-    yield prefix, section
+def sections(
+    section: type[BaseModel], prefix: str, *, neutral: bool = False
+) -> Iterator[tuple[str, type[BaseModel], bool]]:
+    """(dotted prefix, section, whether it is no part of identity) of the tree, a section before the ones inside it."""
+    yield prefix, section, neutral
     for name, field in section.model_fields.items():
         inner = nested(field)
         if inner is not None:
-            yield from sections(inner, f"{prefix}{name}.")
+            yield from sections(inner, f"{prefix}{name}.", neutral=neutral or is_neutral(field))
 
 
 def nested(field: FieldInfo) -> type[BaseModel] | None:
@@ -114,11 +117,16 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
-def row(key: str, field: FieldInfo) -> str:
-    """One line of a table."""
+def is_neutral(field: FieldInfo) -> bool:
+    """Whether a field, and all inside it, is no part of a run's identity."""
     extra = field.json_schema_extra
-    neutral = isinstance(extra, dict) and extra.get("identity") is False
-    cells = [f"`{key}`", default(field), values(field), UNITS.get(key, ""), "no" if neutral else "yes"]
+    return isinstance(extra, dict) and extra.get("identity") is False
+
+
+def row(key: str, field: FieldInfo, *, neutral: bool) -> str:
+    """One line of a table; ``neutral`` where the whole section is no part of identity."""
+    new_run = "no" if neutral or is_neutral(field) else "yes"
+    cells = [f"`{key}`", default(field), values(field), UNITS.get(key, ""), new_run]
     return re.sub(" +", " ", f"| {' | '.join([*cells, str(field.description)])} |")
 
 

@@ -251,7 +251,9 @@ def learn(
     config: ConfigPath,
     trajectories: Annotated[
         str | None,
-        typer.Option("--trajectories", help="window:RUN, a named query, a .sql file or SQL that gives trajectory_id."),
+        typer.Option(
+            "--trajectories", help="run:RUN, window:RUN, a named query, a .sql file or SQL that gives trajectory_id."
+        ),
     ] = None,
     parameters: Parameters = None,
     overrides: Overrides = None,

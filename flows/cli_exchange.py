@@ -36,7 +36,7 @@ def export_(
 
 @app.command("export-policy")
 def export_policy_(
-    policy: Annotated[str, typer.Argument(help="A saved policy: its id or the first digits of it.")],
+    policy: Annotated[str, typer.Argument(help="A saved policy: its id or first digits, best:RUN, or latest.")],
     dest: Annotated[Path, typer.Argument(help="Folder to write; there must be none yet.")],
 ) -> None:
     """Write a saved policy as a plain model folder in Hugging Face layout; an adapter is merged into its base."""

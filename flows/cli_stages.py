@@ -18,7 +18,7 @@ app = typer.Typer()
 @app.command()
 def generate(
     policy: Annotated[
-        str, typer.Argument(help="Policy id (or its first digits), latest, a model folder, or builtin:tiny.")
+        str, typer.Argument(help="Policy id (or its first digits), best:RUN, latest, a model folder, or builtin:tiny.")
     ],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of prompts times rollouts responses.")] = 1,
     config: Annotated[

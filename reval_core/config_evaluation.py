@@ -13,7 +13,7 @@ class ProblemFile(Section):
     """One file, glob, folder, hub data set or built-in set of problems."""
 
     path: str = Field(
-        description="File, glob or folder of .jsonl/.json/.parquet (.gz), hf:NAME, or builtin:arithmetic/train."
+        description="File, glob or folder of .jsonl, .json (.gz), .parquet, .csv; hf:NAME; builtin:arithmetic/train."
     )
     fields: dict[str, str] = Field(
         default_factory=dict, description="Our name (question, answer, id, messages) to the file's column, or to a.b."

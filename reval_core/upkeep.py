@@ -127,7 +127,7 @@ class OfflineConfig(Section):
     """Stored trajectories to learn from (`reval learn`), instead of sampling any."""
 
     trajectories: str = neutral(
-        description="window:RUN, a named query, a .sql file, or SQL whose result has a column trajectory_id."
+        description="run:RUN, window:RUN, a named query, a .sql file, or SQL that gives a column trajectory_id."
     )
     parameters: dict[str, str] = neutral(default_factory=dict, description="Values of $name in the query.")
 
