@@ -112,7 +112,7 @@ def compare(
     taken_from: Annotated[
         list[Path] | None, typer.Option("--take-in", help="Folder with cells of another machine; may be repeated.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="List an experiment's cells; compute nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="List an experiment's cells; compute none.")] = False,
 ) -> None:
     """Evaluate two policies and show the paired difference, second minus first; or do a whole experiment."""
     if second is None:

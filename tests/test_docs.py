@@ -8,18 +8,21 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from reval_core.config import EngineConfig, ObjectiveConfig
 from reval_core.config_files import known_keys
+from reval_core.config_replay import ReplayConfig
 from reval_core.evaluation.metrics import summarise
 from reval_core.health import HealthConfig
 from reval_core.learning.objectives import check
 from reval_core.problems.problem import Problem, ask
 from reval_core.rollouts import SampleRequest, SamplingSettings, make_engine
-from reval_core.store import Store
+from reval_core.store import Store, replay
 from reval_core.store import statements as sql
+from reval_core.store.draws import Window, generator
 from reval_core.verification import Grader
 from tasks.health import MEASURED
 from tasks.track import NOT_METRICS
@@ -163,6 +166,9 @@ def test_the_configuration_tables_are_those_of_the_fields() -> None:
     sections = {key.rsplit(".", 1)[0] for key in known_keys() if "." in key}
     for key in set(known_keys()) - sections:
         assert f"| `{key}` |" in written
+    inside = re.findall(r"^\| `evaluation\.files\.\w+` \|.*", written, re.MULTILINE)
+    assert [row for row in inside if "| no |" not in row] == []  # evaluation.files as a whole is no part of identity
+    assert inside
 
 
 @pytest.mark.parametrize("page", ["schema.md", "commands.md"])
@@ -300,6 +306,16 @@ def test_the_engine_of_the_guide_works(own_modules: Path) -> None:
     engine.close()
     assert sample.token_ids == (7,)
     assert sample.request is request
+
+
+def test_the_draw_of_the_guide_works(own_modules: Path) -> None:
+    how = ReplayConfig(draw="my_draws:newest", draw_args={"rounds": 2})
+    replay.probe(how)
+    window = Window(np.array([3, 4, 5]), np.array([2, 2, 2]))
+    drawn = replay.strategy(how)(window, 3, generator(0, 5, 1), iteration=5, rounds=2)
+    assert len(set(drawn.places.tolist())) == 3
+    assert min(drawn.places) >= 2
+    assert drawn.weights.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_the_query_of_the_guide_works(tmp_path: Path) -> None:
