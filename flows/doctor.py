@@ -131,6 +131,8 @@ def _python(_: Home) -> list[Check]:
     found = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info[:2] < OLDEST_PYTHON:
         return [Check("Python", "failure", found, "Install Python 3.11 or newer and ReVal into it.")]
+    if sys.platform != "linux":
+        return [Check("Python", "failure", f"{found} on {sys.platform}", "Use Linux: training needs its processes.")]
     return [Check("Python", "ok", found)]
 
 

@@ -19,6 +19,7 @@ from typing import NoReturn
 import psutil
 from rich.console import Console
 
+from reval_core.errors import RevalError
 from reval_core.home import Home
 from reval_core.upkeep import LimitsConfig
 from tasks.ended import Ended, read_record
@@ -49,7 +50,15 @@ def in_fresh_processes(home: Home, limits: LimitsConfig) -> None:
     """Return in a child process, at most 1 + limits.retries times, each time in another; the caller never returns.
 
     A process that has loaded the libraries already (a notebook, a test) cannot be forked well and does the work itself.
+
+    Raises:
+        RevalError: this is no Linux.
     """
+    if sys.platform != "linux":
+        raise RevalError(
+            f"ReVal trains on Linux, whose kernel ends a process with the one that started it; this is {sys.platform}. "
+            "Use a Linux machine, virtual machine or container."
+        )
     if limits.retries == 0 or "torch" in sys.modules:
         return
     for tried in range(limits.retries + 1):

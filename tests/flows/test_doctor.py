@@ -26,9 +26,12 @@ from rich.console import Console
 
 from flows import doctor, probes
 from flows.doctor import Check, diagnose, exit_code, render, to_json
+from flows.tries import in_fresh_processes
+from reval_core.errors import RevalError
 from reval_core.home import Home
 from reval_core.store import Store, runs, stages
 from reval_core.store.stages import ProcessIdentity
+from reval_core.upkeep import LimitsConfig
 from tasks.served import Served, announce
 
 ENDED = ProcessIdentity(os.getpid(), socket.gethostname(), process_started=1.0)
@@ -162,6 +165,15 @@ def test_old_python_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     (check,) = doctor._python(home)
     assert check.status == "failure"
     assert "3.11" in check.cure
+
+
+def test_another_system_than_linux_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (check,) = doctor._python(home)
+    assert check.status == "failure"
+    assert "Linux" in check.cure
+    with pytest.raises(RevalError, match="ReVal trains on Linux"):
+        in_fresh_processes(home, LimitsConfig())
 
 
 def test_wrong_versions_are_listed(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
