@@ -33,8 +33,16 @@ def test_make_commands_exist():
     assert {"train", "test"} <= named <= targets
 
 
+def headings(page: Path) -> set[str]:
+    """Anchors of a page's headings, as links name them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_linked_and_named_files_exist():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert [anchor for page, _, anchor in links if anchor and anchor not in headings(ROOT / page)] == []
+    links = [page for page, _, _ in links]
     names = re.findall(r"`((?:configs|examples|constraints|sql)/[\w.\-/]+)`", README)
     assert links
     missing = [name for name in links + names if not (ROOT / name).exists()]
