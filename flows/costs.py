@@ -228,18 +228,33 @@ def _logits(size: ModelSize, positions: int) -> Need:
 
 
 def generating_memory(config: Config, size: ModelSize) -> list[Need]:
-    """What sampling holds at once: the learner keeps its moments, its gradient is gone."""
-    rollouts, engine = config.rollouts, config.rollouts.engine
-    longest = rollouts.max_prompt_tokens + rollouts.max_new_tokens
-    sequences = max(1, min(config.batch_size, engine.max_batch_sequences, engine.max_batch_tokens // longest))
-    # under autocast keys are as wide as the residual stream, which the weights' own precision decides
-    width = 4 if config.model.lora is None else COMPUTE_BYTES[config.model.dtype]
-    cache = 2 * width * size.layers * size.kv_width * sequences * longest
+    """What sampling holds at once, another engine's own aside: the learner keeps its moments, its gradient is gone."""
     whole = [Need("policy", 4 * size.parameters, "4 bytes a parameter: float32 weight, whole")]
     return [
         *_base(config, size),
         _learner(config, size, 4, "float32 weight"),
         *(whole if config.learning.ranks > 1 else []),
         *_reference(config, size),
-        Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x {width} bytes"),
+        *_cache(config, size),
     ]
+
+
+def _cache(config: Config, size: ModelSize) -> list[Need]:
+    """Keys and values of one decoded batch, where the learner's own model samples."""
+    rollouts, engine = config.rollouts, config.rollouts.engine
+    if engine.use != "transformers":
+        return []
+    longest = rollouts.max_prompt_tokens + rollouts.max_new_tokens
+    sequences = max(1, min(config.batch_size, engine.max_batch_sequences, engine.max_batch_tokens // longest))
+    # under autocast keys are as wide as the residual stream, which the weights' own precision decides
+    width = 4 if config.model.lora is None else COMPUTE_BYTES[config.model.dtype]
+    cache = 2 * width * size.layers * size.kv_width * sequences * longest
+    return [Need("KV cache", cache, f"{sequences} sequences x {longest:,} tokens x layers x 2 kv x {width} bytes")]
+
+
+def beside(config: Config) -> str:
+    """What is not counted of sampling, in words: an engine with weights of its own has memory of its own."""
+    engine = config.rollouts.engine
+    if engine.use == "vllm":
+        return f", beside vLLM's {engine.vllm.memory:g} of the GPU (rollouts.engine.vllm.memory)"
+    return "" if engine.use == "transformers" else f", beside what the engine {engine.use!r} takes"

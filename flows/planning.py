@@ -210,12 +210,12 @@ def _memory(config: Config, home: Home) -> Iterator[Line]:
         return
     yield "parameters", f"{size.parameters:,}, from {size.source}"
     yield "saved policies", _saved(config, home, size)
-    for phase, needs in (
-        ("learning", costs.learning_memory(config, size)),
-        ("generating", costs.generating_memory(config, size)),
+    for phase, needs, beside in (
+        ("learning", costs.learning_memory(config, size), ""),
+        ("generating", costs.generating_memory(config, size), costs.beside(config)),
     ):
         yield from ((f"  {need.name}", f"{_bytes(need.size)} ({need.formula})") for need in needs)
-        yield f"memory while {phase}", f"about {_bytes(_total(needs))}"
+        yield f"memory while {phase}", f"about {_bytes(_total(needs))}{beside}"
 
 
 def _total(needs: list[Need]) -> int:

@@ -304,6 +304,16 @@ def test_memory_adds_up_by_hand(checkpointing: bool | str, small: Config) -> Non
     assert {need.name for need in costs.learning_memory(host, size)} == needs.keys() - {"reference"}
     needs = {need.name: need.size for need in costs.generating_memory(config, size)}
     assert needs == {"learner": 12_000, "reference": 2_000, "KV cache": 2 * 4 * 10 * 4 * BATCH * 40}
+    assert costs.beside(config) == ""
+
+
+def test_an_engine_with_memory_of_its_own_is_told_and_not_counted(small: Config) -> None:
+    size = ModelSize(1_000, layers=10, hidden=8, intermediate=32, kv_width=4, vocabulary=2**20, source="")
+    vllm = changed(small, "rollouts.engine.use=vllm", "rollouts.engine.vllm.memory=0.3")
+    assert "KV cache" not in {need.name for need in costs.generating_memory(vllm, size)}
+    assert costs.beside(vllm) == ", beside vLLM's 0.3 of the GPU (rollouts.engine.vllm.memory)"
+    own = changed(small, "rollouts.engine.use=my_engines:Silent")
+    assert costs.beside(own) == ", beside what the engine 'my_engines:Silent' takes"
 
 
 def test_memory_of_adapters_and_lean_optimizers_adds_up_by_hand(small: Config) -> None:
