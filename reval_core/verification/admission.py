@@ -28,7 +28,11 @@ _UNREAD_SIGNS = re.compile(
     r"['\"`@#;?~]|(?<![\\a-zA-Z]):|(?<![\d^_.}])\d+\s+\d|\d\s*\{\s*\d|\}\s*\{\s*\d+\s*\}\s*\{|!\s*!"
 )
 _DIFFERENTIALS = re.compile(r"\\frac\s?\{\s?d\s?[a-z]\s?\}\s?\{\s?d")
-_CALLED = re.compile(r"(?:(?<![\\a-zA-Z])[fghFGH]|\\gamma)\s*\(")
+_CALLED = re.compile(
+    r"(?:(?<![\\a-zA-Z])[fghFGH]|\\gamma)\s*\("
+    r"|(?:(?<![\\a-zA-Z])[a-zA-Z]|\\(?:[a-z]eta|alpha|gamma|delta|rho|sigma|tau|psi|phi|varphi|omega|Omega|Psi|Phi))"
+    r"'*(?:_\{?\w{1,4}\}?)?\s*\(\s*-?\d+\s*\)"
+)
 _WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
 _EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
 _FACTORIAL = re.compile(r"(\d+)\s*!")

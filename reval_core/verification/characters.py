@@ -57,6 +57,7 @@ _SIGNS = {
     "Å": r"\AA ",
     "Ω": r"\Omega ",
     "£": r"\pounds ",
+    "¢￠": " cents",
     "€": r"\euro ",
     "¥": r"\yen ",
     "₹": r"\rupee ",

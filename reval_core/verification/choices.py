@@ -78,7 +78,10 @@ _CAPITAL = re.compile(r"(?<![A-Za-z0-9À-ɏ_\\])[A-J](?![A-Za-z0-9À-ɏ_'’])")
 _CALCULATION = re.compile(r"[\d=<>^_+\\Δ°]")
 _BRACKETED = re.compile(r"[(\[]([A-J])[)\]]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_RECONSIDERED = re.compile(rf"\b(?:{phrases.HEDGES}|actually|wait)\b", re.IGNORECASE)
+_RECONSIDERED = re.compile(
+    rf"\b(?:{phrases.HEDGES}|actually|wait|(?:no|sorry|correction)[,:]\s(?:it(?:['’]s|\sis)\s)?\(?[A-J](?!\s[a-z]))\b",
+    re.IGNORECASE,
+)
 _PRONOUN = re.compile(r"\s+[a-z'’]")
 
 
@@ -153,7 +156,8 @@ def _lone_letter(sentence: str) -> str | None:
 
 def plain(text: str) -> str:
     """Normalised text with \\text{}, sizes and braces removed."""
-    text = _SIZING.sub("", _TEXT.sub(r" \1 ", normalise(text)))
+    text = _TEXT.sub(r" \1 ", _TEXT.sub(r" \1 ", normalise(text)))  # one may stand in another: \text{(\text{A})}
+    text = _SIZING.sub("", text)
     return " ".join(text.replace("{", "").replace("}", "").split())
 
 

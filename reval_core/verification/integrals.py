@@ -48,6 +48,17 @@ def equal(gold: Node, answer: Node, policy: GradingPolicy) -> bool:
         return False
 
 
+def same_case(gold: Node, answer: Node) -> Node:
+    """The answer with its one constant c written as the gold's C, or the other way round, beside one variable."""
+    (left, right) = symbols(gold), symbols(answer)
+    wanted, found = left - right, right - left
+    if len(wanted) == len(found) == 1 and len(left) == 2 and all(map(_VARIABLE.fullmatch, left & right)):
+        (mine,), (theirs,) = wanted, found
+        if mine.casefold() == theirs.casefold() == "c":
+            return replaced(answer, Symbol(theirs), Symbol(mine))
+    return answer
+
+
 def _scaled(node: Node, factor: Number) -> Node:
     for name in symbols(node):
         node = replaced(node, Symbol(name), Apply("mul", (factor, Symbol(name))))

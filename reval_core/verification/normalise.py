@@ -142,6 +142,7 @@ _OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _RELATIONS = (("!=", r"\ne "), ("<=", r"\le "), (">=", r"\ge "), ("**", "^"), ("=>", r"\Rightarrow "), ("->", r"\to "))
 _PLUS_MINUS = re.compile(r"\+/?-(?=\s?[\d\\a-z(])|\\mp(?![a-zA-Z])")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_EMPTY_TEXT = re.compile(r"\\(?:text[a-z]*|mathrm|[mh]box)\s?\{\s*\}")
 _TEXT_POWER = re.compile(r"\\text\s?\{(?:[^{}]|\^\{-?\d\})*\^\{-?\d\}(?:[^{}]|\^\{-?\d\})*\}")
 _TEXT_DEGREES = re.compile(r"\\text\s?\{\s*\^\s?\\circ\s*([CF])\s*\}")
 _TEXT_QUANTITY = re.compile(r"^\\text\s?\{\s?(-?\d[^{}\\]*)\}$")
@@ -234,7 +235,7 @@ def _normalise(text: str) -> str:
 
 def _tex(text: str) -> str:
     """What TeX says in many ways in one; fonts, sizes and spacing go."""
-    text = re.sub(r"(?<!\\)\{\s*\}", "", _END_MARKS.sub("", text))
+    text = re.sub(r"(?<!\\)\{\s*\}", "", _EMPTY_TEXT.sub(" ", _END_MARKS.sub("", text)))
     text = _QUAD.sub(
         ", ", _QUANTITY.sub(lambda found: (found[1] or "") + "\\text{ " + (found[2] or found[3]) + "}", text)
     )

@@ -281,17 +281,33 @@ class _Parser:
             return self.function(name)
         letter = (name in _GREEK and token != name) or (len(token) == 1 and token.isalpha() and token.isascii())
         if letter and self._subscript_follows():
-            return Symbol(name + "_" + self.subscript())
-        if token in CONSTANTS:
+            return self._called_or_not(name + "_" + self.subscript())
+        if token in CONSTANTS and not (letter and self._number_called()):
             return Apply(CONSTANTS[token])
         if letter:
-            if (token in _CALLABLE_LETTERS or name in _GREEK_FUNCTIONS) and self.peek() == "(":
-                raise Undecided(f"{token}( may be a call")
             primes = ""
             while self.peek() == "'":
                 primes += self.take()
-            return Symbol(name + primes)
+            return self._called_or_not(name + primes)
         raise Undecided(f"{token!r}")
+
+    def _called_or_not(self, name: str) -> Symbol:
+        """A letter, or its value at a number as one name: V(0) is no product, and not 0. Raises Undecided for f(x)."""
+        raised = self.at > 1 and self.tokens[self.at - 2] == "^"
+        number = self._number_called()
+        if number and not raised and name not in _GREEK_FUNCTIONS:
+            self.at += 2 + len(number)
+            return Symbol(f"{name}({''.join(number)})")
+        if number or ((name in _CALLABLE_LETTERS or name in _GREEK_FUNCTIONS) and self.peek() == "("):
+            raise Undecided(f"{name}( may be a call")
+        return Symbol(name)
+
+    def _number_called(self) -> list[str]:
+        """The tokens of a number that stands alone in the brackets at hand: (0), (-1); else nothing."""
+        inside = self.tokens[self.at + 1 : self.at + 3 + (self.peek(1) == "-")]
+        if self.peek() != "(" or inside[-1:] != [")"] or not inside[-2][:1].isdigit():
+            return []
+        return inside[:-1]
 
     def argument(self) -> Node:
         """A group in braces, or TeX's single token: \\frac12 is one half."""

@@ -85,7 +85,10 @@ CHANGES = (
 )
 """Words there that make it another value."""
 
-BOUNDS = r"at\s+(?:least|most)"
+BOUNDS = (
+    r"at\s+(?:least|most)|up\s+to|under|over|beyond|near|within|exceed\w*|base|modulo|"
+    r"(?:divisors?|factors?|digits?|remainder)\s+of"
+)
 """The same, but a text without a phrase may state the least or most as its answer: we need at least 7 lines."""
 
 DENIALS_CJK = r"不是|不为|不等于|并非|不|ない|아니|아닙|नहीं|değil|ไม่"
@@ -94,7 +97,8 @@ DENIALS_CJK = r"不是|不为|不等于|并非|不|ない|아니|아닙|नह�
 RETRACTIONS = (
     r"squared|cubed|factorial|"
     r"(?:times|plus|minus|over|mod|modulo|choose)\s+(?:[\d$\\(]|(?:one|two|three|four|five|six|seven|eight|nine|ten)\b)|"
-    r"divided\s+by|to\s+the\s+(?!nearest\b|closest\b)\w+|but\b|"
+    r"divided\s+by|to\s+the\s+(?!nearest\b|closest\b)\w+|but\b|no\b,?\s+(?:wait|sorry|actually)|wait\b|sorry\b|"
+    r"(?<!,\s)(?:less|fewer|more|greater)\s+than\b|of\s+[\d$\\(]|in\s+base\b|(?:hundred|thousand|[bmtr]+illion|dozen)s?\b|"
     r"(?:to|through|till|until|bis|à|до)\s+(?=[\d$\\(-])(?!\d+\s+(?:decimal|significant|d\.?p|s\.?f|place|digit|figure))|"
     r"[至到]\s?\d|"
     r"or\b(?!\s+equivalently)|unless|maybe|perhaps|possibly|(?:is|are|was|would\s+be)\s+(?:not|wrong|incorrect|false)|"
@@ -121,6 +125,22 @@ DENIED_LATER = (
     r"|not\s(?:right|correct|true|possible))|(?:can(?:not|['’]t)\sbe|isn['’]t|wasn['’]t)\s(?:right|correct|true|possible))\b"
 )
 """What takes a whole phrase back behind it: the answer is 5, which is wrong."""
+
+CORRECTIONS = (
+    r"no\b[,.!]|(?:(?:oh|but|hmm+|no)\W+)?wait\b[^\n]{0,40}?\b(?:wrong|incorrect|mistake|not\s+right|contradict\w*)|oops\b|"
+    r"(?:so\s+)?sorry,?\s+(?:I|that|my|it|this)\b|correction\b|scratch\s+that|"
+    r"actually,?\s+(?:it|that|the\s+answer)(?:['’]s|\s+(?:is|should\s+be))\s*[-\d$\\(]|"
+    r"(?:(?:but|hmm+|however)\W+)?(?:this|that|it)(?:['’]s|\s+(?:is|was|seems|must\s+be))\s+(?:\w+ly\s+)?"
+    r"(?:wrong|false|incorrect|impossible|a\s+mistake|not\s+(?:right|correct|true|possible))|"
+    r"(?:(?:but|hmm+|however)\W+)?(?:this|that)\s+contradicts"
+)
+"""With what the next sentence takes a claim back: the answer is 5. No, that is wrong."""
+
+ATTRIBUTED = (
+    r"(?<!\w)(?:say|says|said|think|thinks|thought|claim|claims|claimed|believe|believes|guess|guesses|argue|argues)"
+    r"(?:\s+that)?"
+)
+"""What stands before a phrase that somebody else is said to state: some say (the answer is 5)."""
 
 CONDITIONS = (
     r"(?<!\w)(?:whether|if|unless|suppose|assuming|wenn|falls|ob|si|se|если|ли|nếu|jika|apakah|hvis|als|om|jeśli|czy)"

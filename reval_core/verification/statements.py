@@ -61,11 +61,17 @@ _RETRACTED = re.compile(rf"[\s,(\"'”]*(?:{phrases.RETRACTIONS})", re.IGNORECAS
 _DENIED_CLAIM = re.compile(rf"(?:{phrases.DENIED_CLAIMS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
 _DENIED_LATER = re.compile(phrases.DENIED_LATER, re.IGNORECASE)
 _SUPPOSED = re.compile(rf"(?:{phrases.CONDITIONS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
+_ATTRIBUTED = re.compile(rf"{phrases.ATTRIBUTED}\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
+_IF = re.compile(r"\bif\b", re.IGNORECASE)
+_SPEAKER = re.compile(r"\b(?:I|[Ww]e|us|you)\b")
+_TAKEN_BACK = re.compile(rf"[\W_]*(?:{phrases.CORRECTIONS})", re.IGNORECASE)
 _SENTENCE_START = re.compile(r"[.!?;:]\s|[\n。；！？]")
 _INSTEAD = re.compile(
     rf"[\s,;]*(?:(?:{phrases.INSTEAD})(?:\s+(?:rather|it\s+is|is|est|ist|es))?|it\s+is|it['’]s)\s*", re.IGNORECASE
 )
-_HEDGED = re.compile(rf"\b(?:{phrases.HEDGES})\b", re.IGNORECASE)
+_HEDGED = re.compile(
+    rf"\b(?:{phrases.HEDGES}|can(?:not|['’]t)\s+(?:be\s+)?(?:determined?|tell|say|decide))\b", re.IGNORECASE
+)
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s*$", re.IGNORECASE)
 _INTRODUCTION = re.compile(r"\s*(?:[∴⇒→=>-]+\s|[∴⇒→=]|=>|->|(?:so|thus|hence|therefore)\b,?)\s*", re.IGNORECASE)
 _NOT_A_VALUE = re.compile(r"\b(?:in|after|by|step|steps|case|part|equation|of|from)\s*$", re.IGNORECASE)
@@ -181,7 +187,7 @@ def _final_answer(text: str) -> str | None:
     supposed = False
     for start, end, closing in _phrases_from_the_end(text):
         near = len(text) - end <= NEAR_END
-        if _SUPPOSED.search(_before(text, start)):
+        if _is_supposed(text, start, end):
             supposed = supposed or bool(values(first_sentence(text[end : end + MAX_SENTENCE])))
             continue
         if closing and near:
@@ -197,10 +203,21 @@ def _final_answer(text: str) -> str | None:
     return "" if supposed else None
 
 
+def _is_supposed(text: str, start: int, end: int) -> bool:
+    """Whether the phrase states nothing: it is supposed, or what others say, or would be so if something else was."""
+    before = _before(text, start)
+    if _SUPPOSED.search(before) or (_ATTRIBUTED.search(before) and not _SPEAKER.search(before)):
+        return True
+    return "would" in text[start:end] and _IF.search(before + first_sentence(text[end : end + 200])) is not None
+
+
 def _is_denied(text: str, start: int) -> bool:
-    """Whether the sentence denies the whole phrase that starts there, or asks for it: I doubt that the answer is 5."""
+    """Whether the phrase that starts there is denied as a whole, asked for, or taken back by what stands behind it."""
     sentence, asked = whole_sentence(text[start : start + MAX_SENTENCE])
-    return asked or bool(_DENIED_LATER.search(sentence) or _DENIED_CLAIM.search(_before(text, start)))
+    if asked or _DENIED_LATER.search(sentence) or _DENIED_CLAIM.search(_before(text, start)):
+        return True
+    behind = start + len(sentence)
+    return _TAKEN_BACK.match(text, behind, behind + 120) is not None
 
 
 def _before(text: str, start: int) -> str:

@@ -42,6 +42,7 @@ from reval_core.verification.verdict import GradingPolicy, conjunction
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
+_MINUTES = re.compile(r"0\d+")
 _LETTER_UNIT = re.compile(r".*(?:[a-zA-Z]|m\s?\^\s?\{?[23]\}?)", re.DOTALL)
 _SPACED_UNIT = re.compile(r"-?[\d.]+(?:\s[a-zA-Z]|(?:\s?\\pi)?\s?m\s?\^\s?\{?[23]\}?)")
 _INFINITY = Apply("infinity")
@@ -107,6 +108,7 @@ def _equal_scalars(gold: Scalar, answer: Scalar, policy: GradingPolicy) -> bool 
         left, right = parse(gold.text), parse(answer.text)
     except Undecided:
         return None
+    right = integrals.same_case(left, right)
     if integrals.has_constant(left) and integrals.equal(left, right, policy):
         return True
     if policy.drop_units and bool(symbols(left)) != bool(symbols(right)):
@@ -303,9 +305,11 @@ def _equal_vector(gold: Group, answer: Group, policy: GradingPolicy) -> bool | N
 
 
 def _quotient(ratio: Group, index: int = 1) -> Reading:
-    """The first part over another; Opaque when one is more than a bare value."""
+    """The first part over another; Opaque when one is more than a bare value, or minutes: 3:05."""
     left, right = ratio.items[0], ratio.items[index]
-    if isinstance(left, Scalar) and isinstance(right, Scalar) and not (left.unit or right.unit):
+    if not (isinstance(left, Scalar) and isinstance(right, Scalar)) or left.unit or right.unit:
+        return Opaque("ratio")
+    if not _MINUTES.fullmatch(right.text):
         return Scalar(f"({left.text})/({right.text})")
     return Opaque("ratio")
 

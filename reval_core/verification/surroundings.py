@@ -30,12 +30,14 @@ _NOT_ASCII = r"[^\x00-\x7f°²³¹±·×÷¼-¾Ͱ-Ͽ⁰-₟⅐-⅟∀-∍∏-∳
 """Prose and marks of any script, no Greek letter, superscript or operator."""
 
 _STYLES = (
-    r"(?:displaystyle|textstyle|centering|noindent|large|Large|LARGE|huge|Huge|bf|rm|bfseries|[bB]igg?[lr]?|left|right|"
-    r"q?quad|hfill|hspace\*?\s*\{[^{}]*\}|color\s*\{[^{}]*\})(?![a-zA-Z])"
+    r"(?:displaystyle|textstyle|centering|noindent|tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|bfseries|"
+    r"[bB]igg?[lr]?|left|right|q?quad|hfill|hspace\*?\s*\{[^{}]*\}|color\s*\{[^{}]*\})(?![a-zA-Z])"
 )
-_SPACING = rf"(?:\s|~|(?<!\\)\\[ ,;:!>]|\\{_STYLES})"
+_SPACING = rf"(?:\s|~|(?<!\\)\\[ ,;:!>\n]|\\{_STYLES})"
 _TEXT = r"\\(?:text(?!color)[a-z]*|math(?:rm|bf|sf|it|normal)|[mh]box|emph|underline)\s*"
-_WRAPPER = rf"(?:{_TEXT}|\\(?:boldsymbol|bm|bold|large|ensuremath)\s*|\\(?:textcolor|colorbox)\s*\{{[^{{}}]*\}}\s*)?"
+_WRAPPER = (
+    rf"(?:{_TEXT}|\\(?:boldsymbol|bm|bold|ensuremath|{_STYLES})\s*|\\(?:textcolor|colorbox)\s*\{{[^{{}}]*\}}\s*)?"
+)
 _ARROWS = (
     r"(?:implies|impliedby|iff|[Rr]ightarrow|Long(?:left)?rightarrow|longrightarrow|Leftrightarrow|leadsto|to|therefore|"
     r"because|approx(?:eq)?|simeq|sim|cong|equiv|doteq|triangleq|coloneqq|in|colon|pounds|euro)"
@@ -81,7 +83,7 @@ _MARKS = (
 _PASSED_BEHIND = re.compile("|".join((_SPACING, *_MARKS, *_UNITS)))
 _OPERATOR = r"(?:[-+−*/=<>·×÷^_\d]|\\(?:cdot|times|div|pm|mp|over|sqrt|[dt]?frac|pi)(?![a-zA-Z]))"
 _BEHIND = (
-    r"$",
+    r"\\?$",
     r"\\(?:approx(?:eq)?|in)(?![a-zA-Z])|[≈∈]",  # what it is about, or of what kind
     r"\$|\\[()\[\]\\]|&|\\(?:begin|end|item|section|boxed|fbox)(?![a-zA-Z])",
     rf"{_PROSE_COMMAND}(?![^{{}}]*\}}{_POWER}\s*{_OPERATOR})",

@@ -19,7 +19,7 @@ import sympy
 import sympy.parsing
 import sympy.parsing.sympy_parser
 import sympy.physics.units  # its module reads the names of its prefixes with parse_expr
-from latex2sympy2_extended.latex2sympy2 import latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.sets import FiniteSet as LatexFiniteSet
 from math_verify.grader import should_treat_as_complex
@@ -27,6 +27,8 @@ from math_verify.grader import should_treat_as_complex
 from reval_core.verification.confine import Confined
 
 _NORMALIZATION = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="none")
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
+"""R - r is not 0."""
 _ROUNDED_GAP = 1e-6
 _EXACT_GAP = 1e-30
 
@@ -99,6 +101,7 @@ def _parse(text: str) -> Any:
             is_real=not should_treat_as_complex(text),
             convert_degrees=False,
             normalization_config=None,
+            conversion_config=_CONVERSION,
         )
     except Confined:
         raise

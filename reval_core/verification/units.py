@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from reval_core.verification.counted import TRANSLATED, says_value
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -148,30 +150,8 @@ _KNOWN = _table()
 LETTERS = frozenset(name for name in _KNOWN if len(name) == 1)
 """Units of one letter, which may as well be variables."""
 
-_SAYS_VALUE = frozenset(
-    re.findall(
-        r"\S+",
-        """
-        zero one two three four five six seven eight nine ten eleven twelve tens hundred hundreds thousand thousands
-        googol dozen dozens score scores gross pair pairs couple couples lakh lakhs crore crores half halves third
-        thirds quarter quarters first second squared cubed factorial plus minus times over divided mod modulo base power
-        powers root percent permille permil ppm ppb twice thrice double triple quadruple doubled tripled quadrupled
-        halved quartered negated inverted reciprocal inverse opposite imaginary recurring repeating periodic binary
-        ternary octal hexadecimal hex decimal or and not maybe either neither but is are no nor none never negative to
-        than less least more most fewer about around roughly approximately nearly almost circa between below above up if
-        except without isn't aren't wasn't unless perhaps probably possibly supposedly also then equals even odd ish so
-        wrong wrongly false falsely incorrect incorrectly invalid impossible rejected excluded extraneous discarded
-        ignored guess guessed guesses something import sin cos tan log sqrt exp ln pi tau
-        """,
-    )
-)
-_PARTS_AND_MULTIPLES = re.compile(
-    r"(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|(?:thir|four|fif|six|seven|eigh|nine)teen|hundred|thousand"
-    r"|(?:twent|thirt|fort|fift|sixt|sevent|eight|ninet)ie)ths?|[a-z]*[a-z]illion(?:s|ths?)?"
-    r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty"
-)
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_WORDS = re.compile(r"[A-Za-z][A-Za-z'-]*(?:[ ,]+[A-Za-z][A-Za-z'-]*){0,11}")
+_WORDS = re.compile(r"[A-Za-zÀ-ÖØ-öø-ɏ][A-Za-zÀ-ÖØ-öø-ɏ'-]*(?:[ ,]+[A-Za-zÀ-ÖØ-öø-ɏ][A-Za-zÀ-ÖØ-öø-ɏ'-]*){0,11}")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _NAME = re.compile(r"(?P<name>[kMGm]\\Omega|[MLR]_\\odot|\\?[A-Za-z.]+)\s?(?:\^\s?\{?\s?(?P<power>-?\d)\s?\}?)?")
 _VALUE = r"(?P<value>.*[\d.)}%!]|.*\\pi|.*\\infty)"
@@ -183,7 +163,8 @@ _DEGREES = re.compile(
     r"\s*(?:\\text\s?\{\s?)?(?P<scale>[CF]|Celsius|Fahrenheit)?(?:\s?\})?$"
 )
 _PLAIN_SUFFIX = re.compile(
-    rf"^{_VALUE}\s*(?P<unit>(?:[A-Za-z]{{2,}}|\\(?:pounds|euro|yen|rupee|Omega|AA))[A-Za-z /^\d{{}}.'-]*)$"
+    rf"^{_VALUE}\s*(?P<unit>(?:[A-Za-z]{{2,}}|\\(?:pounds|euro|yen|rupee|Omega|AA))[A-Za-z /^\d{{}}.'-]*"
+    r"|[^\W\dA-Za-z]{1,4})$"
 )
 _SLASHED = re.compile(rf"^{_VALUE}\s?(?P<unit>[A-Za-z]{{1,10}}\s?/\s?[A-Za-z]{{1,10}}(?:\^\{{?\d\}}?)?)$")
 _LETTER = re.compile(rf"^{_VALUE}\s*(?P<unit>[A-Za-z])(?P<power>\s?\^\s?\{{?[23]\}}?)?$")
@@ -289,6 +270,7 @@ def plain(text: str) -> str:
 def read(text: str) -> Unit | None:
     """The unit of a text, None when the words say something about the value or are no words."""
     text = plain(text)
+    text = TRANSLATED.get(text, text)
     if not text or len(text) > 80:
         return None
     nameless = _UNITS.fullmatch(text)
@@ -306,11 +288,6 @@ def read(text: str) -> Unit | None:
     if any(says_value(part) for word in words for part in word.split("-")) or all(len(word) < 3 for word in words):
         return None
     return Unit((), counted=" ".join(word.rstrip("s") for word in words))
-
-
-def says_value(word: str) -> bool:
-    """Whether a word says something about the value beside it, so that it names nothing that is counted."""
-    return word in _SAYS_VALUE or _PARTS_AND_MULTIPLES.fullmatch(word) is not None
 
 
 def _compound(text: str) -> Unit | None:

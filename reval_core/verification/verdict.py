@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from reval_core.identity import canonical_json
 
-VERIFIER_VERSION = 2
+VERIFIER_VERSION = 3
 """Raised by hand whenever the same answer could get another verdict than before."""
 
 Status = Literal["correct", "incorrect", "no_answer", "timeout", "error", "rejected"]
