@@ -85,7 +85,17 @@ CHANGES = (
 )
 """Words there that make it another value."""
 
+CHANGES_ELSEWHERE = (
+    r"(?:größer|kleiner|mehr|weniger)\s+als|das\s+Doppelte|die\s+Hälfte|(?:supérieur|inférieur)e?s?\s+à|(?:plus|moins)\s+(?:de|que)|"
+    r"le\s+double|la\s+moitié|(?:mayor|menor)\s+(?:que|a)|(?:más|menos)\s+de|el\s+doble|la\s+mitad|(?:maior|menor)\s+(?:do\s+)?que|"
+    r"o\s+dobro|(?:maggiore|minore)\s+di|il\s+doppio|la\s+metà|больше|меньше|вдвое"
+)
+"""The same in other languages, for values; CHANGES_CJK where words are not parted by spaces."""
+
+CHANGES_CJK = r"大于|小于|超过|少于|多于|より(?:大き|小さ)"
+
 BOUNDS = (
+    r"mindestens|höchstens|au\s+(?:moins|plus)|al\s+menos|a\s+lo\s+sumo|pelo\s+menos|almeno|"
     r"at\s+(?:least|most)|up\s+to|under|over|beyond|near|within|exceed\w*|base|modulo|"
     r"(?:divisors?|factors?|digits?|remainder)\s+of"
 )
@@ -101,7 +111,8 @@ RETRACTIONS = (
     r"(?<!,\s)(?:less|fewer|more|greater)\s+than\b|of\s+[\d$\\(]|in\s+base\b|(?:hundred|thousand|[bmtr]+illion|dozen)s?\b|"
     r"(?:to|through|till|until|bis|à|до)\s+(?=[\d$\\(-])(?!\d+\s+(?:decimal|significant|d\.?p|s\.?f|place|digit|figure))|"
     r"[至到]\s?\d|"
-    r"or\b(?!\s+equivalently)|unless|maybe|perhaps|possibly|(?:is|are|was|would\s+be)\s+(?:not|wrong|incorrect|false)|"
+    r"or\b(?!\s+equivalently)|unless|maybe|perhaps|possibly|(?:is|are|was|would\s+be)\s+(?:(?:the|an?)\s+)?(?:not|wrong|incorrect|false)|"
+    r"(?:wrong|incorrect|false|rejected)\b|的(?:倍数|一半|平方|[约因]数)|"
     r"isn['’]t|oder|ou\b|или|或|または|또는|ではな|ではあり|じゃな|じゃあり|とは(?:思わ|言え|限ら)|[이가은는]?\s?아[니닙닌]|"
     r"नहीं|değil|নয়|కాదు|نیست|不[对是正]|是?错|n['’]est\s+pas|no\s+es|não\s+é|non\s+è|ist\s+(?:nicht|falsch)|is\s+niet|"
     r"är\s+(?:inte|fel)|er\s+(?:ikke|feil|forkert)|ei\s+ole|není|nu\s+este|nie\s+jest|не\s+(?:является|ответ)|"
@@ -131,10 +142,15 @@ CORRECTIONS = (
     r"(?:so\s+)?sorry,?\s+(?:I|that|my|it|this)\b|correction\b|scratch\s+that|"
     r"actually,?\s+(?:it|that|the\s+answer)(?:['’]s|\s+(?:is|should\s+be))\s*[-\d$\\(]|"
     r"(?:(?:but|hmm+|however)\W+)?(?:this|that|it)(?:['’]s|\s+(?:is|was|seems|must\s+be))\s+(?:\w+ly\s+)?"
-    r"(?:wrong|false|incorrect|impossible|a\s+mistake|not\s+(?:right|correct|true|possible))|"
-    r"(?:(?:but|hmm+|however)\W+)?(?:this|that)\s+contradicts"
+    r"(?:wrong|false|incorrect|impossible|a\s+mistake|not\s+(?:right|correct|true|possible))\s*(?:[.,;:!?]|$)|"
+    r"(?:(?:but|hmm+|however)\W+)?(?:this|that)\s+contradicts|nein\b|non[,.!]|нет\b|不对|不，|错了"
 )
 """With what the next sentence takes a claim back: the answer is 5. No, that is wrong."""
+
+MISTAKEN = (
+    r"(?:wrong|incorrect|false|previous|earlier|tempting|naive|common|falsche|fausse|equivocada|incorrecta|неверный)"
+)
+"""What stands before the noun of an answer that is not the one: the wrong (answer is 5)."""
 
 ATTRIBUTED = (
     r"(?<!\w)(?:say|says|said|think|thinks|thought|claim|claims|claimed|believe|believes|guess|guesses|argue|argues)"

@@ -29,7 +29,7 @@ _BREAK = re.compile(  # a formula or the end of a sentence; a dollar sign before
 _QUESTION_MARKS = ("?", "？", "؟")
 _QUESTION_WORD = re.compile(r"[吗嗎呢か까]\s*$")
 """What makes a question of a sentence at its end, with or without a mark."""
-_OPENING = re.compile(r"^(?:[ \t\r\n*:_\"“'‘]|(?<=\n)>)*")
+_QUOTED = re.compile(r"^>[ \t]", re.MULTILINE)
 _ASIDE = re.compile(r"\b(?:because|since|obtained)\b|,\s+(?:which|because|as|not)\b", re.IGNORECASE)
 _SO = re.compile(r",\s+so\b")
 _DELIMITERS = re.compile(r"^(?:\$\$?|\\[(\[])[\s=]*|\s*(?:\$\$?|\\[)\]])$")
@@ -47,7 +47,7 @@ _ATOM = (
     r"|!(?=\s?[-+*/^)=\\])|,(?=\s?(?:[-+−(\[{\\\d√]|[a-zA-Z]\s?=))|\$(?=\d)"
 )
 _SPAN = re.compile(rf"(?<![a-zA-Z0-9_.#À-ɏ])(?:{_ATOM})(?:[ \t]?(?:{_ATOM}))*")
-_DANGLING = re.compile(r"(?:[\s,:=)*/^_|}\]]|(?<=[=-])>|(?<![^\n])>)*(?:(?:[a-zA-Z]\s)+(?=[\d\\]))?")
+_DANGLING = re.compile(r"(?:[\s,:=)*/^_|}\]]|(?<=[=-])>)*(?:(?:[a-zA-Z]\s)+(?=[\d\\]))?")
 _CONTENT = re.compile(r"\d|[∞π√]|\\[a-zA-Z]|\b(?:pi|inf|oo)\b")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b|-(?:th|digit|sided)\b")
 _UNIT = re.compile(rf"({_NUMBER})\s?((?:[kcmd]?m|s|k?g|L|J|N|W|V|A|K|C|h)[²³]?(?:/(?:s|h|m)[²³]?)?|\\AA)")
@@ -72,7 +72,7 @@ class Value:
 
 def clean(text: str) -> str:
     """Without special tokens and bold marks; digits of every script as ASCII; of an aligned formula the last row."""
-    text = _SPECIAL_TOKEN.sub("", text)
+    text = _QUOTED.sub("", _SPECIAL_TOKEN.sub("", text))
     if not text.isascii():
         text = _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit.group())), text.translate(_SIGNS))
     if _TWO_POINTS.search(text):
@@ -84,7 +84,7 @@ def clean(text: str) -> str:
 
 def first_sentence(text: str) -> str:
     """Up to the end of the first sentence or its first aside (because, which, not), quotes around it dropped."""
-    text = _OPENING.sub("", text, count=1)
+    text = text.lstrip(" \t\r\n*:_\"“'‘")
     for token in _BREAK.finditer(text):
         if token.start() > 0 and not _is_formula(token):
             text = text[: token.start()]

@@ -50,18 +50,23 @@ _CLOSING = re.compile(rf"(?:{phrases.CLOSINGS})\s+(?:{phrases.EPITHETS})*$", re.
 _JOINT = re.compile(r"[\s,;\"'“”]*(?:(?:and|or|und|oder|et|ou|y|o|e|и|или|和|或|と)(?!\w))?[\s,;\"'“”]*", re.IGNORECASE)
 _OR = re.compile(r"\b(?:or|oder|ou|или)\b|或")
 _CLAUSE = re.compile(  # where a clause begins whose words bear on the value: "no es 5" is no such place
-    r"\b(?:is|are|equals?|gives|get|namely|i\.e|est|ist|(?<!no )(?<!não )(?<!non )(?:es|é|è))\b"
-    r"|\b(?:so|thus|hence|therefore)\b|=|[,;]\s|(?<!不)是|为|は",
+    r"\b(?:is|are|(?<!not )equals?|gives|get|namely|i\.e|est|ist|(?<!no )(?<!não )(?<!non )(?:es|é|è))\b"
+    r"|\b(?:so|thus|hence|therefore)\b|(?<!!)=|[,;]\s|(?<![不能])是|为|は",
     re.IGNORECASE,
 )
-_DENIED = re.compile(rf"(?<!\w)(?:{phrases.NEGATIONS}|{phrases.CHANGES})(?!\w)|{phrases.DENIALS_CJK}", re.IGNORECASE)
+_DENIED = re.compile(
+    rf"(?<!\w)(?:{phrases.NEGATIONS}|{phrases.CHANGES}|{phrases.CHANGES_ELSEWHERE})(?!\w)|!=?\s*$"
+    rf"|{phrases.DENIALS_CJK}|{phrases.CHANGES_CJK}",
+    re.IGNORECASE,
+)
 _BOUNDED = re.compile(rf"(?<!\w)(?:{phrases.BOUNDS})(?!\w)", re.IGNORECASE)
 _VAGUE = re.compile(phrases.VAGUE, re.IGNORECASE)
-_RETRACTED = re.compile(rf"[\s,(\"'”]*(?:{phrases.RETRACTIONS})", re.IGNORECASE)
+_RETRACTED = re.compile(rf"[\s,(\"'”–—-]*(?:{phrases.RETRACTIONS})", re.IGNORECASE)
 _DENIED_CLAIM = re.compile(rf"(?:{phrases.DENIED_CLAIMS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
 _DENIED_LATER = re.compile(phrases.DENIED_LATER, re.IGNORECASE)
 _SUPPOSED = re.compile(rf"(?:{phrases.CONDITIONS})\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
 _ATTRIBUTED = re.compile(rf"{phrases.ATTRIBUTED}\s*(?:{phrases.ARTICLES})?\s*$", re.IGNORECASE)
+_MISTAKEN = re.compile(rf"\b{phrases.MISTAKEN}\s+$", re.IGNORECASE)
 _IF = re.compile(r"\bif\b", re.IGNORECASE)
 _SPEAKER = re.compile(r"\b(?:I|[Ww]e|us|you)\b")
 _TAKEN_BACK = re.compile(rf"[\W_]*(?:{phrases.CORRECTIONS})", re.IGNORECASE)
@@ -93,7 +98,7 @@ def _nouns() -> list[Noun]:
             noun = name.replace("|", " ")
             pattern = (
                 rf"{before}{noun}{endings}(?:\s+(?:{phrases.ADJECTIVES}))?(?:\s?\([^()\n]{{1,40}}\))?"
-                rf"[^\w\n.,;:=$\\(-]{{0,4}}(?:(?:{verbs}){after}|[:=】]|\s?[—–→➜-]\s{direct})"
+                rf"[^\w\n.,;:=$\\(!≠-]{{0,4}}(?:(?:{verbs}){after}|[:=】]|\s?[—–→➜-]\s{direct})"
             )
             nouns.append((noun, re.compile(pattern, re.IGNORECASE)))
     return nouns
@@ -206,7 +211,11 @@ def _final_answer(text: str) -> str | None:
 def _is_supposed(text: str, start: int, end: int) -> bool:
     """Whether the phrase states nothing: it is supposed, or what others say, or would be so if something else was."""
     before = _before(text, start)
-    if _SUPPOSED.search(before) or (_ATTRIBUTED.search(before) and not _SPEAKER.search(before)):
+    if (
+        _SUPPOSED.search(before)
+        or _MISTAKEN.search(before)
+        or (_ATTRIBUTED.search(before) and not _SPEAKER.search(before))
+    ):
         return True
     return "would" in text[start:end] and _IF.search(before + first_sentence(text[end : end + 200])) is not None
 
