@@ -172,6 +172,10 @@ def test_a_box_inside_a_larger_formula_is_no_answer(completion: str) -> None:
         "\\boxed{5}, 3 of which are red",
         "_\\boxed{5}_",
         "\\boxed{5}\\boxed{}",
+        "$\\Huge{\\boxed{5}}$",
+        "$\\color{blue}{\\boxed{5}}$",
+        "$\\displaystyle{\\boxed{5}}$",
+        "\\boxed{5}\\",
     ],
 )
 def test_what_may_stand_beside_a_box(completion: str) -> None:
@@ -255,6 +259,16 @@ def test_a_flood_of_listed_guesses_is_one_long_list() -> None:
         ("The answer is 3.14 to 2 decimal places.", "3.14"),
         ("The answer is 42 to the nearest integer.", "42"),
         ("The answer is 42, which is correct.", "42"),
+        ("The answer is 42. No other values work.", "42"),
+        ("The answer is 42. It is impossible to do better.", "42"),
+        ("The answer is 42. Wait time is not included.", "42"),
+        ("We can say that the answer is 42.", "42"),
+        ("The answer would be 42.", "42"),
+        ("The wrong answer is 41; the correct answer is 42.", "42"),
+        ("The answer is 42. (If order counted, the answer would be 84.)", "42"),
+        ("Over 5 days she reads 42 pages.", "42"),
+        ("> The answer is 42", "42"),
+        ("=> 42", "42"),
     ],
 )
 def test_lenient(completion: str, answer: str | None) -> None:
@@ -330,12 +344,45 @@ def test_values_side_by_side_are_all_of_them(completion: str, answer: str) -> No
         "答案是5吗？",
         "答えは5でしょうか。",
         "The answer is 5 through 7.",
+        "The answer is 5. No, that is not right.",
+        "The answer is 5. Sorry, I made a mistake: it is 6.",
+        "The answer is 5. Correction: 6.",
+        "The answer is 5. Actually, it is 6.",
+        "The answer is 5, no wait, 6.",
+        "The answer is 5. This contradicts the condition.",
+        "Die Antwort ist 5. Nein, das ist falsch.",
+        "答案是5。不对，应该是6。",
+        "Some say the answer is 5; others say 6.",
+        "A common mistake is to say the answer is 5.",
+        "The answer would be 5 if the die were fair.",
+        "The wrong answer is 5.",
+        "5 is the wrong answer.",
+        "Answer: 5 (wrong)",
+        "The answer is not equal to 5.",
+        "I cannot determine whether it is 5.",
+        "The answer is 5 million.",
+        "The answer is 5 in base 7.",
+        "The answer is 5 less than 9.",
+        "The answer is 5% of 60.",
+        "The answer is under 5.",
+        "The answer is up to 5.",
+        "The answer is a divisor of 5.",
+        "Die Antwort ist größer als 5.",
+        "La réponse est au moins 5.",
+        "La respuesta es el doble de 5.",
+        "答案大于5。",
+        "答案是5的倍数。",
         "Das Ergebnis ist 5 bis 7.",
         "答案是5至7。",
     ],
 )
 def test_what_is_denied_changed_or_hedged_is_not_stated(completion: str) -> None:
     assert extract(completion, "lenient") is None
+
+
+@pytest.mark.parametrize("sign", [">", ">=", "<", "≥", "!=", "≠"])
+def test_a_bound_is_no_value(sign: str, lenient: Verifier) -> None:
+    assert not lenient.verify("5", f"The answer is {sign} 5.").correct
 
 
 @pytest.mark.parametrize(
@@ -379,6 +426,7 @@ def test_final_answer_phrases_of_other_languages(language: str) -> None:
         ("b", "B"),
         ("\\text{(B)}", "B"),
         ("(\\textbf{B})", "B"),
+        ("\\textbf{(\\text{B})}", "B"),
         ("Option B", "B"),
         ("The answer is (B)", "B"),
         ("选B", "B"),
@@ -447,6 +495,8 @@ def test_one_letter_is_a_choice(answer: str, letter: str | None) -> None:
         ("We exclude A.", None),
         ("Choice A is wrong; choice B is wrong", None),
         ("Answer: A. Actually it could be B", None),
+        ("Answer: A. No, B.", None),
+        ("The answer is A. No, it doubles.", "A"),
         ("I don't know", None),
         ("I think so", None),
         ("Since H is the field, and ΔH = 3, we need more data for", None),
