@@ -33,6 +33,7 @@ _CALLED = re.compile(
     r"|(?:(?<![\\a-zA-Z])[a-zA-Z]|\\(?:[a-z]eta|alpha|gamma|delta|rho|sigma|tau|psi|phi|varphi|omega|Omega|Psi|Phi))"
     r"'*(?:_\{?\w{1,4}\}?)?\s*\(\s*-?\d+\s*\)"
 )
+_DIVISORS = re.compile(r"\\(?:gcd|lcm)(?![a-zA-Z])[^)]*?[a-zA-Z]")
 _CURRENT = re.compile(r"(?<![\\a-zA-Z])I(?![a-zA-Z])")
 _WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
 _EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
@@ -81,6 +82,8 @@ def unread(text: str) -> str | None:
         return "a derivative"
     if _CALLED.search(text):
         return "a call of a function without a value"
+    if _DIVISORS.search(text):
+        return "a divisor of letters, for sympy polynomials without a common one"
     if _CURRENT.search(text):
         return "the letter I, for sympy the root of -1"
     word = _WORD.search(text)

@@ -203,8 +203,10 @@ def _equal_words(gold: Reading, answer: Reading) -> bool | None:
         return left == right
     other = answer if isinstance(gold, Words) else gold
     words = gold if isinstance(gold, Words) else answer
-    if isinstance(words, Words) and isinstance(other, Scalar) and compact(other.text).casefold() == words.text:
-        return True
+    if isinstance(words, Words) and isinstance(other, Scalar):
+        said = compact(other.text)
+        if said == words.text or (len(said) > 1 and said.casefold() == words.text):
+            return True
     return False if isinstance(other, Scalar) and parses(other.text) else None
 
 

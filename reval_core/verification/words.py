@@ -29,7 +29,7 @@ def read_letters(text: str) -> Reading | None:
     if len(found) < 2 or not all(_LETTERED.fullmatch(item) for item in found):
         return None
     kind = alternatives.EITHER if OR.search(plain) else "list"
-    return Group(kind, tuple(Words(item.casefold()) for item in found))
+    return Group(kind, tuple(Words(item) for item in found))
 
 
 def read_words(text: str) -> Reading | None:
@@ -50,6 +50,6 @@ def read_words(text: str) -> Reading | None:
     outside = re.sub(r"\\text\{[^{}]*\}", "", text)
     if outside != text and any(char.isalpha() for char in outside) and " " not in said:
         return None  # letters beside the text: a name and its unit, not words
-    if re.fullmatch(r"\(?[A-Za-z](?:\s?,\s?[A-Za-z])+\)?", said) or re.search(r"(?<![a-z])[a-z]\s?[=(]", said):
+    if re.fullmatch(r"\(?[A-Za-z](?:\s?[,:;]\s?[A-Za-z])+\)?", said) or re.search(r"(?<![a-z])[a-z]\s?[=(]", said):
         return None
     return Words(said)
