@@ -34,6 +34,7 @@ _CALLED = re.compile(
     r"'*(?:_\{?\w{1,4}\}?)?\s*\(\s*-?\d+\s*\)"
 )
 _DIVISORS = re.compile(r"\\(?:gcd|lcm)(?![a-zA-Z])[^)]*?[a-zA-Z]")
+_MODULUS = re.compile(r"^(?!.*(?:[<>=]|\\[lg]e(?![a-zA-Z])))[^|]*\|[^|]*(?<![\\a-zA-Z])[zw](?![a-zA-Z])")
 _CURRENT = re.compile(r"(?<![\\a-zA-Z])I(?![a-zA-Z])")
 _WORD = re.compile(r"(?<![\\a-zA-Z{])(?!(?:and|or)\b)[a-zA-Z]{7,}")
 _EVALUATED = ("\\int", "\\sum", "\\prod", "\\lim")
@@ -84,6 +85,8 @@ def unread(text: str) -> str | None:
         return "a call of a function without a value"
     if _DIVISORS.search(text):
         return "a divisor of letters, for sympy polynomials without a common one"
+    if _MODULUS.search(text):
+        return "the modulus of a complex letter, for sympy a real one"
     if _CURRENT.search(text):
         return "the letter I, for sympy the root of -1"
     word = _WORD.search(text)

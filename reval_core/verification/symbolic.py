@@ -118,6 +118,8 @@ def _veto(gold: Any, answer: Any, *, rounded: bool) -> str | None:
         return "an interval is not a finite set"
     if _says_nothing(answer) and not _says_nothing(gold):
         return "the answer holds for every value"
+    if isinstance(gold, sympy.Symbol) and isinstance(answer, sympy.Symbol) and gold.name != answer.name:
+        return "two names"
     if kinds == ["number", "number"]:
         left, right = (sympy.N(value.doit(), 50) for value in (gold, answer))
         if left == right:

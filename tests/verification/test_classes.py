@@ -670,7 +670,14 @@ CLASSES: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             ("\\int_0^1 (A-a)\\, dx", "0"),
             ("\\sum_{i=1}^{n} (N-n)", "0"),
             ("x<I^2", "x<-1"),
+            ("F_{n+2}", "f_{n+2}"),
+            ("(M,m)", "(M,M)"),
+            ("a:b:c", "A:b:c"),
         ],
+    ),
+    "what sympy takes for something else": (
+        [("\\gcd(12,18)", "6"), ("|z-1|<2", "|1-z|<2"), ("\\gcd(m,n)", "\\gcd(m, n)")],
+        [("\\gcd(m,n)", "1"), ("2\\gcd(a,b)", "2"), ("|z|^2", "z^2"), ("|z|+|w|", "z+w")],
     ),
     "minutes are no denominators": (
         [("\\frac{1}{30}", "1:30"), ("3:05\\text{ pm}", "3:05")],
