@@ -204,6 +204,9 @@ def _final_answer(text: str) -> str | None:
         elif not closing and (near or not _is_a_step(text[start:end])):
             sentence = first_sentence(text[end : end + MAX_SENTENCE])
             if values(sentence) or (near and not _VAGUE.match(sentence)):
+                corrected = _corrected(text, start)
+                if corrected is not None:
+                    return corrected
                 return "" if _is_denied(text, start) else _state(sentence)
     return "" if supposed else None
 
@@ -221,12 +224,15 @@ def _is_supposed(text: str, start: int, end: int) -> bool:
 
 
 def _is_denied(text: str, start: int) -> bool:
-    """Whether the phrase that starts there is denied as a whole, asked for, or taken back by what stands behind it."""
+    """Whether the phrase that starts there is denied as a whole, or asked for: I doubt that the answer is 5."""
     sentence, asked = whole_sentence(text[start : start + MAX_SENTENCE])
-    if asked or _DENIED_LATER.search(sentence) or _DENIED_CLAIM.search(_before(text, start)):
-        return True
-    behind = start + len(sentence)
-    return _TAKEN_BACK.match(text, behind, behind + 120) is not None
+    return asked or bool(_DENIED_LATER.search(sentence) or _DENIED_CLAIM.search(_before(text, start)))
+
+
+def _corrected(text: str, start: int) -> str | None:
+    """What stands behind a phrase that the next sentence takes back, "" without a value; None if it does not."""
+    behind = start + len(whole_sentence(text[start : start + MAX_SENTENCE])[0])
+    return (_last_value(text[behind:]) or "") if _TAKEN_BACK.match(text, behind, behind + 120) else None
 
 
 def _before(text: str, start: int) -> str:
