@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rank_processes import rank_processes
 from small_run import Finished, changed, counts, crash_at, lineage, rows, train, value, without_mlflow, without_plots
 
 from reval_core.config import Config
@@ -18,16 +19,6 @@ from reval_core.errors import ConfigError, LearningError
 from reval_core.home import Home
 from reval_core.policies.folder import OPTIMIZER, OPTIMIZER_SHARDS
 from tasks.watched import StageEnded
-
-
-def children() -> list[psutil.Process]:
-    """torchrun and the ranks."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "reval_core.policies.rank" in process.cmdline():
-                found.append(process)
-    return found
 
 
 @contextmanager
@@ -40,7 +31,7 @@ def sent(home: Home, which: int, what: signal.Signals) -> Iterator[None]:
             with suppress(FileNotFoundError, psutil.NoSuchProcess):  # the ranks delete files while we look for theirs
                 for text in (home.root / "ranks").rglob(f"{which}/stderr.log"):
                     busy = "INFO update" in text.read_text()
-                    for process in children() if busy else ():
+                    for process in rank_processes() if busy else ():
                         if process.environ().get("RANK") == str(which):
                             process.send_signal(what)
                             return
@@ -70,7 +61,7 @@ def learned(config: Config, environment: None, tmp_path_factory: pytest.TempPath
 def test_a_run_of_two_ranks_is_that_of_one_process_but_for_rounding(
     learned: Finished, config: Config, home: Home, quick: None
 ) -> None:
-    assert children() == []
+    assert rank_processes() == []
     assert not list((learned.home.root / "ranks").iterdir())
     alone = train(changed(config, "learning.ranks=1", "run.iterations=1"), home)
     run_id = learned.outcome.run_id
@@ -103,7 +94,7 @@ def test_a_killed_rank_fails_the_stage_and_the_same_command_goes_on_to_the_same_
     with sent(home, 1, signal.SIGKILL), pytest.raises(LearningError) as failure:
         train(changed(config, "checkpoint.every=10"), home)
     assert re.search(r"Rank 1 of 2 was killed by signal 9\. The last lines of its log:\n.*INFO", str(failure.value))
-    assert children() == []
+    assert rank_processes() == []
     after = counts(home)
     assert after["updates"] == before["updates"]
     assert after["policies"] == before["policies"]
@@ -120,7 +111,7 @@ def test_a_stuck_rank_ends_with_the_stage_that_the_watcher_ends(config: Config, 
     limited = changed(config, long, "run.iterations=1", "limits.stalled_s=40", "limits.grace_s=60")
     with sent(home, 0, signal.SIGSTOP), pytest.raises(StageEnded, match="learn of round 0 was ended by the watcher"):
         train(limited, home)
-    assert children() == []
+    assert rank_processes() == []
     assert len(lineage(home, train(limited, home).run_id)) == 1
 
 

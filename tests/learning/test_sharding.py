@@ -87,7 +87,8 @@ def compare_gradients(folder: Path, reports: dict[str, dict], which: str) -> int
     return cases
 
 
-def compare_updates(folder: Path, reports: dict[str, list[dict]], which: str) -> None:
+def compare_updates(folder: Path, reports: dict[str, list[dict]], which: str) -> int:
+    """How many settings were compared, each over several updates."""
     for name, settings in UPDATES[which].items():
         learner, alone = several_updates(None, **settings)
         found, near = load_file(folder / f"updates {name}.safetensors"), 1e-2 if name == "bfloat16" else 1e-4
@@ -96,6 +97,7 @@ def compare_updates(folder: Path, reports: dict[str, list[dict]], which: str) ->
         for one, two in zip(alone, reports[f"updates {name}"], strict=True):
             assert two["loss"] == pytest.approx(one["loss"], rel=near)
             assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=near)
+    return len(UPDATES[which])
 
 
 @pytest.mark.long
@@ -109,7 +111,7 @@ def test_gradients_and_losses_are_those_of_one_process(two_ranks: Path, reports:
 def test_weights_after_several_updates_are_those_of_one_process(
     two_ranks: Path, reports: dict[str, list[dict]]
 ) -> None:
-    compare_updates(two_ranks, reports, "core")
+    assert compare_updates(two_ranks, reports, "core") == 2
 
 
 @pytest.mark.long
@@ -117,7 +119,7 @@ def test_so_they_are_for_every_objective_packed_and_padded(tmp_path: Path) -> No
     two_processes(PROGRAM, tmp_path, "rest")
     reports = reports_in(tmp_path)
     assert compare_gradients(tmp_path, reports, "rest") == 44
-    compare_updates(tmp_path, reports, "rest")
+    assert compare_updates(tmp_path, reports, "rest") == 2
 
 
 def weights_before(**settings: object) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from house import House
+from rank_processes import rank_processes
 from safetensors.torch import load_file
 
 from reval_core.errors import LearningError, PolicyError
@@ -61,16 +62,6 @@ def reports(house: House, policy_id: str) -> np.ndarray:
     return np.array(found)
 
 
-def children() -> list[psutil.Process]:
-    """torchrun and the ranks; other tests of this process may have left servers of theirs."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "reval_core.policies.rank" in process.cmdline():
-                found.append(process)
-    return found
-
-
 def test_two_ranks_learn_what_one_process_learns_and_either_goes_on(
     house: House, ranks: Ranks, built: House, tmp_path: Path
 ) -> None:
@@ -98,7 +89,7 @@ def test_two_ranks_learn_what_one_process_learns_and_either_goes_on(
     assert alone.learn(one, further).policy_id == third
     assert (weights(two, third) - weights(one, third)).norm() < 1e-4 * expected.norm()
     ranks.close()
-    assert children() == []
+    assert rank_processes() == []
 
     # one process goes on from the ranks' checkpoint
     again = house.policies(versions={"other": 1})
@@ -161,7 +152,7 @@ def kill_when_busy(ranks: Ranks, which: int, killed: list[float]) -> threading.T
 
 
 def rank_process(which: int) -> psutil.Process:
-    for process in children():
+    for process in rank_processes():
         with suppress(psutil.NoSuchProcess):
             if process.environ().get("RANK") == str(which):
                 return process
@@ -185,7 +176,7 @@ def test_a_killed_rank_ends_the_others_and_the_same_call_goes_on(
     assert f"Rank {which} of 2 was killed by signal 9" in message
     assert "INFO update" in message
     assert "the same command goes on" in message
-    assert children() == []
+    assert rank_processes() == []
     assert not ranks.folder.exists()
     record, found = policies.learn(step)
     assert len(found) == 80
@@ -198,7 +189,7 @@ def test_an_error_of_the_learner_is_the_same_error(house: House, ranks: Ranks) -
     huge = tuple(replace(u, draws=tuple(replace(d, reward=1e300) for d in u.draws)) for u in step.updates)
     with pytest.raises(LearningError, match="2 updates in a row were not finite"):
         policies.learn(replace(step, updates=huge))
-    assert children() == []
+    assert rank_processes() == []
 
 
 def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp_path: Path) -> None:
@@ -225,14 +216,14 @@ def test_ranks_of_two_machines_are_started_by_the_same_command(house: House, tmp
     state = load_optimizer(folder)
     assert state is not None
     assert int(state["learner.updates_done"]) == 4
-    assert children() == []
+    assert rank_processes() == []
 
 
 def test_ranks_end_with_a_worker_that_was_killed(house: House, tmp_path: Path) -> None:
     """The line is all that they know of it."""
     ranks = Ranks(tmp_path / "ranks", TWO, device="cpu")
     ranks.start()
-    everyone = children()
+    everyone = rank_processes()
     assert len(everyone) == 3
     ranks._socket.shutdown(2)  # as the kernel does for a process that is gone
     ranks._socket.close()

@@ -351,4 +351,6 @@ def test_a_run_that_died_while_the_server_was_down_is_crashed_after_the_next_ins
     until(lambda: healthy(installed))
     install(installed, webhook=None, heartbeat_s=HEARTBEAT_S, dead_after_s=2 * HEARTBEAT_S)
     for name in ("unplugged", "about to"):
-        until(lambda name=name: run_of(installed, name).state_name == "Crashed", limit_s=2 * HEARTBEAT_S + LIMIT_S)
+        assert until(
+            lambda name=name: run_of(installed, name).state_name == "Crashed", limit_s=2 * HEARTBEAT_S + LIMIT_S
+        )
