@@ -39,7 +39,7 @@ test: .venv/.dev  ## set up and pass the tests (ARGS="-k name")
 	@echo "  the quickstart's bar .venv/bin/python benchmarks/quickstart.py --seeds 0 1 2"
 
 vllm: .venv-vllm/.made  ## set up vLLM's CPU build beside .venv (x86-64) and pass the tests of the engines on it
-	$(VLLM_ON_CPU) .venv-vllm/bin/python -m pytest -m vllm $(or $(ARGS),tests/rollouts tests/flows/test_vllm_in_runs.py)
+	$(VLLM_ON_CPU) .venv-vllm/bin/python -m pytest -m vllm $(or $(ARGS),tests/rollouts tests/flows/test_vllm_in_runs.py tests/test_benchmark_programs.py)
 
 lint: .venv/.dev  ## ruff and mypy
 	.venv/bin/ruff check .

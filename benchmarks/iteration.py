@@ -1,6 +1,7 @@
 """One iteration of configs/deepseek-r1-distill-qwen-1.5b.yaml on random weights and real problems, stage by stage.
 
     REVAL_DATA=... python benchmarks/iteration.py               # on a GPU: Qwen2.5-1.5B's shape, 32 prompts x 8
+    REVAL_DATA=... python benchmarks/iteration.py --engine vllm # where vLLM is installed
     REVAL_DATA=... python benchmarks/iteration.py --shape tiny --prompts 4 --longest 32   # what a CPU does unasked
 
 Stages, store (DuckDB, leases, commits) and grading are a run's own, called without a server; Prefect and MLflow need
@@ -12,7 +13,8 @@ On a GPU the kernels are Liger's where liger-kernel is installed. Beside torch a
 jinja2, psutil, pyarrow, pydantic, python-flint, PyYAML and rich.
 
 The timeline is the stages' wall time with the device idle before and after. Below it stands what the configuration's
-own size would take: decoding by the number of steps that its batches would take, at the measured seconds of a step;
+own size would take: decoding by the number of steps that its batches would take, at the measured seconds of a step
+(vLLM's, which has no batches, by response tokens; its start is a line of its own, and no part of an iteration);
 grading, scoring and updates by response tokens; the store by responses. A step's time grows with context and rows, and
 attention with length squared, so both are underestimated from a run that is shorter. At a tiny shape the figures say
 nothing; that it runs does.
@@ -23,6 +25,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -35,7 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from capped_engine import CappedEngine, Plan
+from capped_engine import CappedTransformers, CappedVllm, Plan
 from learner import SHAPES
 from no_prefect import stand_in
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -91,19 +94,23 @@ def base_model(folder: Path, shape: str, texts: list[str], dtype: torch.dtype) -
     tokenizer.save_pretrained(folder)
 
 
-def reduced(full: Config, base: Path, *, prompts: int, longest: int, scale: float, gpu: bool) -> Config:
+def reduced(full: Config, base: Path, *, prompts: int, longest: int, scale: float, gpu: bool, engine: str) -> Config:
     """The configuration with fewer prompts, shorter responses and the random base; one round, never evaluated."""
     tree = full.model_dump(mode="json")
     kernels = "liger" if gpu and importlib.util.find_spec("liger_kernel") else "torch"
+    vllm = (
+        f"rollouts.engine.args.context={longest + CONTEXT // 2}",
+        f"rollouts.engine.args.eager={str(not gpu).lower()}",
+    )
     overrides = [
         f"model.path={base}",
         f"model.kernels={kernels}",
         f"rollouts.prompts_per_iteration={prompts}",
         f"rollouts.max_new_tokens={longest}",
         f"rollouts.max_prompt_tokens={CONTEXT // 2}",
-        "rollouts.engine.use=capped_engine:CappedEngine",
-        f"rollouts.engine.args.longest={longest}",
+        f"rollouts.engine.use=capped_engine:{'CappedVllm' if engine == 'vllm' else 'CappedTransformers'}",
         f"rollouts.engine.args.scale={scale}",
+        *(vllm if engine == "vllm" else ()),
         "run.iterations=1",
         "run.name=iteration",
         *("evaluation.before=false", "evaluation.after=false", "evaluation.every=null", "evaluation.benchmarks=[]"),
@@ -160,6 +167,9 @@ def one_iteration(config: Config, full: Config, home: Home, timeline: Timeline) 
         here, policy = Here(run, 0), run.record.base_policy_id
         reference = run.reference_during(0)
         assert reference is not None
+        with timeline.part("starting the engine"):
+            run.engine.load(policy, run.policies.model(policy))
+            run.engine.sleep()
         with timeline.part("generate"):
             batch = generate(here, policy)
         with timeline.part("verify"):
@@ -172,7 +182,7 @@ def one_iteration(config: Config, full: Config, home: Home, timeline: Timeline) 
             persist(here, batch, verdicts)
         with timeline.part("learn"):
             learn(here, policy, reference)
-        assert isinstance(run.engine, CappedEngine)
+        assert isinstance(run.engine, CappedTransformers | CappedVllm)
         small = _plan(run, batch.batch_id, run.engine, config)
         whole = _plan(run, batch.batch_id, run.engine, full, scale=1.0)
     finally:
@@ -183,7 +193,9 @@ def one_iteration(config: Config, full: Config, home: Home, timeline: Timeline) 
     return small, whole, told | {"replay_entries": entries["n"], "store_mb": _megabytes(home)}
 
 
-def _plan(run: Any, batch_id: str, engine: CappedEngine, config: Config, scale: float | None = None) -> Plan:
+def _plan(
+    run: Any, batch_id: str, engine: CappedTransformers | CappedVllm, config: Config, scale: float | None = None
+) -> Plan:
     """What a round of the configuration's size takes: the prompts that it had, and further ones of the same file."""
     rollouts = config.rollouts
     found = run.store.query("SELECT DISTINCT problem_id FROM store.trajectories ORDER BY ALL").to_pylist()
@@ -234,6 +246,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-1.5b" if gpu else "tiny")
     parser.add_argument("--prompts", type=int, default=32 if gpu else 4)
     parser.add_argument("--longest", type=int, default=2048 if gpu else 32, help="response tokens at most")
+    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as on the command line")
     parser.add_argument("--root", type=Path, help="where model and store are made; left out: a folder that is removed")
@@ -245,6 +258,9 @@ def main() -> None:
     if "REVAL_DATA" not in os.environ:
         parser.error("set REVAL_DATA to the folder that has deepscaler_40308.jsonl.gz and completions/")
     absent = stand_in(always=arguments.without_prefect)
+    swaps = logging.getLogger("tasks.swap")  # how far the engine's log-probabilities are off the model's
+    swaps.addHandler(logging.StreamHandler(sys.stdout))
+    swaps.setLevel(logging.INFO)
     transformers_logging.disable_progress_bar()
     tree = read_tree(arguments.config)
     for override in arguments.set:
@@ -252,7 +268,8 @@ def main() -> None:
     full = parse_config(tree)
     device = torch.cuda.get_device_name() if gpu else f"{torch.get_num_threads()} CPU threads"
     print(
-        f"{arguments.shape} on {device}, torch {torch.__version__}; Prefect {'stood in for' if absent else 'there'}\n"
+        f"{arguments.shape} on {device}, torch {torch.__version__}, sampled with {arguments.engine}; "
+        f"Prefect {'stood in for' if absent else 'there'}\n"
     )
     with tempfile.TemporaryDirectory(dir=arguments.root) as root:
         timeline = Timeline(gpu)
@@ -261,7 +278,13 @@ def main() -> None:
             base_model(Path(root) / "base", arguments.shape, texts, torch.bfloat16 if gpu else torch.float32)
         scale = 1.0 if arguments.shape != "tiny" else arguments.longest / 2048
         config = reduced(
-            full, Path(root) / "base", prompts=arguments.prompts, longest=arguments.longest, scale=scale, gpu=gpu
+            full,
+            Path(root) / "base",
+            prompts=arguments.prompts,
+            longest=arguments.longest,
+            scale=scale,
+            gpu=gpu,
+            engine=arguments.engine,
         )
         small, whole, told = one_iteration(config, full, Home(Path(root) / "home"), timeline)
     measured = sum(timeline.rows[stage]["seconds"] for stage in STAGES)

@@ -1,5 +1,6 @@
 """The programs that measure rollouts and whole iterations run to their end at a tiny size."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -39,8 +40,13 @@ def test_rollouts(reval_data: Path, tmp_path: Path) -> None:
     assert "| none | not in this version: left out |" in printed
 
 
-@pytest.mark.parametrize("without", [(), ("--without-prefect",)])
+@pytest.mark.parametrize(
+    "without",
+    [(), ("--without-prefect",), pytest.param(("--engine", "vllm", "--without-prefect"), marks=pytest.mark.vllm)],
+)
 def test_an_iteration(without: tuple[str, ...], reval_data: Path, tmp_path: Path) -> None:
+    if "vllm" in without and importlib.util.find_spec("vllm") is None and not os.environ.get("REVAL_REQUIRE_VLLM"):
+        pytest.skip("vLLM is not installed here: make vllm")
     few = ("--longest", "16", "--set", "problems.0.limit=200", *without)
     printed, found = measured("iteration.py", reval_data, tmp_path, *few)
     assert ("stood in for" in printed) == bool(without)

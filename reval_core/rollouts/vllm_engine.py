@@ -12,6 +12,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -119,6 +120,10 @@ class VllmEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def limits(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> np.ndarray:
+        """[B] tokens of each response at most; a subclass may have lengths of its own."""
+        return np.full(len(requests), settings.max_new_tokens)
+
     @property
     def _can_sleep(self) -> bool:
         return self._own.sleeps and torch.cuda.is_available()
@@ -132,8 +137,9 @@ class VllmEngine:
         kind = RequestOutputKind.FINAL_ONLY if end == math.inf else RequestOutputKind.DELTA
         under_way: dict[str, _Response] = {}
         try:
-            for number, request in enumerate(requests):
-                own = SamplingParams(**sampling(request, settings), detokenize=False, output_kind=kind)
+            for number, (request, limit) in enumerate(zip(requests, self.limits(requests, settings), strict=True)):
+                asked = sampling(request, replace(settings, max_new_tokens=int(limit)))
+                own = SamplingParams(**asked, detokenize=False, output_kind=kind)
                 read = [*request.prompt_ids, *request.begun]
                 engine.add_request(str(number), {"type": "token", "prompt_token_ids": read}, own)
                 under_way[str(number)] = _Response(request)
@@ -180,7 +186,7 @@ class VllmEngine:
                 enable_sleep_mode=self._can_sleep,
                 distributed_executor_backend="uni",
                 disable_log_stats=True,
-                **self._arguments,
+                **{"use_tqdm_on_load": False} | self._arguments,  # its bars would be drawn across our progress
             )
             try:
                 return vllm.LLMEngine.from_engine_args(arguments)
