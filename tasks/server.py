@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -26,8 +27,9 @@ def main() -> None:
     server = uvicorn.Server(uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on"))
     threading.Thread(target=_announce, args=(server, listening.getsockname()[1]), daemon=True).start()
     threading.Thread(target=_end_with_the_other, args=(server,), daemon=True).start()
-    server.run(sockets=[listening])
-    os._exit(0 if server.started else 1)  # threads of a start-up that failed would keep the process
+    with suppress(SystemExit):  # how uvicorn leaves a start-up that failed, which it has logged
+        server.run(sockets=[listening])
+    os._exit(0 if server.started else 1)  # threads of such a start-up would keep the process
 
 
 def _announce(server: uvicorn.Server, port: int) -> None:

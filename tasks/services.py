@@ -114,10 +114,7 @@ def prefect_server(home: Home, meanwhile: Callable[[], T] | None = None) -> Iter
                 done = meanwhile() if meanwhile else None
                 address = _first_line(process, START_S)
             if not address:
-                raise RevalError(
-                    f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. Start again, or "
-                    f"set {API_URL} to the address of a server that runs."
-                )
+                raise _not_started(process, log)
         from prefect import tags  # after it began to start: this takes as long
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -160,6 +157,19 @@ def _first_line(process: subprocess.Popen[bytes], limit_s: float) -> str:
     assert process.stdout is not None
     ready, _, _ = select.select([process.stdout], [], [], limit_s)
     return process.stdout.readline().decode().strip() if ready else ""
+
+
+def _not_started(process: subprocess.Popen[bytes], log: Path) -> RevalError:
+    """One that ended has named its error in the log."""
+    way_out = f"Start again, or set {API_URL} to the address of a server that runs."
+    try:
+        code = process.wait(2.0)
+    except subprocess.TimeoutExpired:
+        return RevalError(f"Prefect's embedded server did not start within {START_S:g} s; {log} says why. {way_out}")
+    told = log.read_text(encoding="utf-8", errors="replace")
+    errors = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", told, re.MULTILINE)
+    why = errors[-1] if errors else f"exit code {code}"
+    return RevalError(f"Prefect's embedded server ended while it started: {why}\nThe whole log: {log}. {way_out}")
 
 
 @contextmanager
