@@ -21,29 +21,34 @@ from reval_core.rollouts import RolloutEngine
 CONTEXT = 256
 VLLM_ARGUMENTS = {"enforce_eager": True, "block_size": 32}
 """Blocks so short that the prompts of these tests fill several, and are found in the prefix cache again."""
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEY_ENV, KEY = "REVAL_TEST_SERVERS_KEY", "key-of-the-tests"
 
 
 def contract_model(*, tied: bool, seed: int = 0) -> PreTrainedModel:
-    """A random model that vLLM's kernels for a CPU can run: heads of 32."""
+    """A random model that vLLM's kernels for a CPU can run, with heads of 32; on a GPU where there is one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(arithmetic_tokenizer()),
-                hidden_size=64,
-                intermediate_size=96,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=2,
-                max_position_embeddings=CONTEXT,
-                initializer_range=0.2,  # wide, so that its distributions are far from uniform
-                tie_word_embeddings=tied,
-                bos_token_id=None,
-                eos_token_id=3,  # not among the stop tokens of the tests, so it must not end a response
-                pad_token_id=0,
+        return (
+            Qwen2ForCausalLM(
+                Qwen2Config(
+                    vocab_size=len(arithmetic_tokenizer()),
+                    hidden_size=64,
+                    intermediate_size=96,
+                    num_hidden_layers=2,
+                    num_attention_heads=2,
+                    num_key_value_heads=2,
+                    max_position_embeddings=CONTEXT,
+                    initializer_range=0.2,  # wide, so that its distributions are far from uniform
+                    tie_word_embeddings=tied,
+                    bos_token_id=None,
+                    eos_token_id=3,  # not among the stop tokens of the tests, so it must not end a response
+                    pad_token_id=0,
+                )
             )
-        ).eval()
+            .eval()
+            .to(DEVICE)
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from contracted import Contracted
+from contracted import DEVICE, Contracted
 from torch import Tensor
 
 from reval_core.identity import sample_seed
@@ -49,8 +49,12 @@ def logits_of(model: torch.nn.Module, sample: Sample) -> Tensor:
     """[T, V] float64 logits of the response's positions: one sequence alone, nothing padded, no cache."""
     prompt = sample.request.prompt_ids
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([prompt + sample.token_ids]), use_cache=False).logits[0].double()
-    return logits[len(prompt) - 1 : -1]
+        logits = (
+            model(input_ids=torch.tensor([prompt + sample.token_ids], device=DEVICE), use_cache=False)
+            .logits[0]
+            .double()
+        )
+    return logits[len(prompt) - 1 : -1].cpu()
 
 
 def furthest(model: torch.nn.Module, samples: Drawn, temperature: float = 1.0) -> float:
@@ -97,7 +101,8 @@ def test_a_step_of_learning_in_place_is_a_new_policy(contracted: Contracted, req
     before = drawn(contracted, requests)
     contracted.engine.sleep()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
-    model(input_ids=torch.tensor([[4, 5, 6, 7]]), labels=torch.tensor([[4, 5, 6, 7]])).loss.backward()
+    ids = torch.tensor([[4, 5, 6, 7]], device=DEVICE)
+    model(input_ids=ids, labels=ids).loss.backward()
     optimizer.step()
     contracted.engine.load("pol_2", model)
     after = drawn(contracted, requests)
@@ -167,7 +172,8 @@ def test_the_first_tokens_come_with_the_models_probabilities(contracted: Contrac
     many = requests_of([[5, 9, 4]], samples=600)
     first = [s.token_ids[0] for s in drawn(contracted, many, replace(ALL, max_new_tokens=1)).values()]
     with torch.no_grad():
-        wanted = torch.softmax(model(input_ids=torch.tensor([[5, 9, 4]])).logits[0, -1].double(), dim=-1).numpy()
+        logits = model(input_ids=torch.tensor([[5, 9, 4]], device=DEVICE)).logits[0, -1]
+        wanted = torch.softmax(logits.double(), dim=-1).cpu().numpy()
     counts = np.bincount(first, minlength=len(wanted))
     rare = 600 * wanted < 5  # together, as the test wants expected counts of 5 and more
     expected = np.append(600 * wanted[~rare], 600 * wanted[rare].sum())
