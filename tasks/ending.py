@@ -10,6 +10,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_came: list[int] = []
+"""Signals that asked the run of this process to end."""
 ASKED_TO_END = (KeyboardInterrupt, TerminationSignal)
 """What is raised then; no `Exception`, which would be swallowed by libraries that shield themselves from errors."""
 
@@ -70,7 +72,7 @@ def is_deployed() -> bool:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
+    """Let Ctrl-C and SIGTERM end the block: the stage that is under way is dropped, what is committed stays.
 
     A runner tells the run by Prefect's own handler whether it was cancelled, so that one stays in its place.
     """
@@ -81,11 +83,29 @@ def ended_by_signals() -> Iterator[None]:
             raise TerminationSignal(signal.SIGTERM) from error
         return
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: signal.signal(number, _ask) for number in _SIGNALS}
     except ValueError:  # not the main thread, where a signal ends nothing
         yield
         return
+    _came.clear()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _came.clear()
+
+
+def end_if_asked() -> None:
+    """Ask again: what a signal's handler raises can come up in a library that drops it, and the run would go on.
+
+    Raises:
+        KeyboardInterrupt: a signal came since `ended_by_signals` began.
+    """
+    if _came:
+        raise KeyboardInterrupt
+
+
+def _ask(number: int, _: object) -> None:
+    _came.append(number)
+    raise KeyboardInterrupt
