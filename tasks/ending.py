@@ -10,8 +10,6 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_came: list[int] = []
-"""Signals that asked the run of this process to end."""
 ASKED_TO_END = (KeyboardInterrupt, TerminationSignal)
 """What is raised then; no `Exception`, which would be swallowed by libraries that shield themselves from errors."""
 
@@ -72,7 +70,7 @@ def is_deployed() -> bool:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the block: the stage that is under way is dropped, what is committed stays.
+    """Let SIGTERM end the block as Ctrl-C does: the stage that is under way is dropped, what is committed stays.
 
     A runner tells the run by Prefect's own handler whether it was cancelled, so that one stays in its place.
     """
@@ -83,29 +81,11 @@ def ended_by_signals() -> Iterator[None]:
             raise TerminationSignal(signal.SIGTERM) from error
         return
     try:
-        before = {number: signal.signal(number, _ask) for number in _SIGNALS}
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not the main thread, where a signal ends nothing
         yield
         return
-    _came.clear()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        _came.clear()
-
-
-def end_if_asked() -> None:
-    """Ask again: what a signal's handler raises can come up in a library that drops it, and the run would go on.
-
-    Raises:
-        KeyboardInterrupt: a signal came since `ended_by_signals` began.
-    """
-    if _came:
-        raise KeyboardInterrupt
-
-
-def _ask(number: int, _: object) -> None:
-    _came.append(number)
-    raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, before)

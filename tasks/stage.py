@@ -22,7 +22,6 @@ from prefect.context import FlowRunContext
 from reval_core.identity import digest, short
 from reval_core.store import stages
 from tasks.commit import Commit
-from tasks.ending import end_if_asked
 from tasks.run import Here
 from tasks.watched import watched
 
@@ -123,7 +122,6 @@ class Stage(Generic[P, R]):
         run, started = here.run, time.perf_counter()
         committed = False
         try:
-            end_if_asked()
             with watched(run.watch, self.name, here.iteration):
                 commit = body()
                 output = asdict(commit.output)  # type: ignore[call-overload]

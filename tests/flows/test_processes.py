@@ -54,6 +54,8 @@ def start(config: Path, home: Home) -> subprocess.Popen[str]:
         text=True,
         cwd=home.root.parent,
         start_new_session=True,
+        # Ctrl-C is ignored by what a shell without job control has put into the background, and by all that it starts
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env={
             **kept,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(home.root.parent)]),

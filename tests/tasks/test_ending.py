@@ -2,12 +2,11 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from tasks.ending import ASKED_TO_END, end_if_asked, ended_by_signals, interruptions_told, signals_wait
+from tasks.ending import ASKED_TO_END, ended_by_signals, interruptions_told, signals_wait
 
 
 @pytest.mark.parametrize("asked", [KeyboardInterrupt(), TerminationSignal(15)])
@@ -42,18 +41,6 @@ def test_a_signal_waits_for_the_end_of_a_write(number: int) -> None:
         signal.raise_signal(number)
         done.append("written")
     assert done == ["written"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_a_library_has_swallowed_is_asked_again(number: int) -> None:
-    with ended_by_signals():
-        end_if_asked()
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(number)
-        with pytest.raises(KeyboardInterrupt):
-            end_if_asked()
-    end_if_asked()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_signal_is_not_lost_where_the_write_fails() -> None:
