@@ -96,7 +96,6 @@ class CappedVllm(VllmEngine):
         )
         self.name = f"capped-{self.name}"
         self._caps = Caps(scale)
-        self._sequences_together = max_batch_sequences
 
     def limits(self, requests: Sequence[SampleRequest], settings: SamplingSettings) -> np.ndarray:
         """[B] drawn by the responses' seeds."""
@@ -105,5 +104,5 @@ class CappedVllm(VllmEngine):
     def plan(self, requests: Sequence[SampleRequest], settings: SamplingSettings, scale: float | None = None) -> Plan:
         """What decoding would take; its steps, were all places taken until the end."""
         tokens = int(self._caps.drawn(requests, settings.max_new_tokens, scale).sum())
-        together = min(len(requests), self._sequences_together)
+        together = min(len(requests), self._sequences)
         return Plan(len(requests), tokens, 1, -(-tokens // together))

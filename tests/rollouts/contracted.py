@@ -29,26 +29,23 @@ def contract_model(*, tied: bool, seed: int = 0) -> PreTrainedModel:
     """A random model that vLLM's kernels for a CPU can run, with heads of 32; on a GPU where there is one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return (
-            Qwen2ForCausalLM(
-                Qwen2Config(
-                    vocab_size=len(arithmetic_tokenizer()),
-                    hidden_size=64,
-                    intermediate_size=96,
-                    num_hidden_layers=2,
-                    num_attention_heads=2,
-                    num_key_value_heads=2,
-                    max_position_embeddings=CONTEXT,
-                    initializer_range=0.2,  # wide, so that its distributions are far from uniform
-                    tie_word_embeddings=tied,
-                    bos_token_id=None,
-                    eos_token_id=3,  # not among the stop tokens of the tests, so it must not end a response
-                    pad_token_id=0,
-                )
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(arithmetic_tokenizer()),
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                max_position_embeddings=CONTEXT,
+                initializer_range=0.2,  # wide, so that its distributions are far from uniform
+                tie_word_embeddings=tied,
+                bos_token_id=None,
+                eos_token_id=3,  # not among the stop tokens of the tests, so it must not end a response
+                pad_token_id=0,
             )
-            .eval()
-            .to(DEVICE)
         )
+    return model.eval().to(DEVICE)
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,9 @@ def tokens_of(samples: Drawn) -> dict[tuple[str, int], tuple[int, ...]]:
 def logits_of(model: torch.nn.Module, sample: Sample) -> Tensor:
     """[T, V] float64 logits of the response's positions: one sequence alone, nothing padded, no cache."""
     prompt = sample.request.prompt_ids
+    ids = torch.tensor([prompt + sample.token_ids], device=DEVICE)
     with torch.no_grad():
-        logits = (
-            model(input_ids=torch.tensor([prompt + sample.token_ids], device=DEVICE), use_cache=False)
-            .logits[0]
-            .double()
-        )
+        logits = model(input_ids=ids, use_cache=False).logits[0].double()
     return logits[len(prompt) - 1 : -1].cpu()
 
 
