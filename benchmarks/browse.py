@@ -27,10 +27,10 @@ from starlette.testclient import TestClient
 from reval_core.browsing import application
 from reval_core.home import Home
 from reval_core.problems import Problem, ask
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, lineage, problems, replay, runs, stages, trajectories
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord, UpdateRecord
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, VERDICT_SCHEMA, BatchRecord
 
 RUN, VERIFIER, BASE = "bench-00000000", "ver_bench", "pol_base"

@@ -264,7 +264,7 @@ def _schema(connection: duckdb.DuckDBPyConnection) -> Check:
 
 def _leases(connection: duckdb.DuckDBPyConnection) -> Check:
     """Leases of processes that ended without giving them back do no harm; those of another host may."""
-    from reval_core.store.stages import ProcessIdentity
+    from reval_core.process import ProcessIdentity
 
     sql = "SELECT pid, host, process_started, count(*) FROM store.leases WHERE pid <> 0 GROUP BY ALL ORDER BY host, pid"
     said: dict[bool | None, list[str]] = {True: [], False: [], None: []}
@@ -281,7 +281,7 @@ def _leases(connection: duckdb.DuckDBPyConnection) -> Check:
 
 
 def _attempts(connection: duckdb.DuckDBPyConnection) -> Check:
-    from reval_core.store.stages import ProcessIdentity
+    from reval_core.process import ProcessIdentity
 
     sql = "SELECT run_id, attempt, pid, host, process_started FROM store.attempts WHERE status = 'running' ORDER BY ALL"
     said: dict[bool, list[str]] = {True: [], False: []}

@@ -16,9 +16,9 @@ from flows.terminal import unfolded
 from reval_core.config import flatten
 from reval_core.config_files import differences
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store
 from reval_core.store.sqlfiles import statement
-from reval_core.store.stages import ProcessIdentity
 
 CHANGES = 4
 """Changed settings that the tree of runs shows of a fork; `diff_runs` shows all."""

@@ -23,10 +23,10 @@ from reval_core.policies.folder import base_policy_id, load_tokenizer
 from reval_core.policies.materialise import Policies
 from reval_core.problems import PromptRenderer
 from reval_core.problems.schedule import epoch_order
+from reval_core.process import ProcessIdentity
 from reval_core.rollouts import make_engine
 from reval_core.store import Store, lineage, runs, schedule, stages
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
 from tasks.attempt import new_run
 from tasks.checkpoint import checkpoint

@@ -16,11 +16,11 @@ import time
 from dataclasses import dataclass
 from typing import NoReturn
 
-import psutil
 from rich.console import Console
 
 from reval_core.errors import RevalError
 from reval_core.home import Home
+from reval_core.process import started
 from reval_core.upkeep import LimitsConfig
 from tasks.ended import Ended, read_record
 
@@ -40,8 +40,8 @@ class _Worker:
     def end(self, home: Home) -> Ended | None:
         """Why the watcher ended it; None when it did not."""
         for path in home.logs.glob("*/attempt-*.ended.json"):
-            ended = read_record(path) if path.stat().st_mtime > self.started - 1.0 else None
-            if ended and ended.pid == self.pid and abs(ended.process_started - self.started) < 1.0:
+            ended = read_record(path)
+            if ended and (ended.pid, ended.process_started) == (self.pid, self.started):
                 return ended
         return None
 
@@ -84,7 +84,7 @@ def _fork() -> _Worker | None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ASKED)  # until `_wait` can pass them on
     pid = os.fork()
     if pid:
-        return _Worker(pid, psutil.Process(pid).create_time())
+        return _Worker(pid, started(pid))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

@@ -13,10 +13,10 @@ from reval_core import environment
 from reval_core.config import Config, flatten
 from reval_core.errors import StoreError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.redaction import without_secrets
 from reval_core.store import Store, runs, stages, trajectories
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import VERIFIER_VERSION, Grader
 from tasks.ended import Ended, read_record, record_path
 from tasks.ending import ASKED_TO_END

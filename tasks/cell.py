@@ -22,8 +22,9 @@ from reval_core.errors import StoreError
 from reval_core.experiments.experiment import Cell, Metric
 from reval_core.home import Home
 from reval_core.identity import digest
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, curves, merging, runs, stages
-from reval_core.store.stages import Lease, ProcessIdentity
+from reval_core.store.stages import Lease
 from tasks.fork import run_id_of
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from prefect import get_client
 from prefect.context import FlowRunContext
 
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store.files import write_text
-from reval_core.store.stages import ProcessIdentity
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from reval_core.policies.folder import base_policy_id, load_model, load_tokenize
 from reval_core.policies.materialise import Policies
 from reval_core.policies.ranks import Ranks
 from reval_core.problems import PromptRenderer
+from reval_core.process import ProcessIdentity
 from reval_core.rollouts import RolloutEngine, make_engine
 from reval_core.store import Store, lineage, runs, schedule, stages
 from reval_core.store import problems as stored_problems
 from reval_core.store.lineage import PolicyRecord
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.verification import Grader
 from tasks import attempt as attempts
 from tasks.again import show_crashed

@@ -21,12 +21,12 @@ from reval_core.errors import RevalError
 from reval_core.home import Home
 from reval_core.policies import pruning
 from reval_core.policies.pruning import Decision
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, archive, runs
 from reval_core.store import statements as sql
 from reval_core.store.archive import Moved
 from reval_core.store.outside import Choice, Saved, outside
 from reval_core.store.space import size
-from reval_core.store.stages import ProcessIdentity
 from reval_core.upkeep import RetentionConfig
 from tasks.run import Here
 

@@ -25,12 +25,13 @@ from reval_core.policies.materialise import Policies
 from reval_core.problems import Problem, Prompt, PromptRenderer
 from reval_core.problems.overlap import Overlap
 from reval_core.problems.schedule import epoch_order
+from reval_core.process import ProcessIdentity
 from reval_core.redaction import without_secrets
 from reval_core.rollouts import RolloutEngine, SamplingSettings
 from reval_core.store import Store, runs, schedule, stages
 from reval_core.store.lineage import LearningStep
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import Lease, ProcessIdentity
+from reval_core.store.stages import Lease
 from reval_core.verification import Grader
 from tasks.aside import Aside
 from tasks.commit import Commit

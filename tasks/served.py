@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store.files import write_text
-from reval_core.store.stages import ProcessIdentity
 
 FILE = "serving.json"
 

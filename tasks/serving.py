@@ -22,8 +22,8 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store
-from reval_core.store.stages import ProcessIdentity
 from tasks.again import show_gone
 from tasks.automations import install
 from tasks.runner import read_entries

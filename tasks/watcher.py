@@ -11,7 +11,7 @@ that starts it. Standard input is the line from the worker, and its end that of 
 
 When a limit is passed, a record is written beside the attempt's log, and the worker is asked to end by SIGTERM; if it
 has not closed the line after the grace, it and its children are killed. The watcher ends when the line is closed. It
-imports Python's standard library and psutil alone, so that it starts fast and stays small.
+imports Python's standard library, psutil and `reval_core.process` alone, so that it starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from reval_core.process import started
 
 LOOK_S = 0.5
 """Seconds between two looks at the worker."""
@@ -160,7 +162,7 @@ def end(worker: psutil.Process, line: Line, setup: Mapping[str, Any], stage: Sta
         "grace_s": setup["grace_s"],
         "retries": setup["retries"],
         "pid": worker.pid,
-        "process_started": worker.create_time(),
+        "process_started": started(worker.pid),
         "killed": False,
         "last_log_lines": last_lines(Path(setup["log"])),
     }

@@ -13,6 +13,7 @@ BOTTOM = {
     "errors": (),
     "exclusive": (),
     "identity": (),
+    "process": (),
     "redaction": (),
     "visible": (),
     "yaml_text": (),

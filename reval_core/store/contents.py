@@ -9,10 +9,10 @@ from pathlib import Path
 import duckdb
 
 from reval_core.errors import StoreError
+from reval_core.process import ProcessIdentity
 from reval_core.store import statements as sql
 from reval_core.store.connection import explain
 from reval_core.store.migrations import needs_migration, schema_version
-from reval_core.store.stages import ProcessIdentity
 
 
 def tables(connection: duckdb.DuckDBPyConnection) -> list[str]:

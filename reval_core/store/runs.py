@@ -13,9 +13,9 @@ from typing import Any
 
 import duckdb
 
+from reval_core.process import ProcessIdentity
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
-from reval_core.store.stages import ProcessIdentity
 
 
 @dataclass(frozen=True)

@@ -7,43 +7,16 @@ epoch, and a commit is refused when the epoch is no longer its own. So a zombie 
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-import psutil
 
 from reval_core.errors import LeaseLost
+from reval_core.process import ProcessIdentity
 from reval_core.store import statements as sql
 from reval_core.store.migrations import now
-
-
-@dataclass(frozen=True)
-class ProcessIdentity:
-    """A process that cannot be taken for another one that got its number later."""
-
-    pid: int
-    host: str
-    process_started: float
-
-    @classmethod
-    def mine(cls) -> ProcessIdentity:
-        """This process."""
-        return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time())
-
-    def is_alive(self) -> bool | None:
-        """Whether the process still runs; None when it belongs to another host, which cannot be seen from here."""
-        if self.host != socket.gethostname():
-            return None
-        try:
-            process = psutil.Process(self.pid)
-            # a zombie has ended; its parent has only not asked for its exit code yet
-            return abs(process.create_time() - self.process_started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from reval_core.policies.folder import (
 )
 from reval_core.policies.steps import learning_settings
 from reval_core.problems import Problem, ask
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, lineage, problems, replay, runs, stages, trajectories
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord, UpdateRecord
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, VERDICT_SCHEMA, BatchRecord
 from reval_core.verification import Verifier
 

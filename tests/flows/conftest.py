@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from served_site import Site, serving
 from small_run import CANARY, Finished, Reval, changed, train, tree, value, without_mlflow, without_plots
@@ -19,7 +18,7 @@ from reval_core.config_files import parse_config
 from reval_core.home import Home
 from reval_core.policies.tiny import WarmStart, build_tiny_model
 from reval_core.problems.arithmetic import arithmetic_problems
-from reval_core.store.stages import ProcessIdentity
+from reval_core.process import ProcessIdentity
 from tasks.services import configure
 
 
@@ -105,7 +104,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def stranger() -> Iterator[ProcessIdentity]:
     """Another process that lives."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        yield ProcessIdentity(process.pid, ProcessIdentity.mine().host, psutil.Process(process.pid).create_time())
+        yield ProcessIdentity.of(process.pid)
         process.kill()
 
 

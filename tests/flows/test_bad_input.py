@@ -12,8 +12,8 @@ from small_run import Finished, changed, counts, rows, sampled, train
 from reval_core.config import Config
 from reval_core.errors import ConfigError, LearningError, PolicyError, ProblemError, PromptError, RevalError, StoreError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, runs
-from reval_core.store.stages import ProcessIdentity
 
 pytestmark = pytest.mark.usefixtures("quick")
 Spoil = Callable[[Path, Path], list[str]]

@@ -29,8 +29,8 @@ from flows.doctor import Check, diagnose, exit_code, render, to_json
 from flows.tries import in_fresh_processes
 from reval_core.errors import RevalError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, runs, stages
-from reval_core.store.stages import ProcessIdentity
 from reval_core.upkeep import LimitsConfig
 from tasks.served import Served, announce
 

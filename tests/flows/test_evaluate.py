@@ -10,8 +10,8 @@ from flows import evaluate
 from flows.evaluate import Asked
 from reval_core.errors import StoreError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, runs
-from reval_core.store.stages import ProcessIdentity
 from tasks.compare import compare
 from tasks.progress import Progress
 from tasks.references import Evaluated

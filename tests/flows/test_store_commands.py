@@ -14,8 +14,8 @@ from small_run import Finished, Reval, changed, counts, crash_at, lineage, respo
 from flows import storing
 from reval_core.config import Config
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, runs, spool
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 
 

@@ -19,6 +19,7 @@ from small_run import ROUNDS, Finished, changed, crash_at, lineage, responses, r
 
 from reval_core.config import Config
 from reval_core.home import Home
+from reval_core.process import started
 from reval_core.rollouts.transformers_engine import TransformersEngine
 from reval_core.store import Store
 from tasks.ended import read_record, record_path
@@ -93,11 +94,11 @@ def test_what_a_killed_attempt_could_not_record_the_next_one_does_once(
         train(config, home)
     run_id = rows(home, "SELECT run_id FROM runs")[0]["run_id"]
     with subprocess.Popen(["true"]) as gone:
-        started = psutil.Process(gone.pid).create_time()
+        process_started = started(gone.pid)
     with Store(home.database).write() as connection:
         connection.execute(
             "UPDATE store.attempts SET status = 'running', message = NULL, pid = ?, process_started = ?",
-            [gone.pid, started],
+            [gone.pid, process_started],
         )
     message = recorded(home, run_id, 1, killed=True)
     assert "It did not end within 20 s of being asked, and was killed." in message
@@ -112,10 +113,10 @@ def test_what_a_killed_attempt_could_not_record_the_next_one_does_once(
 TRIES = """
 import json, os, signal, sys, time
 from pathlib import Path
-import psutil
 from flows import tries
 from reval_core.upkeep import LimitsConfig
 from reval_core.home import Home
+from reval_core.process import started
 
 tries.PAUSE_S = 0.01
 home = Home(Path(sys.argv[1]))
@@ -125,7 +126,7 @@ with open(home.root / "pids", "a") as file:
 
 
 def ended():
-    found = json.loads(sys.argv[2]) | {"pid": os.getpid(), "process_started": psutil.Process().create_time()}
+    found = json.loads(sys.argv[2]) | {"pid": os.getpid(), "process_started": started(os.getpid())}
     path = home.logs / "run-1" / f"attempt-{os.getpid()}.ended.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found))

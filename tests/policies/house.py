@@ -15,10 +15,10 @@ from reval_core.policies.base import BasePolicy
 from reval_core.policies.folder import base_policy_id, load_model, tokenizer_id, weights_checksum
 from reval_core.policies.materialise import Policies
 from reval_core.policies.steps import learning_settings
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, lineage, runs, trajectories
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, Draw, LearningStep, PlannedUpdate, PolicyRecord, UpdateRecord
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 
 VERSIONS: dict[str, Any] = {"torch": torch.__version__, "threads": 1, "LEARNING_VERSION": 1}

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reval_core.errors import RevalError
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, spool, stages, trajectories
 from reval_core.store import store as store_module
-from reval_core.store.stages import ProcessIdentity
 from tests.soak.faults import Found, Ledger, compare
 from tests.soak.writer import batch_of, part_of, stage_key
 

@@ -28,10 +28,10 @@ import numpy as np
 import pyarrow as pa
 
 from reval_core.errors import LeaseLost, RevalError
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, stages, trajectories
 from reval_core.store import store as store_module
 from reval_core.store.connection import Connections
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, BatchRecord
 
 PROBLEMS, SAMPLES = 4, 2

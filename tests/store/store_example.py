@@ -18,12 +18,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, evaluations, lineage, replay, runs, schedule, stages, trajectories
 from reval_core.store import statements as sql
 from reval_core.store.lineage import UPDATE_ROW_SCHEMA, PolicyRecord, UpdateRecord
 from reval_core.store.migrations import now
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from reval_core.store.trajectories import PART_SCHEMA, VERDICT_SCHEMA, BatchRecord
 
 RUN, FORK = "run-a", "run-b"

@@ -21,10 +21,10 @@ from store_example import batch_record, part_of
 
 from reval_core.errors import NotStored, StoreError, StoreLocked
 from reval_core.exclusive import exclusive
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, connection, runs, spool, stages
 from reval_core.store import store as store_module
 from reval_core.store.connection import Connections
-from reval_core.store.stages import ProcessIdentity
 from tests.soak.full_disk import filled, small_disk, sweep
 
 ROOT = Path(__file__).parents[2]
@@ -354,7 +354,7 @@ ZOMBIE = """
 import os, signal, sys
 from reval_core.errors import LeaseLost
 from reval_core.store import Store, stages
-from reval_core.store.stages import ProcessIdentity
+from reval_core.process import ProcessIdentity
 store = Store(sys.argv[1], lock_wait_s=60)
 with store.write() as connection:
     lease = stages.take_lease(connection, "key", ProcessIdentity.mine())

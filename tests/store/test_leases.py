@@ -1,15 +1,12 @@
 """The table of stages judges what is done, and an epoch keeps zombies from writing into it."""
 
-import subprocess
-import sys
-
 import duckdb
-import psutil
 import pytest
 
 from reval_core.errors import LeaseLost
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, stages
-from reval_core.store.stages import Lease, ProcessIdentity
+from reval_core.store.stages import Lease
 
 ME = ProcessIdentity.mine()
 ZOMBIE = ProcessIdentity(4_000_000, ME.host, 1.0)
@@ -75,20 +72,3 @@ def test_work_done_twice_keeps_the_first_row(store: Store) -> None:
         _commit(connection, stages.take_lease(connection, "key", ME), {"answer": 1})
         _commit(connection, stages.take_lease(connection, "key", ME), {"answer": 2})
         assert stages.find(connection, "key") == {"answer": 1}
-
-
-def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
-    assert ME.is_alive() is True
-    assert ProcessIdentity(ME.pid, ME.host, ME.process_started - 100).is_alive() is False
-    assert ProcessIdentity(ME.pid, "another-host", ME.process_started).is_alive() is None
-
-
-def test_a_process_that_ended_unasked_is_not_alive() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = ProcessIdentity(child.pid, ME.host, psutil.Process(child.pid).create_time())
-    assert identity.is_alive() is True
-    child.kill()
-    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
-        pass
-    assert identity.is_alive() is False
-    child.communicate()

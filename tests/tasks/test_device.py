@@ -10,10 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-import psutil
 import pytest
 
-from reval_core.store.stages import ProcessIdentity
+from reval_core.process import ProcessIdentity
 from tasks import device
 from tasks.device import Holder
 
@@ -52,7 +51,7 @@ def test_who_waits_is_told_once_for_whom(
     acquired: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parent = os.getppid()
-    process = ProcessIdentity(parent, ProcessIdentity.mine().host, psutil.Process(parent).create_time())
+    process = ProcessIdentity.of(parent)
     got, lease = acquired(Holder(str(uuid4()), process, "small (small-1234, attempt 2)", "2026-11-01 10:00:00"))
     assert got == lease
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [

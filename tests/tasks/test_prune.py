@@ -20,9 +20,9 @@ from reval_core.home import Home
 from reval_core.policies import folder as folders
 from reval_core.policies import pruning
 from reval_core.policies.folder import OPTIMIZER, sweep
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, archive, evaluations, lineage, runs
 from reval_core.store.outside import Choice, Saved, outside
-from reval_core.store.stages import ProcessIdentity
 from reval_core.upkeep import RetentionConfig
 from tasks import prune
 

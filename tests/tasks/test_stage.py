@@ -11,14 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import duckdb
-import psutil
 import pytest
 
 from reval_core.errors import LeaseLost, StoreError
 from reval_core.identity import digest
+from reval_core.process import ProcessIdentity
 from reval_core.store import Store, runs, stages
 from reval_core.store.runs import RunRecord
-from reval_core.store.stages import ProcessIdentity
 from tasks.commit import Commit
 from tasks.run import Here, Run
 from tasks.stage import Stage, stage
@@ -94,7 +93,7 @@ def links(store: Store) -> list[tuple[Any, ...]]:
 def stranger() -> Iterator[ProcessIdentity]:
     """Another process that lives."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        yield ProcessIdentity(process.pid, ProcessIdentity.mine().host, psutil.Process(process.pid).create_time())
+        yield ProcessIdentity.of(process.pid)
         process.kill()
 
 
