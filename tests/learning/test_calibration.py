@@ -66,7 +66,7 @@ def test_a_stale_score_is_found(
     model = make_model()
     scored = with_reference(model, examples)
     scored[4] = replace(scored[4], **{name: getattr(scored[4], name) + 0.01})
-    with pytest.raises(LearningError, match=r"trajectory trj_4 has a residual of -0\.01 nats"):
+    with pytest.raises(LearningError, match=r"trajectory trj_4 has a residual of -0\.0(1|0999\d*|1000\d*) nats"):
         _calibrate(model, scored)
 
 
