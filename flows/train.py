@@ -14,6 +14,7 @@ from prefect import flow
 
 from reval_core.config import Config
 from reval_core.home import Home
+from tasks import disk
 from tasks.artifact import show_artifact
 from tasks.best import link_best
 from tasks.checkpoint import checkpoint
@@ -140,6 +141,7 @@ def evaluate_all(here: Here, policy: str) -> None:
         _evaluate_here(here, policy)
         return
     if policy != run.base.policy_id:
+        disk.check_policy(here, with_optimizer=False)
         run.policies.save(policy, run_id=run.run_id, iteration=here.iteration, with_optimizer=False)
     run.aside.ask(here.iteration, policy)
 

@@ -26,6 +26,7 @@ from reval_core.process import ProcessIdentity
 from reval_core.store import Store, curves, merging, runs, stages
 from reval_core.store.stages import Lease
 from tasks.fork import run_id_of
+from tasks.leases import give_up
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,7 @@ def compute(home: Home, experiment: str, cell: Cell, metric: Metric, work: Work)
             committed = True
         finally:
             if not committed:
-                with store.write(wait_s=5.0) as connection:
-                    stages.end_lease(connection, lease)
+                give_up(store, lease)
         return output
 
     if FlowRunContext.get() is None:

@@ -67,18 +67,18 @@ def device_held(home: Home, device: str, what: str) -> Iterator[None]:
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(limit, 1)
         lease = _acquire(client, limit, file)
-        holder = Holder(str(lease), me, what, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-        write_text(file, json.dumps(asdict(holder)))
         done = threading.Event()
         thread = threading.Thread(target=_renew, args=(lease, limit, done), daemon=True)
-        thread.start()
+        holder = Holder(str(lease), me, what, f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
         try:
+            write_text(file, json.dumps(asdict(holder)))
+            thread.start()
             yield
         finally:
             done.set()
-            thread.join()
-            _give_back(client, lease, limit)
-            file.unlink(missing_ok=True)
+            if thread.ident is not None:
+                thread.join()
+            _give_back(client, lease, limit, file)
 
 
 def _acquire(client: Any, limit: str, file: Path) -> UUID:
@@ -94,8 +94,7 @@ def _acquire(client: Any, limit: str, file: Path) -> UUID:
         holder = _read(file)
         if holder is not None and holder.process.is_alive() is False:
             log.info("%s was held by process %d, which is gone", limit, holder.process.pid)
-            _give_back(client, UUID(holder.lease_id), limit)
-            file.unlink(missing_ok=True)
+            _give_back(client, UUID(holder.lease_id), limit, file)
             continue
         if not told:
             told = True
@@ -118,7 +117,10 @@ def _renew(lease: UUID, limit: str, done: threading.Event) -> None:
                 log.warning("the lease of %s could not be renewed: %s", limit, error)
 
 
-def _give_back(client: Any, lease: UUID, limit: str) -> None:
+def _give_back(client: Any, lease: UUID, limit: str, file: Path) -> None:
+    holder = _read(file)
+    if holder is not None and holder.lease_id == str(lease):
+        file.unlink(missing_ok=True)  # before the slot is free: the next holder writes its own
     try:
         client.release_concurrency_slots_with_lease(lease)
     except httpx.HTTPError as error:

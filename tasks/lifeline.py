@@ -29,26 +29,32 @@ def main() -> None:
     parser.add_argument("program", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     process = subprocess.Popen(given.program, stdin=subprocess.DEVNULL)
-    threading.Thread(target=_end_with_the_other, args=(process, given.runs_first), daemon=True).start()
-    sys.exit(process.wait())
+    asked = threading.Event()
+    ending = threading.Thread(target=_end_with_the_other, args=(process, given.runs_first, asked), daemon=True)
+    ending.start()
+    code = process.wait()
+    if asked.is_set():
+        ending.join()  # what the program has started may end later than itself
+    sys.exit(code)
 
 
-def _end_with_the_other(process: subprocess.Popen[bytes], runs_first_s: float) -> None:
+def _end_with_the_other(process: subprocess.Popen[bytes], runs_first_s: float, asked: threading.Event) -> None:
     while os.read(0, 1024):  # not sys.stdin: a thread that waits in its buffer aborts the interpreter at the end
         pass
+    asked.set()
     with suppress(psutil.NoSuchProcess):  # it has ended by itself
         program = psutil.Process(process.pid)
         if runs_first_s:
-            _end(program.children(), [], runs_first_s)
-        _end([program], program.children(recursive=True), END_S)
+            _end(program.children(), runs_first_s)
+        _end([program, *program.children(recursive=True)], END_S)
 
 
-def _end(asked: list[psutil.Process], others: list[psutil.Process], patience_s: float) -> None:
-    """Ask processes to end; those that have not after so many seconds, of the others too, are killed."""
-    for process in asked:
+def _end(processes: list[psutil.Process], patience_s: float) -> None:
+    """Ask processes to end; those that have not after so many seconds are killed."""
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, left = psutil.wait_procs([*asked, *others], timeout=patience_s)
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -10,11 +10,11 @@ import logging
 import threading
 from collections import Counter
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
-from reval_core.errors import RolloutError, StoreError
+from reval_core.errors import RolloutError, StoreError, StoreLocked
 from reval_core.problems import Prompt
 from reval_core.rollouts import FINISH_REASONS, Sample, SampleRequest
 from reval_core.store import trajectories
@@ -24,7 +24,8 @@ from tasks.run import Run
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-"""Seconds to wait for the database when sampling was cut short; after them the part is kept beside it."""
+"""Seconds to wait for the database while responses come and when sampling was cut short; then the part is kept
+beside it."""
 
 
 class Parts:
@@ -143,17 +144,19 @@ class Parts:
     def _flush_now_and_then(self) -> None:
         while not self._ended.wait(self._run.config.store.flush_seconds):
             try:
-                self._flush(wait_s=None)
+                self._flush(wait_s=PATIENCE_S, held="raise")
+            except StoreLocked:
+                continue  # next time, or at the end: whoever cuts the sampling short waits for this
             except StoreError as failure:
                 self._failure = failure
                 return
 
-    def _flush(self, *, wait_s: float | None) -> None:
+    def _flush(self, *, wait_s: float | None, held: Literal["keep aside", "raise"] = "keep aside") -> None:
         with self._lock:
             rows = pa.Table.from_pylist(self._rows, schema=PART_SCHEMA)
         if rows.num_rows == 0:
             return
         run = self._run
-        run.store.append_batch(self._batch, rows, run_id=run.run_id, attempt=run.attempt, wait_s=wait_s)
+        run.store.append_batch(self._batch, rows, run_id=run.run_id, attempt=run.attempt, wait_s=wait_s, held=held)
         with self._lock:
             del self._rows[: rows.num_rows]

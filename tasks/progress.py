@@ -146,9 +146,6 @@ class Progress:
         if self._bars is not None and first < total:
             self._task = self._bars.add_task("rounds", total=total, completed=first, note="")
 
-    def start_round(self, iteration: int) -> None:
-        """An iteration begins."""
-
     def end_round(self, iteration: int) -> None:
         """An iteration is done."""
         if self._bars is not None and self._task is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from reval_core.config import Config
-from reval_core.errors import ProblemError, StoreError
+from reval_core.errors import ProblemError
 from reval_core.home import Home
 from reval_core.learning.objectives import Objective, objective_for
 from reval_core.policies.base import BasePolicy
@@ -35,6 +35,7 @@ from reval_core.store.stages import Lease
 from reval_core.verification import Grader
 from tasks.aside import Aside
 from tasks.commit import Commit
+from tasks.leases import give_up
 from tasks.progress import Progress
 from tasks.watched import Watch
 
@@ -133,7 +134,6 @@ class Run:
         first = self.iterations_done()
         self.progress.start_rounds(self.config.run.iterations, first)
         for iteration in range(first, self.config.run.iterations):
-            self.progress.start_round(iteration)
             yield Here(self, iteration)
             self.progress.end_round(iteration)
 
@@ -165,12 +165,7 @@ class Run:
 
     def give_up(self, lease: Lease) -> None:
         """End the lease of a stage that failed, so that nobody waits for it."""
-        try:
-            with self.store.write(wait_s=5.0) as connection:
-                stages.end_lease(connection, lease)
-        except StoreError as error:
-            # the process ends soon, and a lease of a dead process stops nobody
-            log.warning("the lease of %s could not be ended: %s", lease.stage_key, error)
+        give_up(self.store, lease)
 
     def event(self, kind: str, message: str, iteration: int | None = None) -> None:
         """Record something worth knowing later, and say it."""

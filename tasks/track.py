@@ -110,7 +110,7 @@ def going_on_without() -> Iterator[None]:
     """What MLflow refuses in this block is told and left to a later call."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:  # stores of artifacts raise what requests or the disk raise
         log.warning(
             "MLflow could not be written (%s); the store has everything, the next round catches up",
             without_secrets(str(error)),

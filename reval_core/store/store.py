@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -160,6 +160,7 @@ class Store:
         run_id: str | None = None,
         attempt: int | None = None,
         wait_s: float | None = None,
+        held: Literal["keep aside", "raise"] = "keep aside",
     ) -> None:
         """Append finished responses of a batch; doing it twice changes nothing.
 
@@ -170,8 +171,11 @@ class Store:
             batch: what made the responses.
             part: table of `trajectories.PART_SCHEMA`.
             wait_s: seconds to wait for another process, by default ``lock_wait_s``.
+            held: what becomes of a part while another process holds the database longer: "raise" leaves it to the
+                caller, who has it still and comes again.
 
         Raises:
+            StoreLocked: another process holds the database, and ``held`` is "raise"; slices before are stored.
             StoreError: the part is kept beside the database, or the database refused its rows.
         """
         trajectories.check_part(part)
@@ -179,6 +183,8 @@ class Store:
             try:
                 self._append(batch, some, run_id, attempt, wait_s)
             except (NotStored, OSError) as error:
+                if held == "raise" and isinstance(error, StoreLocked):
+                    raise
                 self.keep_aside(batch, part.slice(first), error, run_id=run_id, attempt=attempt)
 
     def _append(

@@ -1,5 +1,7 @@
 """Rollout engines that give something else than they were asked for, and sampling that is cut short."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,10 +12,11 @@ import pytest
 from small_run import BATCH, changed, rows, sampled, train, value
 
 from reval_core.config import Config
-from reval_core.errors import RolloutError
+from reval_core.errors import RolloutError, StoreLocked
 from reval_core.home import Home
 from reval_core.rollouts import Sample
 from reval_core.rollouts.transformers_engine import TransformersEngine
+from reval_core.store import Store
 
 STALE = '''
 """An engine that keeps the first weights that it was given."""
@@ -127,6 +130,59 @@ def test_finished_responses_do_not_wait_for_a_straggler(
     train(changed(one_round, "store.flush_seconds=0.2"), home)
     assert seen[-1] == BATCH - 1
     assert value(home, "SELECT count(*) FROM trajectories") == BATCH
+
+
+HOLDER = """
+import duckdb, sys, time
+while True:  # the run lets go of the file a moment behind its last use
+    try:
+        kept = duckdb.connect(sys.argv[1])
+        break
+    except duckdb.IOException:
+        time.sleep(0.05)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_end_does_not_wait_for_who_holds_the_database(
+    one_round: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program keeps the file open when responses are due to be stored, and a person ends the run."""
+    honest = TransformersEngine.sample
+    tried = threading.Event()
+    write = Store.append_batch
+    holding: list[subprocess.Popen[bytes]] = []
+
+    def append(self: Store, *args: Any, **kwargs: Any) -> None:
+        try:
+            write(self, *args, **kwargs)
+        except StoreLocked:
+            tried.set()
+            raise
+
+    def ended(self: TransformersEngine, requests: Any, settings: Any) -> Iterator[Sample]:
+        command = [sys.executable, "-c", HOLDER, str(home.database)]
+        holding.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert holding[0].stdout is not None
+        holding[0].stdout.readline()
+        yield from list(honest(self, requests, settings))[:-1]
+        assert tried.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.parts.PATIENCE_S", 0.3)
+    monkeypatch.setattr("tasks.leases.PATIENCE_S", 0.3)
+    monkeypatch.setattr(Store, "append_batch", append)
+    with monkeypatch.context() as patched:
+        patched.setattr(TransformersEngine, "sample", ended)
+        with pytest.raises(KeyboardInterrupt):
+            train(changed(one_round, "store.flush_seconds=0.1"), home)
+    (holder,) = holding
+    assert holder.poll() is None
+    holder.communicate()
+    train(one_round, home)
+    stored = rows(home, "SELECT attempt, count(*) AS n FROM store.trajectories GROUP BY ALL ORDER BY ALL")
+    assert stored == [{"attempt": 1, "n": BATCH - 1}, {"attempt": 2, "n": 1}]
 
 
 def test_an_engine_that_misses_a_swap_is_stopped_before_it_samples(

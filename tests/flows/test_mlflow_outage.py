@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+import requests
 from small_run import changed, rows, train
 
 from reval_core.config import Config
@@ -34,6 +35,19 @@ def test_a_run_goes_on_without_its_server_and_catches_up(
     (shown,) = client.search_runs([client.get_experiment_by_name(config.tracking.experiment).experiment_id])
     history = client.get_metric_history(shown.info.run_id, "accuracy")
     assert [point.step for point in history] == [0, 1]
+
+
+@pytest.mark.long
+def test_a_refused_file_ends_no_run(
+    small: Config, home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise requests.HTTPError("413 Client Error: Request Entity Too Large")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", refused)
+    train(changed(small, "run.iterations=1"), home)
+    assert "MLflow could not be written (413 Client Error" in caplog.text
+    assert [row["status"] for row in rows(home, "SELECT status FROM runs")] == ["completed"]
 
 
 def test_a_password_in_the_servers_address_is_shown_nowhere(

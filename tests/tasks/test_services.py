@@ -10,6 +10,7 @@ import pytest
 
 from reval_core.errors import ConfigError, RevalError
 from reval_core.home import Home
+from reval_core.process import ProcessIdentity
 from tasks.services import alone, configure, prefect_server
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,34 @@ def test_a_root_whose_name_an_address_cannot_have_is_refused(tmp_path: Path, nam
     with pytest.raises(ConfigError, match=r"Name another folder in REVAL_HOME"):
         configure(Home(tmp_path / name))
     assert not (tmp_path / name).exists()
+
+
+LEAVES_A_CHILD = """
+import subprocess, sys
+child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE) as process:
+    process.stdout.readline()
+    print(process.pid, flush=True)
+    process.wait()
+"""
+"""A program that SIGTERM ends at once, unlike its child."""
+
+
+def test_what_a_program_has_started_ends_although_the_program_was_faster() -> None:
+    quick = "from tasks import lifeline; lifeline.END_S = 0.5; lifeline.main()"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", quick, sys.executable, "-c", LEAVES_A_CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        child = ProcessIdentity.of(int(process.stdout.readline()))
+        process.stdin.close()
+        process.wait(timeout=60)
+    assert child.is_alive() is False
 
 
 def test_a_program_that_ends_by_itself_is_told_with_its_own_exit_code() -> None:
