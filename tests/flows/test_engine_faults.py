@@ -191,6 +191,6 @@ def test_an_engine_that_misses_a_swap_is_stopped_before_it_samples(
     (tmp_path / "stale_engine.py").write_text(STALE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RolloutError, match=r"was given pol_.*, but its log-probabilities differ from the model's by"):
-        train(changed(small, "rollouts.engine.use=stale_engine:Stale"), home)
+        train(changed(small, "rollouts.engine.use=stale_engine:Stale", "reward.transform=signed"), home)
     assert value(home, "SELECT count(*) FROM rounds") == 1
     assert value(home, "SELECT count(*) FROM trajectories") == BATCH
