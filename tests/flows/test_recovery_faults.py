@@ -108,7 +108,7 @@ def test_a_library_that_rounds_otherwise_gives_another_realisation_and_samples_n
     (other,) = rows(home, "SELECT policy_id, weights_checksum, logprob_drift FROM store.realisations")
     assert other["policy_id"] == first[1]
     assert other["weights_checksum"] != first[2]
-    # where a processor samples no right answer in round 0, the gradient is rounding alone, and Adam makes whole steps of it
+    # where a processor samples no right answer in round 0, the gradient is rounding alone: Adam makes whole steps of it
     assert 0.0 < other["logprob_drift"] < 1.0
     assert len({checksum for *_, checksum in later} - {row[2] for row in lineage(finished.home, done.run_id)}) == 3
 
