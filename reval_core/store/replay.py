@@ -185,12 +185,11 @@ def _groups(connection: duckdb.DuckDBPyConnection, run_id: str, found: Window) -
         return []
     first, last = int(found.rounds[0]), int(found.rounds[-1])
     rows = sql.table(connection, "replay", "groups", run_id=run_id, first=first, last=last)
-    iterations, starts, counts = (rows.column(name).to_numpy() for name in ("iteration", "first", "entries"))
+    index = np.searchsorted(found.rounds, rows.column("iteration").to_numpy())
     before = np.cumsum(found.counts) - found.counts
-    index = np.searchsorted(found.rounds, iterations)
-    places = before[index] + starts - np.where(index == 0, found.skipped, 0)
-    whole = (index > 0) | (starts >= found.skipped)
-    return [np.arange(start, start + count) for start, count in zip(places[whole], counts[whole], strict=True)]
+    begins = before[index] - np.where(index == 0, found.skipped, 0)  # the place of a round's position 0
+    places = [begin + np.array(own) for begin, own in zip(begins, rows.column("positions").to_pylist(), strict=True)]
+    return [group for group in places if group[0] >= 0]
 
 
 def _whole(groups: list[np.ndarray], size: int, rng: np.random.Generator) -> Drawn:

@@ -65,7 +65,7 @@ def _admitted(connection: duckdb.DuckDBPyConnection, run_id: str, *, whole: bool
         raise StoreError(f"There is no run {run_id} in this store. `reval runs` lists what there is.")
     how = ReplayConfig(**run.config["replay"])
     if whole or run.config.get("offline"):
-        how = how.model_copy(update={"capacity": None})
+        how = how.model_copy(update={"capacity": None, "excludes_fresh": False})
     admitted = [slot[0] for slot in stages.history(connection, run_id) if slot[1] in ("persist", "admit", "learn")]
     newest = max(admitted, default=-1)
     window = replay.window(connection, run_id, newest, how)

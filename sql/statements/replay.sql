@@ -37,13 +37,14 @@ JOIN store.trajectories AS t USING (trajectory_id)
 ORDER BY w.place;
 
 -- name: groups
--- Where the responses of one prompt of a batch begin within their iteration; they stand together.
-SELECT e.iteration, min(e.position) AS first, count(*) AS entries
+-- Where the responses of one prompt of a batch stand within their iteration: together where they were sampled by the run,
+-- anywhere in an offline selection.
+SELECT e.iteration, list(e.position ORDER BY e.position) AS positions
 FROM store.chain_entries AS e
 JOIN store.trajectories AS t USING (trajectory_id)
 WHERE e.run_id = $run_id AND e.iteration BETWEEN $first AND $last
 GROUP BY e.iteration, t.batch_id, t.problem_id
-ORDER BY e.iteration, first;
+ORDER BY e.iteration, min(e.position);
 
 -- name: residuals
 -- The residual of each entry's last use along the run's chain before an iteration; NULL for what was never used.

@@ -13,7 +13,7 @@ SELECT
     quantile_cont(t.response_tokens, 0.9) AS length_high,
     avg(t.response_tokens) FILTER (v.status = 'correct') AS right_mean,
     avg(t.response_tokens) FILTER (v.status <> 'correct') AS wrong_mean,
-    avg((t.finish_reason = 'length')::INTEGER) AS truncated_share
+    avg((t.finish_reason <> 'stop')::INTEGER) AS truncated_share
 FROM store.chain_entries AS e
 JOIN store.trajectories AS t ON t.trajectory_id = e.trajectory_id
 LEFT JOIN store.verdicts AS v

@@ -18,10 +18,12 @@ from reval_core.store.draws import Drawn, Window, generator, uniform
 from reval_core.store.replay import Entry
 
 
-def _admit(store: Store, run_id: str, iteration: int, generation: int = 0) -> list[str]:
-    """A round of four trajectories, admitted to a run; returns their ids in order."""
+def _admit(
+    store: Store, run_id: str, iteration: int, generation: int = 0, order: Sequence[int] = (0, 1, 2, 3)
+) -> list[str]:
+    """A round of four trajectories, admitted to a run in an order of theirs; returns their ids so."""
     batch = batch_record(iteration, generation=generation)
-    ids = names(batch)
+    ids = [names(batch)[place] for place in order]
     entries = pa.table(
         {
             "position": range(4),
@@ -151,6 +153,21 @@ def test_whole_groups_are_drawn_until_the_size_is_reached(store: Store) -> None:
             everything = replay.draw(connection, RUN, 3, how, size=99, seed=0, updates=[update], whole_groups=True)
         assert sorted(Counter(entry.group_id for entry in drawn).values()) == [2, 2]
         assert sorted(_ids(everything[0])) == sorted(_of((2, 0), (3, 0))[2:])
+
+
+def test_a_group_is_found_wherever_its_responses_stand(store: Store) -> None:
+    """An offline selection is admitted by trajectory id, which scatters groups; a window of six cuts two of them."""
+    with store.write() as connection:
+        add_run(connection, RUN)
+    first, second = (_admit(store, RUN, iteration, order=(0, 2, 1, 3)) for iteration in range(2))
+    for capacity, expected in ((None, [*first, *second]), (6, second), (4, second)):
+        with store.read() as connection:
+            (drawn,) = replay.draw(
+                connection, RUN, 1, ReplayConfig(capacity=capacity), size=99, seed=0, updates=[0], whole_groups=True
+            )
+        assert sorted(_ids(drawn)) == sorted(expected)
+        groups = [entry.group_id for entry in drawn]
+        assert groups[0::2] == groups[1::2]
 
 
 def test_priorities_are_the_residuals_of_the_last_use(example: Example) -> None:
